@@ -1,0 +1,23 @@
+// The database's schema, step by step. To change it add a file and a line here; never edit a file that was released.
+
+/// One step: forward only, applied in a transaction of its own.
+public struct Migration: Sendable {
+    /// Counts from 1 without gaps.
+    public let version: Int
+    /// The file's name without its number and extension.
+    public let name: String
+    /// The statements, as UTF-8.
+    public let script: [UInt8]
+
+    public init(version: Int, name: String, script: [UInt8]) {
+        self.version = version
+        self.name = name
+        self.script = script
+    }
+
+    /// All steps, in order. SwiftPM turns `0001_cache.sql` into `_001_cache_sql`.
+    public static let all = [
+        Migration(version: 1, name: "cache", script: PackageResources._001_cache_sql),
+        Migration(version: 2, name: "maintenance", script: PackageResources._002_maintenance_sql),
+    ]
+}

@@ -1,0 +1,2 @@
+// The one header Swift sees of libyaml.
+#include <yaml.h>

@@ -1,0 +1,316 @@
+// What the cache keeps, and what is asked of it.
+
+/// Where an entry stands: a key in a namespace.
+public struct EntryAddress: Hashable, Sendable {
+    public var namespace: Name
+    public var key: Key
+
+    public init(namespace: Name, key: Key) {
+        self.namespace = namespace
+        self.key = key
+    }
+}
+
+/// A strong entity tag: the SHA-256 of a value's bytes.
+public struct EntityTag: Hashable, Sendable {
+    /// The 32 bytes of the digest.
+    public let digest: [UInt8]
+
+    public init(digest: [UInt8]) {
+        self.digest = digest
+    }
+
+    /// Lower-case hexadecimal, as `sha256sum` prints it. Header fields put it in quotes.
+    public var hex: String {
+        String(unsafeUninitializedCapacity: digest.count * 2) { out in
+            let digits: StaticString = "0123456789abcdef"
+            for (index, byte) in digest.enumerated() {
+                out[index * 2] = digits.utf8Start[Int(byte >> 4)]
+                out[index * 2 + 1] = digits.utf8Start[Int(byte & 15)]
+            }
+            return digest.count * 2
+        }
+    }
+}
+
+/// Why a key had nothing to read.
+public enum MissReason: String, Sendable, CaseIterable {
+    /// Nothing is known to have been stored under the key.
+    case absent
+    /// What was stored has outlived its lifetime.
+    case expired
+}
+
+/// Why an entry left. Every way out records one of these, so that a later miss can be explained.
+public enum RemovalReason: String, Sendable, CaseIterable {
+    case expired, evicted, cleared, deleted
+}
+
+/// The representation data a value is served with.
+public struct ContentDescription: Sendable, Equatable {
+    /// `Content-Type` as it was sent; nil when none was.
+    public var type: String?
+    /// `Content-Encoding` as it was sent; nil when none was.
+    public var encoding: String?
+
+    public init(type: String?, encoding: String? = nil) {
+        self.type = type
+        self.encoding = encoding
+    }
+}
+
+/// A live entry as a reader gets it.
+public struct CacheHit: Sendable {
+    public var content: StoredContent
+    public var description: ContentDescription
+    public var sizeBytes: Int
+    public var entityTag: EntityTag
+    public var updatedAt: Instant
+    public var expiresAt: Instant?
+    /// The instant for which this answer was true.
+    public var asOf: Instant
+
+    public init(
+        content: StoredContent, description: ContentDescription, sizeBytes: Int, entityTag: EntityTag,
+        updatedAt: Instant, expiresAt: Instant?, asOf: Instant
+    ) {
+        self.content = content
+        self.description = description
+        self.sizeBytes = sizeBytes
+        self.entityTag = entityTag
+        self.updatedAt = updatedAt
+        self.expiresAt = expiresAt
+        self.asOf = asOf
+    }
+}
+
+/// The bytes of a stored value: at hand, or to be read piece by piece.
+public enum StoredContent: Sendable {
+    case bytes([UInt8])
+    case large(any LargeValue)
+}
+
+/// A large value being read. It stays whole while anyone holds it, whatever happens to its entry meanwhile.
+public protocol LargeValue: Sendable {
+    /// Up to ``Limits/chunkBytes`` bytes from `offset` on, at least one while `offset` lies inside the value.
+    /// - Throws: `deadline_exceeded`, `overloaded` and the storage failures.
+    func read(from offset: Int) async throws -> [UInt8]
+}
+
+/// A large value being written. Invisible, and swept away if abandoned, until it becomes the content of a ``CacheWrite``.
+public protocol ValueUpload: Sendable {
+    /// Appends ``Limits/chunkBytes`` bytes, at the end of the value what is left; returns when the storage has taken
+    /// them, which is what holds a fast sender back.
+    /// - Throws: `overloaded` and the storage failures.
+    func append(_ bytes: [UInt8]) async throws
+}
+
+/// What is to become an entry's value.
+public enum NewContent: Sendable {
+    /// All of it. Any size the limits allow.
+    case bytes([UInt8])
+    /// Already written by ``CacheStore/beginUpload()``.
+    case uploaded(any ValueUpload)
+}
+
+/// What must be true of an entry for a write to happen (RFC 9110, section 13.1).
+public struct WriteCondition: Sendable, Equatable {
+    public enum Tags: Sendable, Equatable {
+        /// `*`: any live entry.
+        case any
+        case oneOf([EntityTag])
+    }
+
+    /// `If-Match`: a live entry must exist and match.
+    public var match: Tags?
+    /// `If-None-Match`: no live entry may match.
+    public var noneMatch: Tags?
+    /// `If-Unmodified-Since`: a live entry must not be newer than this.
+    public var unmodifiedSince: Instant?
+
+    public init(match: Tags? = nil, noneMatch: Tags? = nil, unmodifiedSince: Instant? = nil) {
+        self.match = match
+        self.noneMatch = noneMatch
+        self.unmodifiedSince = unmodifiedSince
+    }
+
+    /// No condition at all.
+    public static let none = WriteCondition()
+    /// Only when there is no live entry: "add".
+    public static let add = WriteCondition(noneMatch: .any)
+
+    /// Whether a write may happen on the live entry with this tag and age; nil stands for no live entry.
+    public func allows(_ current: (entityTag: EntityTag, updatedAt: Instant)?) -> Bool {
+        if let match, !Self.matches(match, current?.entityTag) { return false }
+        // As sent in whole seconds, so compared in whole seconds. Ignored beside If-Match.
+        if match == nil, let unmodifiedSince, let current,
+            current.updatedAt.milliseconds / 1000 > unmodifiedSince.milliseconds / 1000
+        {
+            return false
+        }
+        if let noneMatch, Self.matches(noneMatch, current?.entityTag) { return false }
+        return true
+    }
+
+    private static func matches(_ tags: Tags, _ current: EntityTag?) -> Bool {
+        guard let current else { return false }
+        return switch tags {
+        case .any: true
+        case .oneOf(let tags): tags.contains(current)
+        }
+    }
+}
+
+/// A value to store.
+public struct CacheWrite: Sendable {
+    public var key: Key
+    public var content: NewContent
+    public var sizeBytes: Int
+    public var entityTag: EntityTag
+    public var description: ContentDescription
+    /// nil: the namespace's, else the setting `cache_ttl_seconds`.
+    public var timeToLive: TimeToLive?
+    public var tags: [Tag]
+    /// What the caller says the value took to compute.
+    public var computeSeconds: Double?
+    public var condition: WriteCondition
+
+    public init(
+        key: Key, content: NewContent, sizeBytes: Int, entityTag: EntityTag, description: ContentDescription,
+        timeToLive: TimeToLive? = nil, tags: [Tag] = [], computeSeconds: Double? = nil,
+        condition: WriteCondition = .none
+    ) {
+        self.key = key
+        self.content = content
+        self.sizeBytes = sizeBytes
+        self.entityTag = entityTag
+        self.description = description
+        self.timeToLive = timeToLive
+        self.tags = tags
+        self.computeSeconds = computeSeconds
+        self.condition = condition
+    }
+}
+
+/// What a store did.
+public struct CacheWriteOutcome: Sendable, Equatable {
+    /// True when no live entry stood there before.
+    public var created: Bool
+    public var entityTag: EntityTag
+    public var expiresAt: Instant?
+
+    public init(created: Bool, entityTag: EntityTag, expiresAt: Instant?) {
+        self.created = created
+        self.entityTag = entityTag
+        self.expiresAt = expiresAt
+    }
+}
+
+/// Everything known about an entry but its value.
+public struct CacheMetadata: Sendable, Equatable {
+    public var address: EntryAddress
+    public var sizeBytes: Int
+    public var description: ContentDescription
+    public var entityTag: EntityTag
+    public var createdAt: Instant
+    public var updatedAt: Instant
+    public var expiresAt: Instant?
+    public var timeToLive: TimeToLive
+    public var hitCount: Int
+    public var lastAccessedAt: Instant?
+    public var tags: [Tag]
+    public var computeSeconds: Double?
+    /// The instant for which this answer was true.
+    public var asOf: Instant
+
+    public init(
+        address: EntryAddress, sizeBytes: Int, description: ContentDescription, entityTag: EntityTag,
+        createdAt: Instant, updatedAt: Instant, expiresAt: Instant?, timeToLive: TimeToLive, hitCount: Int,
+        lastAccessedAt: Instant?, tags: [Tag], computeSeconds: Double?, asOf: Instant
+    ) {
+        self.address = address
+        self.sizeBytes = sizeBytes
+        self.description = description
+        self.entityTag = entityTag
+        self.createdAt = createdAt
+        self.updatedAt = updatedAt
+        self.expiresAt = expiresAt
+        self.timeToLive = timeToLive
+        self.hitCount = hitCount
+        self.lastAccessedAt = lastAccessedAt
+        self.tags = tags
+        self.computeSeconds = computeSeconds
+        self.asOf = asOf
+    }
+}
+
+/// Adding to an entry that holds a JSON integer.
+public struct CacheIncrement: Sendable, Equatable {
+    public var key: Key
+    /// What is added; may be negative.
+    public var delta: Int64
+    /// What an absent entry counts from.
+    public var initial: Int64
+    /// nil keeps an existing entry's expiry and gives a new one the usual lifetime.
+    public var timeToLive: TimeToLive?
+
+    public init(key: Key, delta: Int64 = 1, initial: Int64 = 0, timeToLive: TimeToLive? = nil) {
+        self.key = key
+        self.delta = delta
+        self.initial = initial
+        self.timeToLive = timeToLive
+    }
+}
+
+/// One step of a batch.
+public enum CacheOperation: Sendable {
+    case get(Key)
+    case set(CacheWrite)
+    case delete(Key)
+    /// nil renews the entry's own lifetime.
+    case touch(Key, TimeToLive?)
+    case increment(CacheIncrement)
+}
+
+/// What one step of a batch did.
+public enum CacheOperationResult: Sendable {
+    /// The value in full.
+    case value(CacheHit, [UInt8])
+    case stored(CacheWriteOutcome)
+    case deleted
+    case touched(CacheMetadata)
+    case counted(Int64)
+    case failed(Failure)
+}
+
+/// Which entries of a namespace a list or a clear is about.
+public struct EntryFilter: Sendable, Equatable {
+    public var prefix: String?
+    public var tag: Tag?
+    /// Only entries whose value is older than this.
+    public var olderThanMilliseconds: Int64?
+
+    public init(prefix: String? = nil, tag: Tag? = nil, olderThanMilliseconds: Int64? = nil) {
+        self.prefix = prefix
+        self.tag = tag
+        self.olderThanMilliseconds = olderThanMilliseconds
+    }
+
+    public var isEmpty: Bool { self == EntryFilter() }
+}
+
+/// What a removal removed: live entries and the bytes of their values.
+public struct Removal: Sendable, Equatable {
+    public var removed: Int
+    public var freedBytes: Int
+
+    public init(removed: Int = 0, freedBytes: Int = 0) {
+        self.removed = removed
+        self.freedBytes = freedBytes
+    }
+
+    public static func += (total: inout Self, part: Self) {
+        total.removed += part.removed
+        total.freedBytes += part.freedBytes
+    }
+}

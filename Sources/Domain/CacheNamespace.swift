@@ -1,0 +1,77 @@
+// A namespace: its policy and its figures.
+
+/// Which entry goes first when a namespace is full.
+public enum Eviction: String, Sendable, CaseIterable {
+    /// The one read or written longest ago.
+    case leastRecentlyUsed = "lru"
+    /// The one with the fewest hits; among equals, the oldest.
+    case leastFrequentlyUsed = "lfu"
+    /// The oldest.
+    case firstInFirstOut = "fifo"
+}
+
+/// What a namespace's owner decided. Everything is optional: a namespace springs up with defaults on its first write.
+public struct CachePolicy: Sendable, Equatable {
+    /// nil: the setting `cache_ttl_seconds`.
+    public var timeToLive: TimeToLive?
+    /// nil: no cap.
+    public var maxEntries: Int?
+    /// Bytes of values; nil: no cap.
+    public var maxBytes: Int?
+    /// Largest value; nil: the setting `max_entry_bytes`, which also bounds this.
+    public var maxEntryBytes: Int?
+    public var eviction: Eviction
+
+    public init(
+        timeToLive: TimeToLive? = nil, maxEntries: Int? = nil, maxBytes: Int? = nil, maxEntryBytes: Int? = nil,
+        eviction: Eviction = .leastRecentlyUsed
+    ) {
+        self.timeToLive = timeToLive
+        self.maxEntries = maxEntries
+        self.maxBytes = maxBytes
+        self.maxEntryBytes = maxEntryBytes
+        self.eviction = eviction
+    }
+
+    /// Whether entries must be kept in order of eviction.
+    public var isCapped: Bool { maxEntries != nil || maxBytes != nil }
+
+    /// Whether so many entries of so many bytes are more than this allows.
+    public func isExceeded(entries: Int, bytes: Int) -> Bool {
+        entries > maxEntries ?? .max || bytes > maxBytes ?? .max
+    }
+}
+
+/// A namespace and its figures. Counters may lag by a second or two; entry count and size do not.
+public struct CacheNamespace: Sendable, Equatable {
+    public var name: Name
+    public var policy: CachePolicy
+    public var entryCount: Int
+    public var sizeBytes: Int
+    public var hits: Int
+    public var misses: [MissReason: Int]
+    public var expirations: Int
+    public var evictions: Int
+
+    public init(
+        name: Name, policy: CachePolicy, entryCount: Int, sizeBytes: Int, hits: Int, misses: [MissReason: Int],
+        expirations: Int, evictions: Int
+    ) {
+        self.name = name
+        self.policy = policy
+        self.entryCount = entryCount
+        self.sizeBytes = sizeBytes
+        self.hits = hits
+        self.misses = misses
+        self.expirations = expirations
+        self.evictions = evictions
+    }
+
+    public var missCount: Int { misses.values.reduce(0, +) }
+
+    /// Hits per read; nil before the first read.
+    public var hitRatio: Double? {
+        let reads = hits + missCount
+        return reads == 0 ? nil : Double(hits) / Double(reads)
+    }
+}

@@ -1,0 +1,70 @@
+// What every storage engine promises about the cache. Held by the contract tests, which run over each engine.
+
+/// Durable cached results with expiry.
+///
+/// The engine's own clock decides what is live: an entry is gone from every answer at its `expiresAt`, swept or not.
+/// Writes are atomic and in one order; a method that returns has made its effect durable. Besides what each method
+/// names, all throw `overloaded`, `deadline_exceeded`, `shutting_down` and the storage failures.
+public protocol CacheStore: Sendable {
+    /// Reads a live entry and counts the hit or the miss.
+    /// - Throws: `cache_miss` with its reason.
+    func read(_ address: EntryAddress) async throws -> CacheHit
+
+    /// Begins a value too large for memory. Abandoned uploads are swept away.
+    func beginUpload() async throws -> any ValueUpload
+
+    /// Stores a value, replacing any live or expired entry in one step: no reader sees a mixture.
+    ///
+    /// The namespace springs up if it must, and its caps hold afterwards, whatever has to be evicted.
+    /// - Throws: `precondition_failed`, `payload_too_large` for the namespace's policy, `too_many_namespaces`.
+    func write(_ write: CacheWrite, namespace: Name) async throws -> CacheWriteOutcome
+
+    /// Removes an entry; nothing there is no error unless `condition` asks for an entry.
+    /// - Throws: `precondition_failed`.
+    func delete(_ address: EntryAddress, condition: WriteCondition) async throws
+
+    /// - Throws: `cache_miss`. Counts neither as a hit nor as a miss.
+    func metadata(_ address: EntryAddress) async throws -> CacheMetadata
+
+    /// Renews an entry's lifetime from now on: with `timeToLive`, or with the one it had.
+    /// - Throws: `cache_miss`.
+    func touch(_ address: EntryAddress, timeToLive: TimeToLive?) async throws -> CacheMetadata
+
+    /// Adds to an entry holding a JSON integer, creating it if absent.
+    /// - Returns: the sum.
+    /// - Throws: `not_an_integer`, `integer_overflow`, and what ``write(_:namespace:)`` throws.
+    func increment(_ increment: CacheIncrement, namespace: Name) async throws -> Int64
+
+    /// Performs operations in order, each seeing those before it.
+    ///
+    /// Not atomic: each succeeds or fails on its own. Atomic: the first that fails undoes all, and the others answer
+    /// `batch_aborted`; a get that misses is an answer, not a failure.
+    /// - Returns: one result for each operation.
+    func batch(_ operations: [CacheOperation], namespace: Name, atomic: Bool) async throws -> [CacheOperationResult]
+
+    /// Live entries in the byte order of their keys, after `key`.
+    func list(_ namespace: Name, filter: EntryFilter, after key: String?, limit: Int) async throws -> [CacheMetadata]
+
+    /// Removes entries. Without a filter the cost does not grow with their number; with one, entries go in steps, and
+    /// those written after the call began stay.
+    func clear(_ namespace: Name, filter: EntryFilter) async throws -> Removal
+
+    /// Removes a tag's entries across all namespaces, in steps; with nil, every entry of every namespace.
+    func clearAll(tag: Tag?) async throws -> Removal
+
+    /// Namespaces by name, after `name`.
+    func namespaces(after name: String?, limit: Int) async throws -> [CacheNamespace]
+
+    /// - Throws: `namespace_not_found`.
+    func namespace(_ name: Name) async throws -> CacheNamespace
+
+    /// Sets a namespace's policy, creating it if absent. New caps are in force when this returns, but for what the
+    /// background task still has to evict; lifetimes of entries already there do not change.
+    /// - Returns: the namespace, and whether it was created.
+    /// - Throws: `too_many_namespaces`.
+    func setPolicy(_ policy: CachePolicy, of name: Name) async throws -> (namespace: CacheNamespace, created: Bool)
+
+    /// Removes a namespace: entries, figures and policy.
+    /// - Throws: `namespace_not_found`.
+    func removeNamespace(_ name: Name) async throws
+}

@@ -1,0 +1,100 @@
+// What can go wrong, in the words a caller sees.
+
+/// The one error type that crosses the layers. Its ``Code`` is the stable slug of the wire contract; the HTTP layer
+/// holds the one table from code to status.
+public struct Failure: Error, Sendable, Equatable {
+    /// Stable identifiers of everything a request can fail with.
+    public enum Code: String, Sendable, CaseIterable {
+        // The request itself
+        case malformedRequest = "malformed_request"
+        case malformedJSON = "malformed_json"
+        case badPercentEncoding = "bad_percent_encoding"
+        case notFound = "not_found"
+        case methodNotAllowed = "method_not_allowed"
+        case notAcceptable = "not_acceptable"
+        case unsupportedMediaType = "unsupported_media_type"
+        case payloadTooLarge = "payload_too_large"
+        case headersTooLarge = "headers_too_large"
+        case validationFailed = "validation_failed"
+        case preconditionFailed = "precondition_failed"
+        case rangeNotSatisfiable = "range_not_satisfiable"
+        // The cache
+        case cacheMiss = "cache_miss"
+        case namespaceNotFound = "namespace_not_found"
+        case tooManyNamespaces = "too_many_namespaces"
+        case notAnInteger = "not_an_integer"
+        case integerOverflow = "integer_overflow"
+        case batchAborted = "batch_aborted"
+        // The service
+        case overloaded = "overloaded"
+        case deadlineExceeded = "deadline_exceeded"
+        case shuttingDown = "shutting_down"
+        case databaseBusy = "database_busy"
+        case databaseReadOnly = "database_read_only"
+        case databaseDamaged = "database_damaged"
+        case storageFull = "storage_full"
+        case storageUnavailable = "storage_unavailable"
+        case internalError = "internal_error"
+    }
+
+    /// One thing wrong with one field of a request.
+    public struct FieldError: Sendable, Equatable {
+        /// Where: a JSON path such as `operations[3].ttl_seconds`, a query parameter or a header's name.
+        public var field: String
+        /// What is wrong, and what would be right.
+        public var message: String
+
+        public init(field: String, message: String) {
+            self.field = field
+            self.message = message
+        }
+    }
+
+    public var code: Code
+    /// One sentence for a person, with the remedy where there is one. Never internal detail.
+    public var detail: String
+    /// For `validation_failed`: each thing wrong, up to ``Limits/maxReportedErrors``.
+    public var errors: [FieldError]
+    /// For a miss: why.
+    public var missReason: MissReason?
+    /// For `overloaded` and its kin: when to try again.
+    public var retryAfterSeconds: Int?
+    /// For `range_not_satisfiable`: the size of the value there is.
+    public var completeLength: Int?
+
+    public init(_ code: Code, _ detail: String) {
+        self.code = code
+        self.detail = detail
+        self.errors = []
+    }
+
+    /// A `validation_failed` naming one field.
+    public static func invalid(_ field: String, _ message: String) -> Failure {
+        invalid([FieldError(field: field, message: message)])
+    }
+
+    /// A `validation_failed` naming every field in `errors`.
+    public static func invalid(_ errors: [FieldError]) -> Failure {
+        var failure = Failure(
+            .validationFailed,
+            errors.count == 1
+                ? "\(errors[0].field): \(errors[0].message)" : "\(errors.count) fields are invalid; see errors."
+        )
+        failure.errors = Array(errors.prefix(Limits.maxReportedErrors))
+        return failure
+    }
+
+    /// A miss with its reason.
+    public static func miss(_ reason: MissReason) -> Failure {
+        var failure = Failure(.cacheMiss, "There is no live entry under this key (\(reason.rawValue)).")
+        failure.missReason = reason
+        return failure
+    }
+
+    /// A refusal that passes: too much waits already.
+    public static func overloaded(_ what: String) -> Failure {
+        var failure = Failure(.overloaded, "\(what) Try again shortly, with fewer requests at once.")
+        failure.retryAfterSeconds = 1
+        return failure
+    }
+}

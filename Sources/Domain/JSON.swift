@@ -1,0 +1,355 @@
+// JSON texts as values. Why not JSONDecoder: docs/design/json.md.
+
+/// A JSON text (RFC 8259), kept as it was sent: numbers keep their digits, so an integer beyond 64 bits or a decimal
+/// no `Double` can hold comes back as it went in, and members keep their order.
+public enum JSON: Sendable, Equatable {
+    case null
+    case bool(Bool)
+    /// The number's own text, valid by RFC 8259's grammar.
+    case number(String)
+    case string(String)
+    case array([JSON])
+    case object([Member])
+
+    /// One name and value of an object.
+    public struct Member: Sendable, Equatable {
+        public var name: String
+        public var value: JSON
+
+        public init(name: String, value: JSON) {
+            self.name = name
+            self.value = value
+        }
+    }
+}
+
+// MARK: Building
+
+extension JSON: ExpressibleByDictionaryLiteral, ExpressibleByArrayLiteral, ExpressibleByStringLiteral,
+    ExpressibleByIntegerLiteral, ExpressibleByBooleanLiteral, ExpressibleByNilLiteral
+{
+    public init(dictionaryLiteral elements: (String, JSON)...) {
+        self = .object(elements.map { Member(name: $0.0, value: $0.1) })
+    }
+    public init(arrayLiteral elements: JSON...) { self = .array(elements) }
+    public init(stringLiteral value: String) { self = .string(value) }
+    public init(integerLiteral value: Int64) { self = .number(String(value)) }
+    public init(booleanLiteral value: Bool) { self = .bool(value) }
+    public init(nilLiteral: ()) { self = .null }
+
+    public static func integer(_ value: some BinaryInteger) -> JSON { .number(String(value)) }
+    /// The shortest decimal that reads back as `value`; null when it is not finite, which JSON cannot say.
+    public static func decimal(_ value: Double) -> JSON {
+        guard value.isFinite else { return .null }
+        if value == value.rounded(), value.magnitude < 1e15 { return .number(String(Int64(value))) }
+        return .number("\(value)")
+    }
+    /// Milliseconds as decimal seconds.
+    public static func seconds(milliseconds: Int64) -> JSON {
+        .number(DecimalSeconds.format(milliseconds: milliseconds))
+    }
+    public static func instant(_ instant: Instant) -> JSON { .string(instant.rfc3339) }
+
+    /// `transform` of a value that may be missing; null without one.
+    public static func optional<T>(_ value: T?, _ transform: (T) -> JSON) -> JSON {
+        value.map(transform) ?? .null
+    }
+}
+
+// MARK: Reading values
+
+extension JSON {
+    /// The integer this number is, written with or without a fraction of zeros; nil for anything else or beyond 64 bits.
+    public var integerValue: Int64? {
+        guard case .number(let text) = self else { return nil }
+        if let value = Int64(text) { return value }
+        guard let value = Double(text), value == value.rounded(), value.magnitude < 9_007_199_254_740_992 else {
+            return nil
+        }
+        return Int64(value)
+    }
+
+    /// The finite `Double` nearest to this number; nil for anything else.
+    public var doubleValue: Double? {
+        guard case .number(let text) = self, let value = Double(text), value.isFinite else { return nil }
+        return value
+    }
+
+    public var stringValue: String? {
+        guard case .string(let value) = self else { return nil }
+        return value
+    }
+
+    /// The first member of this object called `name`.
+    public subscript(name: String) -> JSON? {
+        guard case .object(let members) = self else { return nil }
+        return members.first { $0.name == name }?.value
+    }
+}
+
+// MARK: Writing
+
+extension JSON {
+    /// The text, without insignificant white space, as UTF-8.
+    public var utf8: [UInt8] {
+        var out: [UInt8] = []
+        out.reserveCapacity(256)
+        write(to: &out)
+        return out
+    }
+
+    public var text: String { String(decoding: utf8, as: UTF8.self) }
+
+    public func write(to out: inout [UInt8]) {
+        switch self {
+        case .null: out.append(contentsOf: "null".utf8)
+        case .bool(let value): out.append(contentsOf: (value ? "true" : "false").utf8)
+        case .number(let digits): out.append(contentsOf: digits.utf8)
+        case .string(let value): Self.write(value, to: &out)
+        case .array(let items):
+            out.append(UInt8(ascii: "["))
+            for (index, item) in items.enumerated() {
+                if index > 0 { out.append(UInt8(ascii: ",")) }
+                item.write(to: &out)
+            }
+            out.append(UInt8(ascii: "]"))
+        case .object(let members):
+            out.append(UInt8(ascii: "{"))
+            for (index, member) in members.enumerated() {
+                if index > 0 { out.append(UInt8(ascii: ",")) }
+                Self.write(member.name, to: &out)
+                out.append(UInt8(ascii: ":"))
+                member.value.write(to: &out)
+            }
+            out.append(UInt8(ascii: "}"))
+        }
+    }
+
+    private static func write(_ string: String, to out: inout [UInt8]) {
+        out.append(UInt8(ascii: "\""))
+        for byte in string.utf8 {
+            switch byte {
+            case UInt8(ascii: "\""), UInt8(ascii: "\\"):
+                out.append(UInt8(ascii: "\\"))
+                out.append(byte)
+            case UInt8(ascii: "\n"): out.append(contentsOf: "\\n".utf8)
+            case UInt8(ascii: "\r"): out.append(contentsOf: "\\r".utf8)
+            case UInt8(ascii: "\t"): out.append(contentsOf: "\\t".utf8)
+            case 0..<0x20:
+                out.append(contentsOf: "\\u00".utf8)
+                out.append(hexDigits[Int(byte >> 4)])
+                out.append(hexDigits[Int(byte & 15)])
+            default: out.append(byte)
+            }
+        }
+        out.append(UInt8(ascii: "\""))
+    }
+
+    private static let hexDigits = Array("0123456789abcdef".utf8)
+}
+
+// MARK: Parsing
+
+extension JSON {
+    /// The value of a whole JSON text.
+    ///
+    /// Stricter than many parsers where leniency would lose data silently: a name twice in one object, an unpaired
+    /// surrogate and invalid UTF-8 are refused.
+    /// - Throws: `malformed_json` with the byte at which reading stopped.
+    public init(parsing bytes: some Sequence<UInt8>) throws(Failure) {
+        let copy = ContiguousArray(bytes)
+        let result = copy.withUnsafeBufferPointer { buffer -> Result<JSON, Failure> in
+            var parser = JSONParser(buffer)
+            do throws(Failure) {
+                return .success(try parser.parseText())
+            } catch {
+                return .failure(error)
+            }
+        }
+        self = try result.get()
+    }
+}
+
+/// A recursive-descent parser of RFC 8259, bounded by ``Limits/maxJSONDepth``.
+private struct JSONParser {
+    private let bytes: UnsafeBufferPointer<UInt8>
+    private var position = 0
+    private var depth = 0
+
+    init(_ bytes: UnsafeBufferPointer<UInt8>) { self.bytes = bytes }
+
+    mutating func parseText() throws(Failure) -> JSON {
+        let value = try parseValue()
+        skipWhiteSpace()
+        guard position == bytes.count else { throw stopped("expected the end of the text") }
+        return value
+    }
+
+    private mutating func parseValue() throws(Failure) -> JSON {
+        skipWhiteSpace()
+        guard let byte = current else { throw stopped("expected a value") }
+        switch byte {
+        case UInt8(ascii: "{"): return try nested { (parser) throws(Failure) in try parser.parseObject() }
+        case UInt8(ascii: "["): return try nested { (parser) throws(Failure) in try parser.parseArray() }
+        case UInt8(ascii: "\""): return .string(try parseString())
+        case UInt8(ascii: "t"): return try parseLiteral("true", .bool(true))
+        case UInt8(ascii: "f"): return try parseLiteral("false", .bool(false))
+        case UInt8(ascii: "n"): return try parseLiteral("null", .null)
+        case UInt8(ascii: "-"), UInt8(ascii: "0")...UInt8(ascii: "9"): return try parseNumber()
+        default: throw stopped("expected a value")
+        }
+    }
+
+    private mutating func nested(
+        _ body: (inout JSONParser) throws(Failure) -> JSON
+    ) throws(Failure) -> JSON {
+        guard depth < Limits.maxJSONDepth else { throw stopped("nested deeper than \(Limits.maxJSONDepth) levels") }
+        depth += 1
+        position += 1  // the opening bracket
+        let value = try body(&self)
+        depth -= 1
+        return value
+    }
+
+    private mutating func parseObject() throws(Failure) -> JSON {
+        var members: [JSON.Member] = []
+        var names = Set<String>()
+        skipWhiteSpace()
+        if take(UInt8(ascii: "}")) { return .object([]) }
+        while true {
+            skipWhiteSpace()
+            guard current == UInt8(ascii: "\"") else { throw stopped("expected a member's name") }
+            let name = try parseString()
+            guard names.insert(name).inserted else { throw stopped("a member's name stands twice in one object") }
+            skipWhiteSpace()
+            guard take(UInt8(ascii: ":")) else { throw stopped("expected ':'") }
+            members.append(JSON.Member(name: name, value: try parseValue()))
+            skipWhiteSpace()
+            if take(UInt8(ascii: ",")) { continue }
+            guard take(UInt8(ascii: "}")) else { throw stopped("expected ',' or '}'") }
+            return .object(members)
+        }
+    }
+
+    private mutating func parseArray() throws(Failure) -> JSON {
+        var items: [JSON] = []
+        skipWhiteSpace()
+        if take(UInt8(ascii: "]")) { return .array([]) }
+        while true {
+            items.append(try parseValue())
+            skipWhiteSpace()
+            if take(UInt8(ascii: ",")) { continue }
+            guard take(UInt8(ascii: "]")) else { throw stopped("expected ',' or ']'") }
+            return .array(items)
+        }
+    }
+
+    private mutating func parseLiteral(_ text: StaticString, _ value: JSON) throws(Failure) -> JSON {
+        for offset in 0..<text.utf8CodeUnitCount {
+            guard take(text.utf8Start[offset]) else { throw stopped("expected '\(text)'") }
+        }
+        return value
+    }
+
+    private mutating func parseNumber() throws(Failure) -> JSON {
+        let start = position
+        _ = take(UInt8(ascii: "-"))
+        if !take(UInt8(ascii: "0")) { try parseDigits() }
+        if take(UInt8(ascii: ".")) { try parseDigits() }
+        if take(UInt8(ascii: "e")) || take(UInt8(ascii: "E")) {
+            if !take(UInt8(ascii: "+")) { _ = take(UInt8(ascii: "-")) }
+            try parseDigits()
+        }
+        return .number(String(decoding: bytes[start..<position], as: UTF8.self))
+    }
+
+    private mutating func parseDigits() throws(Failure) {
+        let start = position
+        while let byte = current, (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) { position += 1 }
+        guard position > start else { throw stopped("expected a digit") }
+    }
+
+    private mutating func parseString() throws(Failure) -> String {
+        position += 1  // the opening quote
+        let start = position
+        // Most strings hold no escape and are taken as they stand.
+        while let byte = current, byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\"), byte >= 0x20 { position += 1 }
+        if current == UInt8(ascii: "\"") {
+            defer { position += 1 }
+            return try validated(bytes[start..<position])
+        }
+        var unescaped = ContiguousArray(bytes[start..<position])
+        while let byte = current {
+            switch byte {
+            case UInt8(ascii: "\""):
+                position += 1
+                return try unescaped.withUnsafeBufferPointer { (buffer) throws(Failure) in try validated(buffer[...]) }
+            case UInt8(ascii: "\\"):
+                position += 1
+                try parseEscape(into: &unescaped)
+            case 0..<0x20: throw stopped("a control character must be escaped")
+            default:
+                unescaped.append(byte)
+                position += 1
+            }
+        }
+        throw stopped("a string does not end")
+    }
+
+    private mutating func parseEscape(into out: inout ContiguousArray<UInt8>) throws(Failure) {
+        guard let byte = current else { throw stopped("a string does not end") }
+        position += 1
+        switch byte {
+        case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): out.append(byte)
+        case UInt8(ascii: "b"): out.append(0x08)
+        case UInt8(ascii: "f"): out.append(0x0C)
+        case UInt8(ascii: "n"): out.append(0x0A)
+        case UInt8(ascii: "r"): out.append(0x0D)
+        case UInt8(ascii: "t"): out.append(0x09)
+        case UInt8(ascii: "u"):
+            var value = try parseHexQuad()
+            if (0xD800..<0xDC00).contains(value) {
+                guard take(UInt8(ascii: "\\")), take(UInt8(ascii: "u")) else { throw stopped("an unpaired surrogate") }
+                let low = try parseHexQuad()
+                guard (0xDC00..<0xE000).contains(low) else { throw stopped("an unpaired surrogate") }
+                value = 0x10000 + (value - 0xD800) << 10 + (low - 0xDC00)
+            }
+            guard let scalar = Unicode.Scalar(value) else { throw stopped("an unpaired surrogate") }
+            out.append(contentsOf: UTF8.encode(scalar)!)
+        default: throw stopped("an unknown escape")
+        }
+    }
+
+    private mutating func parseHexQuad() throws(Failure) -> UInt32 {
+        var value: UInt32 = 0
+        for _ in 0..<4 {
+            guard let byte = current, let digit = Character(Unicode.Scalar(byte)).hexDigitValue else {
+                throw stopped("expected four hexadecimal digits")
+            }
+            value = value << 4 | UInt32(digit)
+            position += 1
+        }
+        return value
+    }
+
+    private func validated(_ slice: Slice<UnsafeBufferPointer<UInt8>>) throws(Failure) -> String {
+        guard let string = String(validating: slice, as: UTF8.self) else { throw stopped("invalid UTF-8") }
+        return string
+    }
+
+    private var current: UInt8? { position < bytes.count ? bytes[position] : nil }
+
+    private mutating func take(_ byte: UInt8) -> Bool {
+        guard current == byte else { return false }
+        position += 1
+        return true
+    }
+
+    private mutating func skipWhiteSpace() {
+        while let byte = current, byte == 0x20 || byte == 0x0A || byte == 0x0D || byte == 0x09 { position += 1 }
+    }
+
+    private func stopped(_ reason: String) -> Failure {
+        Failure(.malformedJSON, "The body is not valid JSON: \(reason) at byte \(position).")
+    }
+}

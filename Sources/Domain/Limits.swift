@@ -1,0 +1,112 @@
+// Every bound Reprise holds, in one place: no queue, cache, name set, body or query grows without one.
+
+/// The service's fixed limits. Sizes are bytes and durations milliseconds, as each name says.
+///
+/// What an operator may change is a ``Setting`` instead; a limit here is either part of the wire contract or a guard
+/// no deployment has needed to move.
+public enum Limits {
+    // MARK: Names and keys
+
+    /// Longest namespace, template, debounce or session name. All are ASCII, so characters are bytes.
+    public static let maxNameBytes = 128
+    /// Longest cache or state key, in bytes of UTF-8.
+    public static let maxKeyBytes = 512
+    /// Longest tag.
+    public static let maxTagBytes = 128
+    /// Tags one cache entry may carry.
+    public static let maxTagsPerEntry = 16
+    /// Namespaces one database may hold: names carrying object ids must not grow it without bound.
+    public static let maxNamespaces = 10_000
+
+    // MARK: Values
+
+    /// Largest value kept beside its row. Larger ones are stored as chunks and streamed: docs/design/values.md.
+    public static let maxInlineValueBytes = 64 * 1024
+    /// Size of one stored chunk of a large value. Also what one streaming request holds in memory at a time.
+    public static let chunkBytes = 128 * 1024
+    /// Upper bound of the setting `max_entry_bytes`: 1 GiB.
+    public static let maxEntryBytesCeiling = 1024 * 1024 * 1024
+    /// Longest `Content-Type` or `Content-Encoding` kept with a value.
+    public static let maxMediaTypeBytes = 256
+    /// Longest lifetime: 100 years, in milliseconds. Beyond it "never" is meant, and should be said.
+    public static let maxLifetimeMilliseconds: Int64 = 100 * 365 * 86_400 * 1000
+    /// Largest compute time a caller may report: one year, in seconds.
+    public static let maxComputeSeconds = 31_536_000.0
+
+    // MARK: Requests
+
+    /// Largest JSON body, except a batch.
+    public static let maxJSONBodyBytes = 1024 * 1024
+    /// Largest body of a batch request.
+    public static let maxBatchBodyBytes = 16 * 1024 * 1024
+    /// Operations in one batch.
+    public static let maxBatchOperations = 1000
+    /// Bytes of values one batch may answer; gets beyond it fail singly and are to be fetched on their own.
+    public static let maxBatchAnswerBytes = 16 * 1024 * 1024
+    /// Deepest nesting of a JSON text.
+    public static let maxJSONDepth = 128
+    /// Items of one page of a collection when `limit` is not sent.
+    public static let defaultPageItems = 50
+    /// Most items of one page.
+    public static let maxPageItems = 500
+    /// Validation errors listed in one answer.
+    public static let maxReportedErrors = 20
+    /// Longest `X-Request-Id` taken over from a caller.
+    public static let maxRequestIDBytes = 128
+    /// Bytes of one request's header fields; above it the answer is 431.
+    public static let maxHeaderBytes = 32 * 1024
+    /// Connections served at once; more wait in the kernel's accept queue.
+    public static let maxConnections = 4096
+
+    // MARK: The writer
+
+    /// Operations committed together at most.
+    public static let maxGroupOperations = 512
+    /// Bytes of values committed together at most.
+    public static let maxGroupBytes = 4 * 1024 * 1024
+    /// Time after which a group is committed although more operations wait.
+    public static let maxGroupMilliseconds: Int64 = 20
+    /// Operations that may wait for the writer; above it the answer is 503.
+    public static let maxQueuedWrites = 8192
+    /// Bytes of values that may wait for the writer; above it the answer is 503.
+    public static let maxQueuedWriteBytes = 64 * 1024 * 1024
+
+    // MARK: Reading
+
+    /// Connections for point look-ups, answered on the calling thread.
+    public static let pointReaders = 2
+    /// Connections, and threads, for lists, scans and chunks.
+    public static let poolReaders = 4
+    /// Reads that may wait for a pool thread; above it the answer is 503.
+    public static let maxQueuedReads = 1024
+    /// Time a pooled read may take before it is interrupted with 503.
+    public static let readDeadlineMilliseconds: Int64 = 5000
+    /// Prepared statements kept per connection.
+    public static let maxCachedStatements = 96
+
+    // MARK: Counting
+
+    /// Entries whose hits are counted in memory between two flushes; above it only the namespace's counters move.
+    public static let maxTrackedAccesses = 100_000
+
+    // MARK: Background work
+
+    /// Rows one background step removes before it lets waiting writes go first.
+    public static let sweepBatchRows = 500
+    /// Bytes of chunks one background step removes.
+    public static let sweepBatchBytes = 8 * 1024 * 1024
+    /// Entries one write evicts at most to hold its namespace's caps; the background task does the rest.
+    public static let maxEvictionsPerWrite = 256
+    /// Removed keys whose reason is remembered, so that a later miss can be explained.
+    public static let maxRememberedRemovals = 100_000
+    /// How long the reason is remembered: one day, in milliseconds.
+    public static let removalMemoryMilliseconds: Int64 = 86_400_000
+    /// Rows of `maintenance_runs` kept.
+    public static let maxMaintenanceRuns = 10_000
+    /// Pages one space step gives back to the file system.
+    public static let vacuumStepPages = 256
+    /// Free pages left in the file for the next writes: returning all of them would only make it grow again.
+    public static let keptFreePages = 1024
+    /// Size the write-ahead log is cut back to, and above which a checkpoint waits for readers.
+    public static let maxLogBytes = 64 * 1024 * 1024
+}

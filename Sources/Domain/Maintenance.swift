@@ -1,0 +1,104 @@
+// The background work that keeps the store bounded, and its record.
+
+/// A task of the background service.
+public enum MaintenanceTask: String, Sendable, CaseIterable {
+    /// Removes expired entries, and the rows of cleared namespaces.
+    case cacheExpiry = "cache_expiry"
+    /// Evicts what is over its namespace's caps.
+    case cacheCaps = "cache_caps"
+    /// Removes the chunks of values no entry points at: replaced, removed or never finished.
+    case blobOrphans = "blob_orphans"
+    /// Gives free pages back to the file system and keeps the write-ahead log short.
+    case space
+}
+
+/// What made a task run.
+public enum MaintenanceTrigger: String, Sendable, CaseIterable {
+    /// The service came up.
+    case startup
+    /// `memory_cleanup_interval` passed.
+    case interval
+    /// The earliest deadline of an entry came.
+    case deadline
+    /// Work was left behind: a clear, a replacement, a cap.
+    case backlog
+}
+
+/// One run of one task, as recorded.
+public struct MaintenanceRun: Sendable, Equatable {
+    public var task: MaintenanceTask
+    public var trigger: MaintenanceTrigger
+    public var startedAt: Instant
+    public var durationSeconds: Double
+    public var rowsRemoved: Int
+    public var bytesFreed: Int
+    /// What stopped it, for a person; nil when it went through.
+    public var error: String?
+
+    public init(
+        task: MaintenanceTask, trigger: MaintenanceTrigger, startedAt: Instant, durationSeconds: Double,
+        rowsRemoved: Int, bytesFreed: Int, error: String? = nil
+    ) {
+        self.task = task
+        self.trigger = trigger
+        self.startedAt = startedAt
+        self.durationSeconds = durationSeconds
+        self.rowsRemoved = rowsRemoved
+        self.bytesFreed = bytesFreed
+        self.error = error
+    }
+}
+
+/// What the background service needs of a storage engine. All steps are bounded and let waiting writes go first.
+public protocol MaintenanceStore: Sendable {
+    /// Performs a task to its end, in steps.
+    func perform(_ task: MaintenanceTask) async throws -> Removal
+
+    /// Records a run; the oldest beyond ``Limits/maxMaintenanceRuns`` go.
+    func record(_ run: MaintenanceRun) async throws
+
+    /// The newest runs first.
+    func maintenanceRuns(limit: Int) async throws -> [MaintenanceRun]
+
+    /// Writes the counters gathered in memory.
+    func flushCounters() async throws
+
+    /// What waits to be done, cheaply: asked every second.
+    func backlog() -> MaintenanceBacklog
+}
+
+/// Work that waits.
+public struct MaintenanceBacklog: Sendable, Equatable {
+    /// No entry expires before this; nil when none expires at all.
+    public var nextExpiry: Instant?
+    /// Rows of cleared namespaces wait.
+    public var hasClearedRows: Bool
+    /// A namespace may be over its caps.
+    public var hasExceededCaps: Bool
+    /// Chunks without an entry wait.
+    public var hasOrphans: Bool
+    /// Free pages or a long write-ahead log wait.
+    public var hasSpareSpace: Bool
+    /// Counters wait to be written.
+    public var hasCounters: Bool
+
+    public init(
+        nextExpiry: Instant?, hasClearedRows: Bool, hasExceededCaps: Bool, hasOrphans: Bool, hasSpareSpace: Bool,
+        hasCounters: Bool
+    ) {
+        self.nextExpiry = nextExpiry
+        self.hasClearedRows = hasClearedRows
+        self.hasExceededCaps = hasExceededCaps
+        self.hasOrphans = hasOrphans
+        self.hasSpareSpace = hasSpareSpace
+        self.hasCounters = hasCounters
+    }
+}
+
+/// What an engine reports of its health.
+public protocol HealthStore: Sendable {
+    /// Proves that the database can be written and that its schema is this program's.
+    /// - Returns: the schema's version.
+    /// - Throws: the storage failures.
+    func checkReadiness() async throws -> Int
+}

@@ -1,0 +1,54 @@
+// Puts the routes together. Tests and the executable call the same functions.
+
+import Domain
+import Hummingbird
+import HummingbirdCore
+import Logging
+import NIOCore
+
+/// What the routes need: one storage protocol for each area, and the settings.
+public struct Services: Sendable {
+    public var cache: any CacheStore
+    public var health: any HealthStore
+    public var settings: LiveSettings
+
+    public init(cache: any CacheStore, health: any HealthStore, settings: LiveSettings) {
+        self.cache = cache
+        self.health = health
+        self.settings = settings
+    }
+
+    /// Everything that is served.
+    public var routes: RouteTable {
+        RouteTable(
+            HealthRoutes(health: health).routes
+                + CacheNamespaceRoutes(cache: cache, settings: settings).routes
+                + CacheBatchRoutes(cache: cache).routes
+                + CacheRoutes(cache: cache, settings: settings).routes)
+    }
+}
+
+/// The HTTP server over `services`.
+///
+/// - Parameters:
+///   - host: address to listen on.
+///   - port: 0 picks a free one.
+///   - onListening: told the port once connections are accepted.
+public func buildApplication(
+    services: Services, host: String, port: Int, logger: Logger,
+    onListening: @escaping @Sendable (Int) async -> Void = { _ in }
+) -> some ApplicationProtocol {
+    let router = Router(context: APIContext.self, options: .autoGenerateHeadEndpoints)
+    let routes = services.routes
+    router.add(middleware: RequestMiddleware(routes: routes))
+    routes.addRoutes(to: router)
+    let idle = services.settings.current.milliseconds(.idleTimeout)
+    let channel = HTTP1Channel.Configuration(
+        additionalChannelHandlers: [ConnectionHandler()], idleTimeout: .milliseconds(idle),
+        httpDecoderConfiguration: .init(
+            maxHeaderFieldSize: Limits.maxHeaderBytes, maxHeaderListSize: Limits.maxHeaderBytes, maxHeaderFieldCount: 200))
+    return Application(
+        router: router, server: .http1(configuration: channel),
+        configuration: ApplicationConfiguration(address: .hostname(host, port: port), backlog: 1024),
+        onServerRunning: { await onListening($0.localAddress?.port ?? port) }, logger: logger)
+}

@@ -1,0 +1,44 @@
+// One range of bytes (RFC 9110, section 14).
+
+import Domain
+
+enum ByteRange {
+    /// What a `Range` header asks of a value of `length` bytes.
+    ///
+    /// - Returns: nil when the whole value is to be sent: another unit than bytes, or several ranges, which a server
+    ///   may ignore and no client of a cache needs.
+    /// - Throws: `range_not_satisfiable` when the range lies outside the value or is not one.
+    static func parse(_ header: String, length: Int) throws(Failure) -> Range<Int>? {
+        let parts = header.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+        guard parts.count == 2, parts[0].trimmed.lowercased() == "bytes" else { return nil }
+        if parts[1].contains(",") { return nil }
+        guard let range = resolve(parts[1].trimmed, length: length), !range.isEmpty else {
+            var failure = Failure(
+                .rangeNotSatisfiable, "The value has \(length) bytes; the range '\(header)' is not within them.")
+            failure.completeLength = length
+            throw failure
+        }
+        return range
+    }
+
+    private static func resolve(_ text: String, length: Int) -> Range<Int>? {
+        guard let dash = text.firstIndex(of: "-") else { return nil }
+        let (first, last) = (text[..<dash], text[text.index(after: dash)...])
+        if first.isEmpty {
+            guard let count = number(last) else { return nil }
+            return max(0, length - count)..<length
+        }
+        guard let start = number(first), start < length else { return nil }
+        if last.isEmpty { return start..<length }
+        guard let end = number(last), end >= start else { return nil }
+        return start..<min(end, length - 1) + 1
+    }
+
+    /// Digits only; beyond what an `Int` holds, as large as it can be.
+    private static func number(_ text: Substring) -> Int? {
+        guard !text.isEmpty, text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }) else {
+            return nil
+        }
+        return Int(text) ?? .max
+    }
+}

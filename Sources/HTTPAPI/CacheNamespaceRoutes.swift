@@ -1,0 +1,163 @@
+// /v1/cache and /v1/cache/{namespace}: lists, clears, policies, figures.
+
+import Domain
+import HTTPTypes
+import Hummingbird
+
+/// Namespaces of the cache and their entries as collections.
+struct CacheNamespaceRoutes: Sendable {
+    let cache: any CacheStore
+    let settings: LiveSettings
+
+    var routes: [Route] {
+        [
+            Route(.get, "/v1/cache", list),
+            Route(.delete, "/v1/cache", clearAll),
+            Route(.get, "/v1/cache/{namespace}", get),
+            Route(.put, "/v1/cache/{namespace}", put),
+            Route(.delete, "/v1/cache/{namespace}", remove),
+            Route(.get, "/v1/cache/{namespace}/entries", entries),
+            Route(.delete, "/v1/cache/{namespace}/entries", clear),
+        ]
+    }
+
+    @Sendable func list(_ request: Request, _ context: APIContext) async throws -> Response {
+        var query = try QueryReader(request)
+        let limit = query.limit()
+        let cursor = query.cursor()
+        try query.finish()
+        let found = try await cache.namespaces(after: cursor, limit: limit + 1)
+        let page = found.prefix(limit)
+        return try .page(
+            page.map { $0.json(settings.current) }, next: found.count > limit ? page.last?.name.rawValue : nil,
+            for: request)
+    }
+
+    @Sendable func get(_ request: Request, _ context: APIContext) async throws -> Response {
+        let name = try context.namespace()
+        try request.refuseQuery()
+        return try .entity(try await cache.namespace(name).json(settings.current), for: request)
+    }
+
+    @Sendable func put(_ request: Request, _ context: APIContext) async throws -> Response {
+        let name = try context.namespace()
+        try request.refuseQuery()
+        var body = try await request.objectBody()
+        let policy = CachePolicy(body: &body)
+        try body.finish()
+        let (namespace, created) = try await cache.setPolicy(policy, of: name)
+        return .json(namespace.json(settings.current), status: created ? .created : .ok)
+    }
+
+    @Sendable func remove(_ request: Request, _ context: APIContext) async throws -> Response {
+        let name = try context.namespace()
+        try request.refuseQuery()
+        try await cache.removeNamespace(name)
+        return Response(status: .noContent)
+    }
+
+    // MARK: Entries
+
+    @Sendable func entries(_ request: Request, _ context: APIContext) async throws -> Response {
+        let name = try context.namespace()
+        var query = try QueryReader(request)
+        let filter = query.entryFilter(withAge: false)
+        let limit = query.limit()
+        let cursor = query.cursor()
+        try query.finish()
+        let found = try await cache.list(name, filter: filter, after: cursor, limit: limit + 1)
+        let page = found.prefix(limit)
+        return try .page(
+            page.map(\.json), next: found.count > limit ? page.last?.address.key.rawValue : nil, for: request)
+    }
+
+    @Sendable func clear(_ request: Request, _ context: APIContext) async throws -> Response {
+        let name = try context.namespace()
+        var query = try QueryReader(request)
+        let filter = query.entryFilter(withAge: true)
+        try query.finish()
+        return .json(try await cache.clear(name, filter: filter).json)
+    }
+
+    @Sendable func clearAll(_ request: Request, _ context: APIContext) async throws -> Response {
+        var query = try QueryReader(request)
+        let tag = query.tag()
+        let all = query.flag("all")
+        try query.finish()
+        guard (tag != nil) != all else {
+            throw Failure.invalid(
+                "tag",
+                all
+                    ? "cannot be sent together with all=true."
+                    : "is missing: name a tag, or send all=true to clear every namespace.")
+        }
+        return .json(try await cache.clearAll(tag: tag).json)
+    }
+}
+
+extension QueryReader {
+    fileprivate mutating func tag() -> Tag? {
+        value("tag") { text throws(Failure) in try Tag(text, field: "tag") }
+    }
+
+    /// The filter in `prefix`, `tag` and, where it applies, `older_than_seconds`.
+    fileprivate mutating func entryFilter(withAge: Bool) -> EntryFilter {
+        EntryFilter(
+            prefix: value("prefix") { text throws(Failure) in try Key(text, field: "prefix").rawValue }, tag: tag(),
+            olderThanMilliseconds: withAge ? milliseconds("older_than_seconds") : nil)
+    }
+}
+
+extension Removal {
+    var json: JSON { ["removed": .integer(removed), "freed_bytes": .integer(freedBytes)] }
+}
+
+extension CachePolicy {
+    /// From a request's fields; what is absent or null is the default, except `ttl_seconds`, where null is never.
+    fileprivate init(body: inout ObjectReader) {
+        let positive: ClosedRange<Int64> = 1...Int64(Int.max)
+        let lifetime = body.lifetime("ttl_seconds")
+        let maxEntries = body.integer("max_entries", in: positive)
+        let maxBytes = body.integer("max_bytes", in: positive)
+        let maxEntryBytes = body.integer("max_entry_bytes", in: 1...Int64(Limits.maxEntryBytesCeiling))
+        var eviction = Eviction.leastRecentlyUsed
+        if let name = body.string("eviction") {
+            if let known = Eviction(rawValue: name) {
+                eviction = known
+            } else {
+                body.report("eviction", "must be one of lru, lfu, fifo.")
+            }
+        }
+        self.init(
+            timeToLive: lifetime, maxEntries: maxEntries.map(Int.init), maxBytes: maxBytes.map(Int.init),
+            maxEntryBytes: maxEntryBytes.map(Int.init), eviction: eviction)
+    }
+}
+
+extension CacheNamespace {
+    /// - Parameter settings: what holds where the policy leaves something open.
+    func json(_ settings: Settings) -> JSON {
+        let defaultLifetime = TimeToLive.finite(milliseconds: settings.milliseconds(.cacheTTL))
+        let misses = MissReason.allCases.map { reason in
+            JSON.Member(name: reason.rawValue, value: .integer(self.misses[reason] ?? 0))
+        }
+        return [
+            "namespace": .string(name.rawValue),
+            "policy": [
+                "ttl_seconds": (policy.timeToLive ?? defaultLifetime).json,
+                "max_entries": .optional(policy.maxEntries) { .integer($0) },
+                "max_bytes": .optional(policy.maxBytes) { .integer($0) },
+                "max_entry_bytes": .integer(min(policy.maxEntryBytes ?? .max, settings.integer(.maxEntryBytes))),
+                "eviction": .string(policy.eviction.rawValue),
+            ],
+            "entry_count": .integer(entryCount),
+            "size_bytes": .integer(sizeBytes),
+            "hits": .integer(hits),
+            "misses": .integer(missCount),
+            "hit_ratio": .optional(hitRatio, JSON.decimal),
+            "expirations": .integer(expirations),
+            "evictions": .integer(evictions),
+            "misses_by_reason": .object(misses),
+        ]
+    }
+}

@@ -1,0 +1,272 @@
+// /v1/cache/{namespace}/entries: values in and out.
+
+import Crypto
+import Domain
+import HTTPTypes
+import Hummingbird
+import NIOCore
+
+/// Single entries of the cache.
+struct CacheRoutes: Sendable {
+    let cache: any CacheStore
+    let settings: LiveSettings
+
+    var routes: [Route] {
+        [
+            Route(.get, "/v1/cache/{namespace}/entries/{key}", get),
+            Route(.put, "/v1/cache/{namespace}/entries/{key}", put),
+            Route(.delete, "/v1/cache/{namespace}/entries/{key}", delete),
+            Route(.get, "/v1/cache/{namespace}/entries/{key}/metadata", metadata),
+            Route(.post, "/v1/cache/{namespace}/entries/{key}/touch", touch),
+            Route(.post, "/v1/cache/{namespace}/entries/{key}/increment", increment),
+        ]
+    }
+
+    // MARK: Reading
+
+    @Sendable func get(_ request: Request, _ context: APIContext) async throws -> Response {
+        let address = try context.entryAddress()
+        try request.refuseQuery()
+        let hit = try await cache.read(address)
+        let tag = hit.entityTag.header
+        switch request.evaluateRead(entityTag: tag, updatedAt: hit.updatedAt) {
+        case .proceed: break
+        case .notModified: return Response(status: .notModified, headers: Self.headers(of: hit, tag: tag))
+        case .failed:
+            throw Failure(.preconditionFailed, "The entry does not meet the request's condition.")
+        }
+        var headers = Self.headers(of: hit, tag: tag)
+        headers.append(HTTPField(name: .contentType, value: hit.description.type ?? "application/octet-stream"))
+        if let encoding = hit.description.encoding {
+            headers.append(HTTPField(name: .contentEncoding, value: encoding))
+        }
+        headers.append(Self.noSniffing)
+        if request.method == .get, let header = request.headers[.range],
+            request.rangeApplies(entityTag: tag, updatedAt: hit.updatedAt),
+            let range = try ByteRange.parse(header, length: hit.sizeBytes)
+        {
+            headers[.contentRange] = "bytes \(range.lowerBound)-\(range.upperBound - 1)/\(hit.sizeBytes)"
+            return Response(status: .partialContent, headers: headers, body: Self.body(of: hit, range))
+        }
+        return Response(status: .ok, headers: headers, body: Self.body(of: hit, 0..<hit.sizeBytes))
+    }
+
+    private static let acceptsRanges = HTTPField(name: .acceptRanges, value: "bytes")
+    private static let noSniffing = HTTPField(name: .contentTypeOptions, value: "nosniff")
+
+    /// The fields a 200 and a 304 share. This is the hot path: nothing here is looked up or formatted twice.
+    private static func headers(of hit: CacheHit, tag: String) -> HTTPFields {
+        var headers = HTTPFields()
+        headers.reserveCapacity(14)
+        headers.append(HTTPField(name: .eTag, value: tag))
+        headers.append(HTTPField(name: .lastModified, value: hit.updatedAt.httpDate))
+        let age = max(0, hit.asOf.milliseconds(since: hit.updatedAt) / 1000)
+        headers.append(HTTPField(name: .age, value: String(age)))
+        if let expiresAt = hit.expiresAt {
+            let left = max(0, expiresAt.milliseconds(since: hit.asOf) / 1000)
+            headers.append(HTTPField(name: .cacheControl, value: "private, max-age=\(left)"))
+            headers.append(HTTPField(name: .repriseExpiresAt, value: expiresAt.rfc3339))
+            headers.append(HTTPField(name: .cacheStatus, value: "reprise; hit; ttl=\(left)"))
+        } else {
+            headers.append(HTTPField(name: .cacheStatus, value: "reprise; hit"))
+        }
+        headers.append(acceptsRanges)
+        return headers
+    }
+
+    private static func body(of hit: CacheHit, _ range: Range<Int>) -> ResponseBody {
+        switch hit.content {
+        case .bytes(let bytes):
+            return ResponseBody(
+                byteBuffer: range.count == bytes.count ? ByteBuffer(bytes: bytes) : ByteBuffer(bytes: bytes[range]))
+        case .large(let value):
+            return ResponseBody(contentLength: range.count) { writer in
+                var offset = range.lowerBound
+                while offset < range.upperBound {
+                    let bytes = try await value.read(from: offset)
+                    let part = bytes.prefix(range.upperBound - offset)
+                    try await writer.write(ByteBuffer(bytes: part))
+                    offset += part.count
+                }
+                try await writer.finish(nil)
+            }
+        }
+    }
+
+    @Sendable func metadata(_ request: Request, _ context: APIContext) async throws -> Response {
+        let address = try context.entryAddress()
+        try request.refuseQuery()
+        return try .entity(try await cache.metadata(address).json, for: request)
+    }
+
+    // MARK: Writing
+
+    @Sendable func put(_ request: Request, _ context: APIContext) async throws -> Response {
+        let address = try context.entryAddress()
+        try request.refuseQuery()
+        let headers = try EntryHeaders(request)
+        let condition = request.writeCondition
+        let value = try await receive(request, for: address, condition: condition)
+        let outcome = try await cache.write(
+            CacheWrite(
+                key: address.key, content: value.content, sizeBytes: value.sizeBytes, entityTag: value.entityTag,
+                description: headers.description, timeToLive: headers.timeToLive, tags: headers.tags,
+                computeSeconds: headers.computeSeconds, condition: condition),
+            namespace: address.namespace)
+        var fields: HTTPFields = [.eTag: outcome.entityTag.header]
+        if let expiresAt = outcome.expiresAt { fields[.repriseExpiresAt] = expiresAt.rfc3339 }
+        return Response(status: outcome.created ? .created : .noContent, headers: fields)
+    }
+
+    /// Takes the body in: small ones in memory, larger ones chunk by chunk into the store, so that memory does not grow
+    /// with them. Hashed on the way.
+    private func receive(
+        _ request: Request, for address: EntryAddress, condition: WriteCondition
+    ) async throws -> (content: NewContent, sizeBytes: Int, entityTag: EntityTag) {
+        let maxBytes = settings.current.integer(.maxEntryBytes)
+        let tooLarge = Failure(
+            .payloadTooLarge, "The value is larger than max_entry_bytes, \(maxBytes) bytes. Nothing was stored.")
+        let declared = request.declaredLength
+        if let declared, declared > maxBytes { throw tooLarge }
+        if let declared, declared > Limits.maxInlineValueBytes { try await checkEarly(address, condition) }
+
+        var hasher = SHA256()
+        var pending: [UInt8] = []
+        pending.reserveCapacity(min(declared ?? Limits.maxInlineValueBytes, Limits.chunkBytes))
+        var upload: (any ValueUpload)?
+        var size = 0
+        for try await part in request.body {
+            size += part.readableBytes
+            guard size <= maxBytes else { throw tooLarge }
+            part.withUnsafeReadableBytes { hasher.update(bufferPointer: $0) }
+            pending.append(contentsOf: part.readableBytesView)
+            while pending.count >= Limits.chunkBytes {
+                if upload == nil { upload = try await cache.beginUpload() }
+                try await upload!.append(Array(pending[..<Limits.chunkBytes]))
+                pending.removeFirst(Limits.chunkBytes)
+            }
+        }
+        // Hummingbird ends the body quietly when the connection ends: count.
+        if let declared, size < declared { throw TruncatedBody() }
+        let entityTag = EntityTag(digest: Array(hasher.finalize()))
+        guard let upload else { return (.bytes(pending), size, entityTag) }
+        if !pending.isEmpty { try await upload.append(pending) }
+        return (.uploaded(upload), size, entityTag)
+    }
+
+    /// Refuses what is bound to fail before a large body is taken in. The write itself decides.
+    private func checkEarly(_ address: EntryAddress, _ condition: WriteCondition) async throws {
+        guard condition != .none else { return }
+        var current: (EntityTag, Instant)?
+        do {
+            let metadata = try await cache.metadata(address)
+            current = (metadata.entityTag, metadata.updatedAt)
+        } catch let failure as Failure where failure.code == .cacheMiss {}
+        guard condition.allows(current) else {
+            throw Failure(.preconditionFailed, "The entry does not meet the request's condition. Nothing was changed.")
+        }
+    }
+
+    @Sendable func delete(_ request: Request, _ context: APIContext) async throws -> Response {
+        let address = try context.entryAddress()
+        try request.refuseQuery()
+        try await cache.delete(address, condition: request.writeCondition)
+        return Response(status: .noContent)
+    }
+
+    @Sendable func touch(_ request: Request, _ context: APIContext) async throws -> Response {
+        let address = try context.entryAddress()
+        try request.refuseQuery()
+        var body = try await request.objectBody()
+        let timeToLive = body.lifetime("ttl_seconds")
+        try body.finish()
+        return .json(try await cache.touch(address, timeToLive: timeToLive).json)
+    }
+
+    @Sendable func increment(_ request: Request, _ context: APIContext) async throws -> Response {
+        let address = try context.entryAddress()
+        try request.refuseQuery()
+        var body = try await request.objectBody()
+        let increment = CacheIncrement(key: address.key, body: &body)
+        try body.finish()
+        let value = try await cache.increment(increment, namespace: address.namespace)
+        return .json(["value": .integer(value)])
+    }
+}
+
+/// What the header fields of a PUT say about the entry.
+private struct EntryHeaders {
+    var description: ContentDescription
+    var timeToLive: TimeToLive?
+    var tags: [Tag] = []
+    var computeSeconds: Double?
+
+    /// - Throws: `validation_failed` naming the header; `malformed_request` for a partial PUT.
+    init(_ request: Request) throws(Failure) {
+        let headers = request.headers
+        if headers[.contentRange] != nil {
+            // RFC 9110, section 14.5: must not be taken for the whole value.
+            throw Failure(.malformedRequest, "A PUT stores whole values; Content-Range is not possible.")
+        }
+        description = ContentDescription(type: headers[.contentType], encoding: headers[.contentEncoding])
+        for (value, name) in [(description.type, "Content-Type"), (description.encoding, "Content-Encoding")] {
+            guard value?.utf8.count ?? 0 <= Limits.maxMediaTypeBytes else {
+                throw .invalid(name, "must be at most \(Limits.maxMediaTypeBytes) bytes.")
+            }
+        }
+        if let text = headers[.repriseTTL] { timeToLive = try Self.lifetime(text.trimmed) }
+        if let text = headers[.repriseTags] {
+            tags = try Tag.set(of: text.split(separator: ",").map(\.trimmed).filter { !$0.isEmpty }, field: "Reprise-Tags")
+        }
+        if let text = headers[.repriseComputeSeconds] {
+            guard let seconds = DecimalSeconds.parse(text.trimmed), seconds <= Limits.maxComputeSeconds else {
+                throw .invalid("Reprise-Compute-Seconds", "must be a number of seconds, 0 to \(Int(Limits.maxComputeSeconds)).")
+            }
+            computeSeconds = seconds
+        }
+    }
+
+    private static func lifetime(_ text: String) throws(Failure) -> TimeToLive {
+        if text.lowercased() == "none" { return .never }
+        guard let seconds = DecimalSeconds.parse(text) else {
+            throw .invalid("Reprise-TTL", "must be a positive decimal number of seconds, or 'none'.")
+        }
+        return try TimeToLive(seconds: seconds, field: "Reprise-TTL")
+    }
+}
+
+extension CacheIncrement {
+    /// From the fields `delta`, `initial` and `ttl_seconds`.
+    init(key: Key, body: inout ObjectReader) {
+        self.init(
+            key: key, delta: body.integer("delta") ?? 1, initial: body.integer("initial") ?? 0,
+            timeToLive: body.lifetime("ttl_seconds"))
+    }
+}
+
+extension TimeToLive {
+    /// Decimal seconds, or null for never.
+    var json: JSON { .optional(milliseconds) { .seconds(milliseconds: $0) } }
+}
+
+extension CacheMetadata {
+    var json: JSON {
+        [
+            "key": .string(address.key.rawValue),
+            "namespace": .string(address.namespace.rawValue),
+            "size_bytes": .integer(sizeBytes),
+            "content_type": .string(description.type ?? "application/octet-stream"),
+            "content_encoding": .optional(description.encoding, JSON.string),
+            "etag": .string(entityTag.header),
+            "created_at": .instant(createdAt),
+            "updated_at": .instant(updatedAt),
+            "expires_at": .optional(expiresAt, JSON.instant),
+            "ttl_seconds": timeToLive.json,
+            "expires_in_seconds": .optional(expiresAt) { .seconds(milliseconds: $0.milliseconds(since: asOf)) },
+            "hit_count": .integer(hitCount),
+            "last_accessed_at": .optional(lastAccessedAt, JSON.instant),
+            "tags": .array(tags.map { .string($0.rawValue) }),
+            "compute_seconds": .optional(computeSeconds, JSON.decimal),
+        ]
+    }
+}

@@ -1,0 +1,77 @@
+// What must be decided on the connection, before there is a request to route: "100 Continue", and bytes that are no HTTP.
+
+import Domain
+import HTTPTypes
+import NIOCore
+import NIOHTTP1
+import NIOHTTPTypes
+
+/// Answers `Expect: 100-continue`, and turns the bare 400 of a request that could not be parsed into a problem.
+///
+/// The order of responses on a connection is the order of its requests, so a 100 waits until the responses before it
+/// are written. A request whose announced length is above any limit gets none: its sender is told 413 instead of being
+/// invited to send it.
+final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
+    typealias InboundIn = HTTPRequestPart
+    typealias InboundOut = HTTPRequestPart
+    typealias OutboundIn = HTTPResponsePart
+    typealias OutboundOut = HTTPResponsePart
+
+    private var unanswered = 0
+    private var owesContinue = false
+    private var headersTooLarge = false
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        if case .head(let head) = unwrapInboundIn(data) {
+            unanswered += 1
+            owesContinue = Self.expectsContinue(head)
+            sendContinueIfDue(context)
+        }
+        context.fireChannelRead(data)
+    }
+
+    private static func expectsContinue(_ head: HTTPRequest) -> Bool {
+        guard let expect = head.headerFields[.expect], expect.lowercased() == "100-continue" else { return false }
+        return head.headerFields[.contentLength].flatMap { Int($0) } ?? 0 <= Limits.maxEntryBytesCeiling
+    }
+
+    private func sendContinueIfDue(_ context: ChannelHandlerContext) {
+        guard owesContinue, unanswered == 1 else { return }
+        owesContinue = false
+        context.writeAndFlush(wrapOutboundOut(.head(HTTPResponse(status: .continue))), promise: nil)
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        if case HTTPParserError.headerOverflow = error { headersTooLarge = true }
+        context.fireErrorCaught(error)
+    }
+
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        switch unwrapOutboundIn(data) {
+        case .head(let head) where head.status == .badRequest && head.headerFields[.requestID] == nil:
+            writeParseProblem(context, promise)
+        case .end where unanswered > 0:
+            unanswered -= 1
+            context.write(data, promise: promise)
+            sendContinueIfDue(context)
+        default: context.write(data, promise: promise)
+        }
+    }
+
+    private func writeParseProblem(_ context: ChannelHandlerContext, _ promise: EventLoopPromise<Void>?) {
+        let failure =
+            headersTooLarge
+            ? Failure(.headersTooLarge, "The header fields are larger than \(Limits.maxHeaderBytes) bytes.")
+            : Failure(.malformedRequest, "The bytes on this connection are not an HTTP/1.1 request.")
+        let requestID = String(UInt64.random(in: .min ... .max), radix: 16)
+        let body = ByteBuffer(bytes: Problem.json(failure, requestID: requestID).utf8)
+        let head = HTTPResponse(
+            status: Problem.kind(of: failure.code).status,
+            headerFields: [
+                .contentType: Problem.contentType, .contentLength: String(body.readableBytes), .connection: "close",
+                .requestID: requestID,
+            ])
+        context.write(wrapOutboundOut(.head(head)), promise: nil)
+        context.write(wrapOutboundOut(.body(body)), promise: promise)
+    }
+}

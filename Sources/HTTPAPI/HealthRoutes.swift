@@ -1,0 +1,52 @@
+// /health and /openapi.yaml: what supervisors and tools ask for.
+
+import CSupport
+import Crypto
+import Domain
+import HTTPTypes
+import Hummingbird
+import NIOCore
+
+/// Liveness, readiness and the contract.
+struct HealthRoutes: Sendable {
+    let health: any HealthStore
+
+    var routes: [Route] {
+        [
+            Route(.get, "/health/live", live),
+            Route(.get, "/health/ready", ready),
+            Route(.get, "/openapi.yaml", contract),
+        ]
+    }
+
+    @Sendable func live(_ request: Request, _ context: APIContext) async throws -> Response {
+        Response(status: .ok, headers: Self.liveHeaders, body: ResponseBody(byteBuffer: Self.liveBody))
+    }
+
+    private static let liveHeaders: HTTPFields = [.contentType: "application/json", .cacheControl: "no-store"]
+    private static let liveBody = ByteBuffer(string: #"{"status":"live"}"#)
+
+    @Sendable func ready(_ request: Request, _ context: APIContext) async throws -> Response {
+        let version = try await health.checkReadiness()
+        return .json(
+            ["status": "ready", "version": .string(Version.current), "schema_version": .integer(version)],
+            headers: [.cacheControl: "no-store"])
+    }
+
+    @Sendable func contract(_ request: Request, _ context: APIContext) async throws -> Response {
+        var headers: HTTPFields = [.contentType: "application/yaml", .eTag: Self.contractTag, .cacheControl: "no-cache"]
+        if let sent = EntityTagList(request.headers, .ifNoneMatch), sent.contains(opaque: Self.contractTag, weakly: true) {
+            headers[.contentType] = nil
+            return Response(status: .notModified, headers: headers)
+        }
+        return Response(status: .ok, headers: headers, body: ResponseBody(byteBuffer: Self.contractBody))
+    }
+
+    private static let contractBody = ByteBuffer(bytes: embeddedContract())
+    private static let contractTag = EntityTag(digest: Array(SHA256.hash(data: embeddedContract()).prefix(16))).header
+}
+
+/// `openapi.yaml` as it was when the program was built.
+public func embeddedContract() -> [UInt8] {
+    Array(UnsafeBufferPointer(start: reprise_openapi_yaml_start(), count: reprise_openapi_yaml_length))
+}

@@ -1,0 +1,137 @@
+// JSON in and out of requests and responses.
+
+import Crypto
+import Domain
+import HTTPTypes
+import Hummingbird
+import NIOCore
+
+extension Request {
+    /// The body as a JSON object's fields; without a body, as if it were `{}`.
+    /// - Throws: `unsupported_media_type`, `payload_too_large`, `malformed_json`, `validation_failed`.
+    func objectBody(maxBytes: Int = Limits.maxJSONBodyBytes) async throws -> ObjectReader {
+        try requireJSONContentType()
+        let bytes = try await collectBytes(maxBytes: maxBytes)
+        return try ObjectReader(bytes.readableBytes == 0 ? [:] : JSON(parsing: bytes.readableBytesView))
+    }
+
+    /// `application/json`, a `+json` type, or none at all.
+    private func requireJSONContentType() throws(Failure) {
+        guard let value = headers[.contentType] else { return }
+        guard MediaRange.isJSON(value) else {
+            throw Failure(.unsupportedMediaType, "The body must be JSON: send Content-Type: application/json.")
+        }
+        if let encoding = headers[.contentEncoding], encoding.lowercased() != "identity" {
+            throw Failure(.unsupportedMediaType, "A JSON body must be sent without Content-Encoding.")
+        }
+    }
+
+    /// - Throws: `payload_too_large` as soon as that is known.
+    func collectBytes(maxBytes: Int) async throws -> ByteBuffer {
+        let tooLarge = Failure(.payloadTooLarge, "The body is larger than the \(maxBytes) bytes allowed here.")
+        let declared = declaredLength
+        if let declared, declared > maxBytes { throw tooLarge }
+        var collected = ByteBuffer()
+        for try await var part in body {
+            guard collected.readableBytes + part.readableBytes <= maxBytes else { throw tooLarge }
+            collected.writeBuffer(&part)
+        }
+        if let declared, collected.readableBytes < declared { throw TruncatedBody() }
+        return collected
+    }
+
+    /// `Content-Length`, which the HTTP parser has checked.
+    var declaredLength: Int? { headers[.contentLength].flatMap { Int($0) } }
+
+    /// - Throws: `not_acceptable` when the caller takes no JSON.
+    func requireJSONAccepted() throws(Failure) {
+        guard let accept = headers[.accept] else { return }
+        guard MediaRange.accepts(accept, type: "application", subtype: "json") else {
+            throw Failure(.notAcceptable, "The answer is application/json, which the Accept header excludes.")
+        }
+    }
+}
+
+/// The connection ended before the body did.
+struct TruncatedBody: Error {}
+
+extension Response {
+    /// A JSON answer.
+    static func json(_ json: JSON, status: HTTPResponse.Status = .ok, headers: HTTPFields = [:]) -> Response {
+        var headers = headers
+        headers[.contentType] = "application/json"
+        return Response(status: status, headers: headers, body: ResponseBody(byteBuffer: ByteBuffer(bytes: json.utf8)))
+    }
+
+    /// A JSON entity: with a strong `ETag` over its text, and 304 for a caller who has it.
+    static func entity(_ json: JSON, for request: Request) throws -> Response {
+        try request.requireJSONAccepted()
+        let bytes = json.utf8
+        let tag = "\"\(EntityTag(digest: Array(SHA256.hash(data: bytes).prefix(16))).hex)\""
+        let headers: HTTPFields = [.contentType: "application/json", .eTag: tag, .cacheControl: "no-cache"]
+        if let sent = EntityTagList(request.headers, .ifNoneMatch), sent.contains(opaque: tag, weakly: true) {
+            return Response(status: .notModified, headers: headers.removing(.contentType))
+        }
+        return Response(status: .ok, headers: headers, body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
+    }
+
+    /// A page of a collection.
+    static func page(_ items: [JSON], next: String?, for request: Request) throws -> Response {
+        try entity(["items": .array(items), "next_cursor": .optional(next) { .string(Cursor.encode($0)) }], for: request)
+    }
+}
+
+extension HTTPFields {
+    func removing(_ name: HTTPField.Name) -> HTTPFields {
+        var fields = self
+        fields[name] = nil
+        return fields
+    }
+}
+
+/// Media types as `Content-Type` and `Accept` name them (RFC 9110, sections 8.3.1 and 12.5.1).
+enum MediaRange {
+    static func isJSON(_ value: String) -> Bool {
+        let type = essence(of: value[...])
+        return type == "application/json" || (type.hasPrefix("application/") && type.hasSuffix("+json"))
+    }
+
+    /// Whether the most specific range in `accept` that covers a type has a weight above 0.
+    static func accepts(_ accept: String, type: String, subtype: String) -> Bool {
+        var best = (specificity: -1, weight: 0.0)
+        for part in accept.split(separator: ",") {
+            let essence = essence(of: part)
+            let specificity =
+                switch essence {
+                case "\(type)/\(subtype)": 2
+                case "\(type)/*": 1
+                case "*/*", "*": 0
+                default: -1
+                }
+            guard specificity > best.specificity else { continue }
+            best = (specificity, weight(of: part))
+        }
+        return best.weight > 0
+    }
+
+    private static func essence(of value: Substring) -> String {
+        let end = value.firstIndex(of: ";") ?? value.endIndex
+        return value[..<end].trimmed.lowercased()
+    }
+
+    private static func weight(of part: Substring) -> Double {
+        for parameter in part.split(separator: ";").dropFirst() {
+            let pair = parameter.trimmed.lowercased()
+            if pair.hasPrefix("q=") { return Double(pair.dropFirst(2)) ?? 0 }
+        }
+        return 1
+    }
+}
+
+extension StringProtocol {
+    /// Without blanks and tabs at its ends.
+    var trimmed: String {
+        let isBlank = { (c: Character) in c == " " || c == "\t" }
+        return String(drop(while: isBlank).reversed().drop(while: isBlank).reversed())
+    }
+}

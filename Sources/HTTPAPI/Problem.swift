@@ -1,0 +1,77 @@
+// Problem details (RFC 9457): the one table from failure code to status.
+
+import Domain
+import HTTPTypes
+import Hummingbird
+import NIOCore
+
+enum Problem {
+    static let contentType = "application/problem+json"
+
+    /// Status and title of each failure.
+    static func kind(of code: Failure.Code) -> (status: HTTPResponse.Status, title: String) {
+        switch code {
+        case .malformedRequest: (.badRequest, "Malformed request")
+        case .malformedJSON: (.badRequest, "Malformed JSON")
+        case .badPercentEncoding: (.badRequest, "Bad percent-encoding")
+        case .notFound: (.notFound, "No such resource")
+        case .methodNotAllowed: (.methodNotAllowed, "Method not allowed")
+        case .notAcceptable: (.notAcceptable, "Not acceptable")
+        case .unsupportedMediaType: (.unsupportedMediaType, "Unsupported media type")
+        case .payloadTooLarge: (.contentTooLarge, "Payload too large")
+        case .headersTooLarge: (.requestHeaderFieldsTooLarge, "Header fields too large")
+        case .validationFailed: (.unprocessableContent, "Validation failed")
+        case .preconditionFailed: (.preconditionFailed, "Precondition failed")
+        case .rangeNotSatisfiable: (.rangeNotSatisfiable, "Range not satisfiable")
+        case .cacheMiss: (.notFound, "Cache miss")
+        case .namespaceNotFound: (.notFound, "No such namespace")
+        case .tooManyNamespaces: (.unprocessableContent, "Too many namespaces")
+        case .notAnInteger: (.conflict, "Not an integer")
+        case .integerOverflow: (.conflict, "Integer overflow")
+        case .batchAborted: (HTTPResponse.Status(code: 424, reasonPhrase: "Failed Dependency"), "Batch aborted")
+        case .overloaded: (.serviceUnavailable, "Overloaded")
+        case .deadlineExceeded: (.serviceUnavailable, "Deadline exceeded")
+        case .shuttingDown: (.serviceUnavailable, "Shutting down")
+        case .databaseBusy: (.serviceUnavailable, "Database busy")
+        case .databaseReadOnly: (.serviceUnavailable, "Database read-only")
+        case .databaseDamaged: (.serviceUnavailable, "Database damaged")
+        case .storageFull: (HTTPResponse.Status(code: 507, reasonPhrase: "Insufficient Storage"), "Storage full")
+        case .storageUnavailable: (.serviceUnavailable, "Storage unavailable")
+        case .internalError: (.internalServerError, "Internal error")
+        }
+    }
+
+    /// The problem's members.
+    static func json(_ failure: Failure, requestID: String) -> JSON {
+        let (status, title) = kind(of: failure.code)
+        var members: [JSON.Member] = [
+            .init(name: "type", value: .string("urn:reprise:problem:\(failure.code.rawValue)")),
+            .init(name: "title", value: .string(title)),
+            .init(name: "status", value: .integer(status.code)),
+            .init(name: "detail", value: .string(failure.detail)),
+            .init(name: "code", value: .string(failure.code.rawValue)),
+            .init(name: "request_id", value: .string(requestID)),
+        ]
+        if let reason = failure.missReason { members.append(.init(name: "reason", value: .string(reason.rawValue))) }
+        if !failure.errors.isEmpty {
+            let errors = failure.errors.map { ["field": .string($0.field), "message": .string($0.message)] as JSON }
+            members.append(.init(name: "errors", value: .array(errors)))
+        }
+        return .object(members)
+    }
+
+    static func response(_ failure: Failure, requestID: String) -> Response {
+        var headers: HTTPFields = [.contentType: contentType, .cacheControl: "no-store"]
+        if let reason = failure.missReason {
+            headers[.cacheStatus] = "reprise; fwd=uri-miss; detail=\(reason.rawValue)"
+        }
+        if let seconds = failure.retryAfterSeconds { headers[.retryAfter] = String(seconds) }
+        if let length = failure.completeLength {
+            headers[.contentRange] = "bytes */\(length)"
+            headers[.acceptRanges] = "bytes"
+        }
+        return Response(
+            status: kind(of: failure.code).status, headers: headers,
+            body: ResponseBody(byteBuffer: ByteBuffer(bytes: json(failure, requestID: requestID).utf8)))
+    }
+}

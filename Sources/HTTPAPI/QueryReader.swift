@@ -1,0 +1,103 @@
+// Reading a request's query: known parameters only, each once.
+
+import Domain
+import Hummingbird
+
+/// Takes the parameters out of a query. As with ``ObjectReader``, what nobody asked for is an error: a mistyped
+/// `prefix` must not turn a small clear into a large one.
+struct QueryReader {
+    private var parameters: [(name: String, value: String)] = []
+    private var errors: [Failure.FieldError] = []
+
+    /// - Throws: `bad_percent_encoding`.
+    init(_ request: Request) throws(Failure) {
+        guard let query = request.uri.query else { return }
+        for part in query.split(separator: "&", omittingEmptySubsequences: true) {
+            let equals = part.firstIndex(of: "=") ?? part.endIndex
+            let name = try PercentEncoding.decode(part[..<equals], plusIsSpace: true)
+            let value = try PercentEncoding.decode(part[equals...].dropFirst(), plusIsSpace: true)
+            parameters.append((name, value))
+        }
+    }
+
+    mutating func string(_ name: String) -> String? {
+        let values = parameters.filter { $0.name == name }
+        guard values.count <= 1 else {
+            report(name, "must be sent once.")
+            parameters.removeAll { $0.name == name }
+            return nil
+        }
+        parameters.removeAll { $0.name == name }
+        return values.first?.value
+    }
+
+    /// A value converted by an initializer that throws `validation_failed`.
+    mutating func value<T>(_ name: String, _ convert: (String) throws(Failure) -> T) -> T? {
+        guard let text = string(name) else { return nil }
+        do throws(Failure) {
+            return try convert(text)
+        } catch {
+            errors.append(contentsOf: error.errors)
+            return nil
+        }
+    }
+
+    mutating func flag(_ name: String) -> Bool {
+        switch string(name) {
+        case nil, "false": return false
+        case "true": return true
+        default:
+            report(name, "must be true or false.")
+            return false
+        }
+    }
+
+    /// Positive decimal seconds as milliseconds.
+    mutating func milliseconds(_ name: String) -> Int64? {
+        value(name) { text throws(Failure) in
+            guard let seconds = DecimalSeconds.parse(text), seconds * 1000 <= Double(Limits.maxLifetimeMilliseconds) else {
+                throw .invalid(name, "must be a number of seconds, 0 or more.")
+            }
+            return Int64((seconds * 1000).rounded())
+        }
+    }
+
+    /// The size of a page.
+    mutating func limit() -> Int {
+        value("limit") { text throws(Failure) in
+            guard let limit = Int(text), (1...Limits.maxPageItems).contains(limit) else {
+                throw .invalid("limit", "must be a whole number from 1 to \(Limits.maxPageItems).")
+            }
+            return limit
+        } ?? Limits.defaultPageItems
+    }
+
+    /// Where a page begins: what the page before it gave as `next_cursor`.
+    mutating func cursor() -> String? {
+        value("cursor") { text throws(Failure) in
+            guard let position = Cursor.decode(text) else {
+                throw .invalid("cursor", "is not a cursor of this collection; use next_cursor of the page before.")
+            }
+            return position
+        }
+    }
+
+    private mutating func report(_ name: String, _ message: String) {
+        errors.append(Failure.FieldError(field: name, message: message))
+    }
+
+    /// - Throws: `validation_failed` with all that was wrong.
+    mutating func finish() throws(Failure) {
+        for parameter in parameters { report(parameter.name, "is not a known query parameter here.") }
+        guard errors.isEmpty else { throw .invalid(errors) }
+    }
+}
+
+extension Request {
+    /// - Throws: `validation_failed` when there is a query, for routes that take none.
+    func refuseQuery() throws(Failure) {
+        guard uri.query != nil else { return }
+        var reader = try QueryReader(self)
+        try reader.finish()
+    }
+}

@@ -1,0 +1,47 @@
+// What travels with a request.
+
+import Domain
+import HTTPTypes
+import Hummingbird
+import Logging
+
+/// Hummingbird's context plus the id the request is known by.
+public struct APIContext: RequestContext {
+    public var coreContext: CoreRequestContextStorage
+    /// What `X-Request-Id` answers: the caller's id if it sent a sane one, else the server's.
+    public internal(set) var requestID: String
+
+    public init(source: ApplicationRequestContextSource) {
+        coreContext = .init(source: source)
+        requestID = ""
+    }
+}
+
+extension APIContext {
+    /// A path parameter, percent-decoded. Hummingbird hands them over as they came.
+    /// - Throws: `bad_percent_encoding`.
+    func pathParameter(_ name: Substring) throws(Failure) -> String {
+        guard let raw = parameters[name] else { preconditionFailure("the route has no {\(name)}") }
+        return try PercentEncoding.decode(raw)
+    }
+
+    /// - Throws: `bad_percent_encoding`, `validation_failed`.
+    func namespace() throws(Failure) -> Name {
+        try Name(try pathParameter("namespace"), field: "namespace")
+    }
+
+    /// - Throws: `bad_percent_encoding`, `validation_failed`.
+    func entryAddress() throws(Failure) -> EntryAddress {
+        EntryAddress(namespace: try namespace(), key: try Key(try pathParameter("key"), field: "key"))
+    }
+}
+
+extension HTTPField.Name {
+    static let requestID = HTTPField.Name("X-Request-Id")!
+    static let cacheStatus = HTTPField.Name("Cache-Status")!
+    static let contentTypeOptions = HTTPField.Name("X-Content-Type-Options")!
+    static let repriseTTL = HTTPField.Name("Reprise-TTL")!
+    static let repriseTags = HTTPField.Name("Reprise-Tags")!
+    static let repriseComputeSeconds = HTTPField.Name("Reprise-Compute-Seconds")!
+    static let repriseExpiresAt = HTTPField.Name("Reprise-Expires-At")!
+}

@@ -1,0 +1,69 @@
+// The list of everything that is served, from which the router is built and against which openapi.yaml is tested.
+
+import HTTPTypes
+import Hummingbird
+
+/// One method on one path.
+public struct Route: Sendable {
+    public typealias Handler = @Sendable (Request, APIContext) async throws -> Response
+
+    public let method: HTTPRequest.Method
+    /// With parameters in braces, as in `openapi.yaml`: `/v1/cache/{namespace}`.
+    public let path: String
+    let handler: Handler
+
+    init(_ method: HTTPRequest.Method, _ path: String, _ handler: @escaping Handler) {
+        self.method = method
+        self.path = path
+        self.handler = handler
+    }
+}
+
+/// All routes.
+public struct RouteTable: Sendable {
+    public let routes: [Route]
+    private let paths: [(segments: [Substring], methods: [HTTPRequest.Method])]
+
+    init(_ routes: [Route]) {
+        self.routes = routes
+        var methods: [String: [HTTPRequest.Method]] = [:]
+        for route in routes {
+            methods[route.path, default: []].append(route.method)
+            // HEAD wherever GET: the router derives it.
+            if route.method == .get { methods[route.path]!.append(.head) }
+        }
+        paths = methods.map { path, methods in
+            (path.dropFirst().split(separator: "/", omittingEmptySubsequences: false), methods.sorted { $0.rawValue < $1.rawValue })
+        }
+    }
+
+    /// The methods of a request's path; nil when nothing is served there. A linear search: only errors come here.
+    func methods(for path: String) -> [HTTPRequest.Method]? {
+        let segments = path.dropFirst().split(separator: "/", omittingEmptySubsequences: false)
+        return paths.first { candidate in
+            candidate.segments.count == segments.count
+                && zip(candidate.segments, segments).allSatisfy { $0 == $1 || ($0.first == "{" && !$1.isEmpty) }
+        }?.methods
+    }
+
+    /// Whether a path has no empty segment. The router skips those, so that `…/entries/` would clear a namespace where
+    /// the deletion of an entry without a name was meant.
+    static func isProper(_ path: String) -> Bool {
+        var previous = UInt8(ascii: "x")
+        for byte in path.utf8 {
+            if byte == UInt8(ascii: "/"), previous == byte { return false }
+            previous = byte
+        }
+        return previous != UInt8(ascii: "/") || path.utf8.count == 1
+    }
+
+    func addRoutes(to router: Router<APIContext>) {
+        for route in routes {
+            let handler = route.handler
+            router.on(RouterPath(route.path), method: route.method) { request, context in
+                guard Self.isProper(request.uri.path) else { throw HTTPError(.notFound) }
+                return try await handler(request, context)
+            }
+        }
+    }
+}

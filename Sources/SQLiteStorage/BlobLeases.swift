@@ -1,0 +1,60 @@
+// Who is reading or writing which large value, so that the sweep leaves those alone.
+
+import Synchronization
+
+/// Blobs in use by a request. Kept in memory only: after a crash nobody uses any.
+///
+/// A reader looks up its entry first and leases the blob afterwards. In between the entry may be replaced and the blob
+/// swept; so the sweep condemns a blob under the same lock before it deletes, and who finds it condemned looks up the
+/// entry again. Blob ids are never used twice while the process runs.
+final class BlobLeases: Sendable {
+    private struct State {
+        var users: [Int64: Int] = [:]
+        var condemned: Set<Int64> = []
+    }
+
+    private let state = Mutex(State())
+
+    /// Keeps a blob while it lives.
+    final class Lease: Sendable {
+        let blobID: Int64
+        private let leases: BlobLeases
+
+        fileprivate init(blobID: Int64, leases: BlobLeases) {
+            self.blobID = blobID
+            self.leases = leases
+        }
+
+        deinit { leases.release(blobID) }
+    }
+
+    /// - Returns: nil when the blob is about to be deleted.
+    func lease(_ blobID: Int64) -> Lease? {
+        state.withLock { state in
+            if state.condemned.contains(blobID) { return nil }
+            state.users[blobID, default: 0] += 1
+            return Lease(blobID: blobID, leases: self)
+        }
+    }
+
+    private func release(_ blobID: Int64) {
+        state.withLock { state in
+            state.users[blobID]! -= 1
+            if state.users[blobID] == 0 { state.users[blobID] = nil }
+        }
+    }
+
+    /// Of these blobs, those nobody uses; nobody can lease them any more.
+    func condemn(_ blobIDs: [Int64]) -> [Int64] {
+        state.withLock { state in
+            let unused = blobIDs.filter { state.users[$0] == nil }
+            state.condemned.formUnion(unused)
+            return unused
+        }
+    }
+
+    /// Forgets blobs that are deleted for good.
+    func forget(_ blobIDs: [Int64]) {
+        state.withLock { $0.condemned.subtract(blobIDs) }
+    }
+}

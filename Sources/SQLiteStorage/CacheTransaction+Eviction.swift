@@ -1,0 +1,107 @@
+// Holding a namespace to its caps.
+
+import Domain
+import Synchronization
+
+// How eviction works
+//
+// Entries of a namespace with caps carry an `eviction_rank`, and an index keeps them in its order; the lowest goes
+// first. What the rank is depends on the policy: for lru the tick of the last use, for lfu the number of hits, for fifo
+// the tick of creation. A tick is a microsecond clock that never gives the same number twice, so uses within one
+// millisecond keep their order.
+//
+// A write that leaves its namespace over a cap makes room in the same transaction: expired entries first, then the
+// lowest ranks, never the entry just written. Uses still counted in memory are written before ranks are compared, so
+// an entry read a moment ago is not taken for an old one. One write evicts a bounded number of entries; should that
+// not do (one large value in place of thousands of small ones), the background task goes on at once.
+//
+// Entries of namespaces without caps have no rank, and cost no index. When a policy first sets a cap, or another
+// order, existing entries are ranked in steps (see SQLiteStorage+CacheNamespaces).
+
+extension CacheTransaction {
+    /// The rank of an entry that is used now; NULL where none is kept.
+    func rank(in namespace: Namespace, hitCount: Int, creating: Bool) -> Value {
+        guard namespace.isRanked else { return .null }
+        switch namespace.policy.eviction {
+        case .leastRecentlyUsed: return .integer(storage.ledger.tick(now))
+        case .leastFrequentlyUsed: return .integer(hitCount)
+        case .firstInFirstOut: return creating ? .integer(storage.ledger.tick(now)) : .null
+        }
+    }
+
+    /// Evicts until the namespace is within its caps or the bound for one write is reached.
+    /// - Parameter entryID: an entry that must stay; nil in the background.
+    /// - Returns: what was evicted.
+    @discardableResult
+    func holdCaps(of namespace: Namespace, sparing entryID: Int64?) throws -> Removal {
+        guard try isExceeded(namespace) else { return Removal() }
+        try removeExpired(of: namespace)
+        var removal = Removal()
+        guard try isExceeded(namespace) else { return removal }
+        try apply(storage.ledger.takeAccesses(namespaceID: namespace.id))
+        for _ in 0..<Limits.maxEvictionsPerWrite {
+            guard let victim = try lowestRanked(of: namespace, sparing: entryID) else { return removal }
+            try remember(victim.key, in: namespace.id, reason: .evicted, at: now)
+            try removeRow(victim.id, blobID: victim.blobID)
+            removal += Removal(removed: 1, freedBytes: victim.sizeBytes)
+            if try !isExceeded(namespace) { break }
+        }
+        try connection.run(
+            "UPDATE cache_namespaces SET evictions = evictions + ?2 WHERE namespace_id = ?1",
+            .integer(namespace.id), .integer(removal.removed))
+        if try isExceeded(namespace) { storage.signals.hasExceededCaps.store(true, ordering: .relaxed) }
+        return removal
+    }
+
+    func isExceeded(_ namespace: Namespace) throws -> Bool {
+        try connection.first(
+            "SELECT entry_count, size_bytes FROM cache_generations WHERE generation_id = ?1",
+            .integer(namespace.generationID)
+        ) { namespace.policy.isExceeded(entries: $0.int(0), bytes: $0.int(1)) } ?? false
+    }
+
+    private func lowestRanked(
+        of namespace: Namespace, sparing entryID: Int64?
+    ) throws -> (id: Int64, key: String, sizeBytes: Int, blobID: Int64?)? {
+        try connection.first(
+            """
+            SELECT entry_id, key, size_bytes, blob_id FROM cache_entries
+            WHERE generation_id = ?1 AND eviction_rank IS NOT NULL AND entry_id <> ?2
+            ORDER BY eviction_rank LIMIT 1
+            """, .integer(namespace.generationID), .integer(entryID ?? 0)
+        ) { ($0.integer(0), $0.text(1), $0.int(2), $0.optionalInteger(3)) }
+    }
+
+    /// Removes expired entries of one namespace, a bounded number of them.
+    private func removeExpired(of namespace: Namespace) throws {
+        let due = try connection.all(
+            """
+            SELECT entry_id, key, expires_at_ms, blob_id FROM cache_entries
+            WHERE expires_at_ms <= ?1 AND generation_id = ?2 ORDER BY expires_at_ms LIMIT ?3
+            """, .instant(now), .integer(namespace.generationID), .integer(Limits.maxEvictionsPerWrite)
+        ) { (id: $0.integer(0), key: $0.text(1), expiry: $0.instant(2), blobID: $0.optionalInteger(3)) }
+        for entry in due {
+            try remember(entry.key, in: namespace.id, reason: .expired, at: entry.expiry)
+            try removeRow(entry.id, blobID: entry.blobID)
+        }
+        if !due.isEmpty { try countExpirations(due.count, namespaceID: namespace.id) }
+    }
+
+    /// Writes uses that were counted in memory.
+    func apply(_ accesses: [Int64: AccessLedger.Access]) throws {
+        for (entryID, access) in accesses {
+            try connection.run(
+                """
+                UPDATE cache_entries SET hit_count = hit_count + ?2,
+                    last_accessed_at_ms = max(coalesce(last_accessed_at_ms, 0), ?3),
+                    eviction_rank = CASE WHEN eviction_rank IS NOT NULL THEN (
+                        SELECT CASE n.eviction
+                            WHEN 'lru' THEN max(cache_entries.eviction_rank, ?4)
+                            WHEN 'lfu' THEN cache_entries.hit_count + ?2
+                            ELSE cache_entries.eviction_rank END
+                        FROM cache_namespaces n WHERE n.generation_id = cache_entries.generation_id) END
+                WHERE entry_id = ?1
+                """, .integer(entryID), .integer(access.hits), .instant(access.lastAccess), .integer(access.tick))
+        }
+    }
+}

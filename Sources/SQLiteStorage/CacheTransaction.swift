@@ -1,0 +1,361 @@
+// What a write does to the cache, inside one transaction. The storage's public methods wrap these.
+
+import Crypto
+import Domain
+import Synchronization
+
+/// The cache as one transaction sees and changes it. The clock is read once for all of it.
+struct CacheTransaction {
+    let connection: Connection
+    let storage: SQLiteStorage
+    let now: Instant
+
+    /// A namespace's row, as far as writing needs it.
+    struct Namespace {
+        var id: Int64
+        var generationID: Int64
+        var policy: CachePolicy
+        var isRanked: Bool
+    }
+
+    /// An entry's row, live or expired.
+    struct Entry {
+        var id: Int64
+        var digest: [UInt8]
+        var sizeBytes: Int
+        var blobID: Int64?
+        var updatedAt: Instant
+        var expiresAt: Instant?
+        var timeToLiveMilliseconds: Int64?
+        var hitCount: Int
+
+        func isLive(at now: Instant) -> Bool { expiresAt.map { $0 > now } ?? true }
+    }
+
+    // MARK: Looking up
+
+    func namespace(_ name: Name) throws -> Namespace? {
+        try connection.first(
+            """
+            SELECT namespace_id, generation_id, has_ttl, ttl_ms, max_entries, max_bytes, max_entry_bytes, eviction, is_ranked
+            FROM cache_namespaces WHERE name = ?1
+            """, .text(name.rawValue)
+        ) { row in
+            Namespace(
+                id: row.integer(0), generationID: row.integer(1), policy: CachePolicy(row, from: 2), isRanked: row.bool(8))
+        }
+    }
+
+    /// The namespace, made with defaults if it is not there.
+    /// - Throws: `too_many_namespaces`.
+    func namespaceOrNew(_ name: Name) throws -> Namespace {
+        if let namespace = try namespace(name) { return namespace }
+        let count = try connection.first("SELECT count(*) FROM cache_namespaces") { $0.int(0) } ?? 0
+        guard count < Limits.maxNamespaces else {
+            throw Failure(
+                .tooManyNamespaces,
+                "There are \(count) namespaces already, the most there may be. Put ids into keys, not into namespaces.")
+        }
+        let generationID = try newGeneration()
+        try connection.run(
+            "INSERT INTO cache_namespaces (name, generation_id, created_at_ms) VALUES (?1, ?2, ?3)",
+            .text(name.rawValue), .integer(generationID), .instant(now))
+        return try namespace(name)!
+    }
+
+    func newGeneration() throws -> Int64 {
+        try connection.first("INSERT INTO cache_generations DEFAULT VALUES RETURNING generation_id") { $0.integer(0) }!
+    }
+
+    func entry(_ key: Key, in namespace: Namespace) throws -> Entry? {
+        try connection.first(
+            """
+            SELECT entry_id, sha256, size_bytes, blob_id, updated_at_ms, expires_at_ms, ttl_ms, hit_count
+            FROM cache_entries WHERE generation_id = ?1 AND key = ?2
+            """, .integer(namespace.generationID), .text(key.rawValue)
+        ) { row in
+            Entry(
+                id: row.integer(0), digest: row.blob(1), sizeBytes: row.int(2), blobID: row.optionalInteger(3),
+                updatedAt: row.instant(4), expiresAt: row.optionalInstant(5), timeToLiveMilliseconds: row.optionalInteger(6),
+                hitCount: row.int(7))
+        }
+    }
+
+    /// The live entry under a key.
+    /// - Throws: `cache_miss`.
+    func liveEntry(_ key: Key, in name: Name) throws -> (namespace: Namespace, entry: Entry) {
+        guard let namespace = try namespace(name) else { throw Failure.miss(.absent) }
+        guard let entry = try entry(key, in: namespace) else {
+            throw Failure.miss(try connection.missReason(key: key, namespaceID: namespace.id))
+        }
+        guard entry.isLive(at: now) else { throw Failure.miss(.expired) }
+        return (namespace, entry)
+    }
+
+    // MARK: Storing
+
+    func set(_ write: CacheWrite, namespace name: Name) throws -> CacheWriteOutcome {
+        let namespace = try namespaceOrNew(name)
+        try namespace.policy.admit(sizeBytes: write.sizeBytes)
+        let old = try entry(write.key, in: namespace)
+        let live = old.flatMap { $0.isLive(at: now) ? $0 : nil }
+        guard write.condition.allows(live.map { (EntityTag(digest: $0.digest), $0.updatedAt) }) else {
+            throw Failure.preconditionFailed(exists: live != nil)
+        }
+        let lifetime =
+            write.timeToLive ?? namespace.policy.timeToLive
+            ?? .finite(milliseconds: storage.settings.current.milliseconds(.cacheTTL))
+        let expiresAt = lifetime.expiry(from: now)
+        let blobID = try store(write.content)
+        let entryID: Int64
+        if let old {
+            if live == nil { try countExpirations(1, namespaceID: namespace.id) }
+            entryID = old.id
+            try replace(old, with: write, blobID: blobID, lifetime: lifetime, expiresAt: expiresAt, in: namespace)
+        } else {
+            entryID = storage.signals.nextEntryID.wrappingAdd(1, ordering: .relaxed).oldValue
+            try insert(entryID, write, blobID: blobID, lifetime: lifetime, expiresAt: expiresAt, in: namespace)
+        }
+        if case .bytes(let bytes) = write.content, blobID == nil {
+            try connection.run(
+                """
+                INSERT INTO cache_values (entry_id, value) VALUES (?1, ?2)
+                ON CONFLICT (entry_id) DO UPDATE SET value = excluded.value
+                """, .integer(entryID), .blob(bytes))
+        } else if old != nil, old?.blobID == nil {
+            try connection.run("DELETE FROM cache_values WHERE entry_id = ?1", .integer(entryID))
+        }
+        try setTags(write.tags, of: entryID, key: write.key, in: namespace, hadEntry: old != nil)
+        if old?.blobID != nil { storage.signals.hasOrphans.store(true, ordering: .relaxed) }
+        storage.signals.note(expiry: expiresAt)
+        if namespace.policy.isCapped { try holdCaps(of: namespace, sparing: entryID) }
+        return CacheWriteOutcome(created: live == nil, entityTag: write.entityTag, expiresAt: expiresAt)
+    }
+
+    /// Stores content that does not fit beside its row.
+    /// - Returns: its blob; nil when it fits.
+    private func store(_ content: NewContent) throws -> Int64? {
+        switch content {
+        case .uploaded(let upload):
+            guard let upload = upload as? BlobUpload else { preconditionFailure("an upload of another engine") }
+            return upload.blobID
+        case .bytes(let bytes):
+            guard bytes.count > Limits.maxInlineValueBytes else { return nil }
+            let blobID = storage.signals.nextBlobID.wrappingAdd(1, ordering: .relaxed).oldValue
+            try connection.insertBlob(blobID, now: now)
+            for (number, start) in stride(from: 0, to: bytes.count, by: Limits.chunkBytes).enumerated() {
+                let chunk = Array(bytes[start..<min(start + Limits.chunkBytes, bytes.count)])
+                try connection.insertChunk(chunk, number: number, of: blobID)
+            }
+            return blobID
+        }
+    }
+
+    private func insert(
+        _ entryID: Int64, _ write: CacheWrite, blobID: Int64?, lifetime: TimeToLive, expiresAt: Instant?,
+        in namespace: Namespace
+    ) throws {
+        try connection.run(
+            """
+            INSERT INTO cache_entries (entry_id, generation_id, key, size_bytes, blob_id, sha256, content_type,
+                content_encoding, created_at_ms, updated_at_ms, expires_at_ms, ttl_ms, compute_seconds, eviction_rank)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?11, ?12, ?13)
+            """,
+            .integer(entryID), .integer(namespace.generationID), .text(write.key.rawValue), .integer(write.sizeBytes),
+            .optional(blobID, Value.integer), .blob(write.entityTag.digest), .optional(write.description.type, Value.text),
+            .optional(write.description.encoding, Value.text), .instant(now), .optional(expiresAt, Value.instant),
+            .optional(lifetime.milliseconds, Value.integer), .optional(write.computeSeconds, Value.real),
+            rank(in: namespace, hitCount: 0, creating: true))
+    }
+
+    /// A replaced live entry stays the same entry, with its age and hits; in place of an expired one stands a new one.
+    private func replace(
+        _ old: Entry, with write: CacheWrite, blobID: Int64?, lifetime: TimeToLive, expiresAt: Instant?,
+        in namespace: Namespace
+    ) throws {
+        let isNew = !old.isLive(at: now)
+        let rank =
+            namespace.policy.eviction == .firstInFirstOut && !isNew
+            ? Value.null : rank(in: namespace, hitCount: isNew ? 0 : old.hitCount, creating: isNew)
+        try connection.run(
+            """
+            UPDATE cache_entries SET size_bytes = ?2, blob_id = ?3, sha256 = ?4, content_type = ?5, content_encoding = ?6,
+                updated_at_ms = ?7, expires_at_ms = ?8, ttl_ms = ?9, compute_seconds = ?10,
+                eviction_rank = CASE WHEN ?13 THEN coalesce(?11, eviction_rank) END,
+                created_at_ms = CASE WHEN ?12 THEN ?7 ELSE created_at_ms END,
+                hit_count = CASE WHEN ?12 THEN 0 ELSE hit_count END,
+                last_accessed_at_ms = CASE WHEN ?12 THEN NULL ELSE last_accessed_at_ms END
+            WHERE entry_id = ?1
+            """,
+            .integer(old.id), .integer(write.sizeBytes), .optional(blobID, Value.integer), .blob(write.entityTag.digest),
+            .optional(write.description.type, Value.text), .optional(write.description.encoding, Value.text), .instant(now),
+            .optional(expiresAt, Value.instant), .optional(lifetime.milliseconds, Value.integer),
+            .optional(write.computeSeconds, Value.real), rank, .integer(isNew ? 1 : 0),
+            .integer(namespace.isRanked ? 1 : 0))
+    }
+
+    private func setTags(_ tags: [Tag], of entryID: Int64, key: Key, in namespace: Namespace, hadEntry: Bool) throws {
+        if hadEntry { try connection.run("DELETE FROM cache_entry_tags WHERE entry_id = ?1", .integer(entryID)) }
+        for tag in tags {
+            try connection.run(
+                "INSERT INTO cache_entry_tags (tag, generation_id, key, entry_id) VALUES (?1, ?2, ?3, ?4)",
+                .text(tag.rawValue), .integer(namespace.generationID), .text(key.rawValue), .integer(entryID))
+        }
+    }
+
+    // MARK: Changing and removing
+
+    func delete(_ key: Key, namespace name: Name, condition: WriteCondition) throws {
+        let namespace = try namespace(name)
+        let old = try namespace.flatMap { try entry(key, in: $0) }
+        let live = old.flatMap { $0.isLive(at: now) ? $0 : nil }
+        guard condition.allows(live.map { (EntityTag(digest: $0.digest), $0.updatedAt) }) else {
+            throw Failure.preconditionFailed(exists: live != nil)
+        }
+        guard let namespace, let old else { return }
+        if live == nil {
+            try remember(key.rawValue, in: namespace.id, reason: .expired, at: old.expiresAt ?? now)
+            try countExpirations(1, namespaceID: namespace.id)
+        } else {
+            try remember(key.rawValue, in: namespace.id, reason: .deleted, at: now)
+        }
+        try removeRow(old.id, blobID: old.blobID)
+    }
+
+    /// Renews an entry's lifetime. A touch is a use: the entry moves back in the order of eviction.
+    func touch(_ key: Key, namespace name: Name, timeToLive: TimeToLive?) throws -> CacheMetadata {
+        let (namespace, entry) = try liveEntry(key, in: name)
+        let lifetime = timeToLive ?? TimeToLive(storedMilliseconds: entry.timeToLiveMilliseconds)
+        let expiresAt = lifetime.expiry(from: now)
+        try setExpiry(expiresAt, lifetime, of: entry, in: namespace)
+        return try connection.metadata(key: key, namespace: name, now: now)!
+    }
+
+    private func setExpiry(_ expiresAt: Instant?, _ lifetime: TimeToLive, of entry: Entry, in namespace: Namespace) throws {
+        let rank =
+            namespace.policy.eviction == .leastRecentlyUsed
+            ? rank(in: namespace, hitCount: entry.hitCount, creating: false) : .null
+        try connection.run(
+            """
+            UPDATE cache_entries SET expires_at_ms = ?2, ttl_ms = ?3, eviction_rank = coalesce(?4, eviction_rank)
+            WHERE entry_id = ?1
+            """,
+            .integer(entry.id), .optional(expiresAt, Value.instant), .optional(lifetime.milliseconds, Value.integer), rank)
+        storage.signals.note(expiry: expiresAt)
+    }
+
+    func increment(_ increment: CacheIncrement, namespace name: Name) throws -> Int64 {
+        let namespace = try namespaceOrNew(name)
+        let old = try entry(increment.key, in: namespace)
+        guard let old, old.isLive(at: now) else {
+            let (sum, overflow) = increment.initial.addingReportingOverflow(increment.delta)
+            guard !overflow else { throw Failure.integerOverflow }
+            _ = try set(integerWrite(sum, for: increment), namespace: name)
+            return sum
+        }
+        let bytes = try value(of: old)
+        guard let text = bytes.flatMap({ String(validating: $0, as: UTF8.self) }), let current = Int64(jsonInteger: text)
+        else {
+            throw Failure(
+                .notAnInteger, "The entry's value is not a JSON integer of 64 bits, so nothing can be added to it.")
+        }
+        let (sum, overflow) = current.addingReportingOverflow(increment.delta)
+        guard !overflow else { throw Failure.integerOverflow }
+        let lifetime = increment.timeToLive ?? TimeToLive(storedMilliseconds: old.timeToLiveMilliseconds)
+        let expiresAt = increment.timeToLive == nil ? old.expiresAt : lifetime.expiry(from: now)
+        let write = integerWrite(sum, for: increment)
+        try namespace.policy.admit(sizeBytes: write.sizeBytes)
+        try connection.run(
+            """
+            UPDATE cache_entries SET size_bytes = ?2, sha256 = ?3, updated_at_ms = ?4, expires_at_ms = ?5, ttl_ms = ?6,
+                eviction_rank = coalesce(?7, eviction_rank)
+            WHERE entry_id = ?1
+            """,
+            .integer(old.id), .integer(write.sizeBytes), .blob(write.entityTag.digest), .instant(now),
+            .optional(expiresAt, Value.instant), .optional(lifetime.milliseconds, Value.integer),
+            namespace.policy.eviction == .leastRecentlyUsed
+                ? rank(in: namespace, hitCount: old.hitCount, creating: false) : .null)
+        guard case .bytes(let sumBytes) = write.content else { preconditionFailure("an integer is small") }
+        try connection.run("UPDATE cache_values SET value = ?2 WHERE entry_id = ?1", .integer(old.id), .blob(sumBytes))
+        storage.signals.note(expiry: expiresAt)
+        if namespace.policy.isCapped { try holdCaps(of: namespace, sparing: old.id) }
+        return sum
+    }
+
+    private func integerWrite(_ value: Int64, for increment: CacheIncrement) -> CacheWrite {
+        let bytes = Array(String(value).utf8)
+        return CacheWrite(
+            key: increment.key, content: .bytes(bytes), sizeBytes: bytes.count,
+            entityTag: EntityTag(digest: Array(SHA256.hash(data: bytes))),
+            description: ContentDescription(type: "application/json"), timeToLive: increment.timeToLive)
+    }
+
+    /// The value of an entry that is kept beside its row; nil for a large one.
+    private func value(of entry: Entry) throws -> [UInt8]? {
+        try connection.first("SELECT value FROM cache_values WHERE entry_id = ?1", .integer(entry.id)) { $0.blob(0) }
+    }
+
+    func removeRow(_ entryID: Int64, blobID: Int64?) throws {
+        try connection.run("DELETE FROM cache_entries WHERE entry_id = ?1", .integer(entryID))
+        if blobID != nil { storage.signals.hasOrphans.store(true, ordering: .relaxed) }
+    }
+
+    func remember(_ key: String, in namespaceID: Int64, reason: RemovalReason, at instant: Instant) throws {
+        try connection.run(
+            """
+            INSERT INTO cache_removals (namespace_id, key, reason, removed_at_ms) VALUES (?1, ?2, ?3, ?4)
+            ON CONFLICT (namespace_id, key) DO UPDATE SET reason = excluded.reason, removed_at_ms = excluded.removed_at_ms
+            WHERE excluded.removed_at_ms >= removed_at_ms
+            """, .integer(namespaceID), .text(key), .text(reason.rawValue), .instant(instant))
+        storage.signals.newRemovals.wrappingAdd(1, ordering: .relaxed)
+    }
+
+    func countExpirations(_ count: Int, namespaceID: Int64) throws {
+        try connection.run(
+            "UPDATE cache_namespaces SET expirations = expirations + ?2 WHERE namespace_id = ?1",
+            .integer(namespaceID), .integer(count))
+    }
+}
+
+extension CachePolicy {
+    /// From the columns `has_ttl, ttl_ms, max_entries, max_bytes, max_entry_bytes, eviction`, the first at `column`.
+    init(_ row: borrowing Row, from column: Int32) {
+        self.init(
+            timeToLive: row.bool(column) ? TimeToLive(storedMilliseconds: row.optionalInteger(column + 1)) : nil,
+            maxEntries: row.optionalInt(column + 2), maxBytes: row.optionalInt(column + 3),
+            maxEntryBytes: row.optionalInt(column + 4), eviction: Eviction(rawValue: row.text(column + 5))!)
+    }
+
+    /// - Throws: `payload_too_large` when a value of this size may not be stored here.
+    func admit(sizeBytes: Int) throws(Failure) {
+        for (limit, name) in [(maxEntryBytes, "max_entry_bytes"), (maxBytes, "max_bytes")] {
+            if let limit, sizeBytes > limit {
+                throw Failure(
+                    .payloadTooLarge,
+                    "The value has \(sizeBytes) bytes; the namespace's \(name) is \(limit). Nothing was stored.")
+            }
+        }
+    }
+}
+
+extension Failure {
+    static func preconditionFailed(exists: Bool) -> Failure {
+        Failure(
+            .preconditionFailed,
+            exists
+                ? "A live entry is there and does not meet the request's condition. Nothing was changed."
+                : "There is no live entry, so the request's condition is not met. Nothing was changed.")
+    }
+
+    static let integerOverflow = Failure(
+        .integerOverflow, "The sum does not fit 64 bits. The value was not changed.")
+}
+
+extension Int64 {
+    /// The integer a JSON text is, white space around it allowed as in any JSON text.
+    fileprivate init?(jsonInteger text: String) {
+        guard let json = try? JSON(parsing: text.utf8), case .number(let digits) = json, let value = Int64(digits)
+        else { return nil }
+        self = value
+    }
+}

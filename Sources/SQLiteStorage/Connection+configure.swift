@@ -1,0 +1,38 @@
+// What every connection is told before anything else. Nothing is left to the library's defaults: Debian compiles in
+// others than upstream (secure_delete on, for one).
+
+import Domain
+
+extension Connection {
+    /// Settings of the writing connection. `auto_vacuum` and the log take effect when the file is created.
+    func configureWriter() throws(SQLiteError) {
+        try execute(
+            """
+            PRAGMA busy_timeout = 5000;
+            PRAGMA auto_vacuum = INCREMENTAL;
+            PRAGMA journal_mode = WAL;
+            PRAGMA synchronous = FULL;
+            PRAGMA foreign_keys = ON;
+            PRAGMA recursive_triggers = OFF;
+            PRAGMA secure_delete = OFF;
+            PRAGMA journal_size_limit = \(Limits.maxLogBytes);
+            PRAGMA wal_autocheckpoint = 1000;
+            PRAGMA cache_size = -16384;
+            PRAGMA mmap_size = 0;
+            PRAGMA temp_store = MEMORY;
+            PRAGMA cell_size_check = ON;
+            """)
+    }
+
+    /// Settings of a reading connection. A commit empties its page cache anyway, so a small one does.
+    func configureReader() throws(SQLiteError) {
+        try execute(
+            """
+            PRAGMA busy_timeout = 5000;
+            PRAGMA query_only = ON;
+            PRAGMA cache_size = -4096;
+            PRAGMA mmap_size = 0;
+            PRAGMA temp_store = MEMORY;
+            """)
+    }
+}

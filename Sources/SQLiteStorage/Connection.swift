@@ -1,0 +1,147 @@
+// One connection to SQLite. With Statement.swift, the only code that touches C pointers.
+
+import CSQLite
+import Domain
+
+/// An open database connection with a bounded cache of prepared statements.
+///
+/// Not thread-safe and not `Sendable`: whoever shares one guards it with a lock. Opened with `SQLITE_OPEN_NOMUTEX`,
+/// so SQLite's own lock is not paid for twice.
+final class Connection {
+    enum Mode {
+        /// The one connection that writes. Creates the file when it is missing.
+        case writer
+        case reader
+    }
+
+    private let handle: OpaquePointer
+    private var statements: [UnsafePointer<UInt8>: Statement] = [:]
+    /// Milliseconds of the monotonic clock at which a running statement is interrupted; 0 for none.
+    private let deadline: UnsafeMutablePointer<Int64>
+
+    /// - Throws: ``SQLiteError``.
+    init(path: String, mode: Mode) throws(SQLiteError) {
+        let flags =
+            switch mode {
+            case .writer: SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
+            case .reader: SQLITE_OPEN_READONLY
+            }
+        var opened: OpaquePointer?
+        let code = sqlite3_open_v2(path, &opened, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, nil)
+        guard code == SQLITE_OK, let opened else {
+            let error = SQLiteError(code: code, handle: opened)
+            sqlite3_close_v2(opened)
+            throw error
+        }
+        handle = opened
+        deadline = .allocate(capacity: 1)
+        deadline.initialize(to: 0)
+        reprise_sqlite3_db_config_int(handle, SQLITE_DBCONFIG_DEFENSIVE, 1)
+        reprise_sqlite3_db_config_int(handle, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+        // Called every 1,000 virtual-machine steps, some tens of microseconds. https://sqlite.org/c3ref/progress_handler.html
+        sqlite3_progress_handler(
+            handle, 1000,
+            { context in
+                let deadline = context!.assumingMemoryBound(to: Int64.self).pointee
+                return deadline != 0 && monotonicMilliseconds() > deadline ? 1 : 0
+            }, deadline)
+    }
+
+    deinit {
+        // Statements must be finalized first; their own deinit does it.
+        statements.removeAll()
+        sqlite3_close_v2(handle)
+        deadline.deallocate()
+    }
+
+    // MARK: Running statements
+
+    /// Runs a statement without rows.
+    func run(_ sql: StaticString, _ values: Value...) throws(SQLiteError) {
+        let statement = try cached(sql)
+        defer { statement.reset() }
+        try statement.bind(values)
+        while try statement.step() {}
+    }
+
+    /// The first row of a query, transformed; nil without one.
+    func first<T>(
+        _ sql: StaticString, _ values: Value..., row: (borrowing Row) throws(SQLiteError) -> T
+    ) throws(SQLiteError) -> T? {
+        let statement = try cached(sql)
+        defer { statement.reset() }
+        try statement.bind(values)
+        return try statement.step() ? try row(Row(statement)) : nil
+    }
+
+    /// All rows of a query, transformed. The query itself bounds their number.
+    func all<T>(
+        _ sql: StaticString, _ values: Value..., row: (borrowing Row) throws(SQLiteError) -> T
+    ) throws(SQLiteError) -> [T] {
+        let statement = try cached(sql)
+        defer { statement.reset() }
+        try statement.bind(values)
+        var rows: [T] = []
+        while try statement.step() { rows.append(try row(Row(statement))) }
+        return rows
+    }
+
+    /// Runs a script of statements, uncached and without parameters: migrations and pragmas.
+    func execute(_ script: String) throws(SQLiteError) {
+        let code = sqlite3_exec(handle, script, nil, nil, nil)
+        guard code == SQLITE_OK else { throw SQLiteError(code: code, handle: handle) }
+    }
+
+    /// The plan SQLite makes for a statement, a line for each step: for tests of query plans.
+    func plan(of sql: String) throws(SQLiteError) -> [String] {
+        let statement = try Statement(handle: handle, sql: "EXPLAIN QUERY PLAN " + sql)
+        var lines: [String] = []
+        while try statement.step() { lines.append(Row(statement).text(3)) }
+        return lines
+    }
+
+    // MARK: State
+
+    /// Rows the latest statement changed, triggers not counted.
+    var changes: Int { Int(sqlite3_changes64(handle)) }
+
+    var isInTransaction: Bool { sqlite3_get_autocommit(handle) == 0 }
+
+    enum CheckpointMode {
+        /// Writes back what no reader still needs.
+        case passive
+        /// Waits for readers, for the busy timeout at most, and cuts the log's file to nothing.
+        case truncate
+    }
+
+    /// Writes the write-ahead log back into the database.
+    /// - Returns: whether the whole log is written back.
+    func checkpoint(_ mode: CheckpointMode) throws(SQLiteError) -> Bool {
+        var logFrames: Int32 = 0
+        var checkpointed: Int32 = 0
+        let code = sqlite3_wal_checkpoint_v2(
+            handle, nil, mode == .passive ? SQLITE_CHECKPOINT_PASSIVE : SQLITE_CHECKPOINT_TRUNCATE, &logFrames,
+            &checkpointed)
+        // A reader in the way is no failure: the rest is written back next time.
+        guard code == SQLITE_OK || code & 0xFF == SQLITE_BUSY else { throw SQLiteError(code: code, handle: handle) }
+        return code == SQLITE_OK && logFrames == checkpointed
+    }
+
+    /// Runs `body`, interrupting what it runs after `milliseconds`.
+    func withDeadline<T>(milliseconds: Int64, _ body: (Connection) throws -> T) rethrows -> T {
+        deadline.pointee = monotonicMilliseconds() + milliseconds
+        defer { deadline.pointee = 0 }
+        return try body(self)
+    }
+
+    /// The prepared statement for `sql`, kept for the next time. Static strings only: SQL is never put together from
+    /// input, and the text's address is its identity, so looking it up costs no hash of the text.
+    private func cached(_ sql: StaticString) throws(SQLiteError) -> Statement {
+        if let statement = statements[sql.utf8Start], !statement.isBusy { return statement }
+        let statement = try Statement(handle: handle, sql: sql.description)
+        // Every statement of the program fits; the bound only guards against a leak nobody foresaw.
+        if statements.count >= Limits.maxCachedStatements { statements.removeAll() }
+        statements[sql.utf8Start] = statement
+        return statement
+    }
+}

@@ -1,0 +1,83 @@
+// Brings a database's schema up to this program's, or refuses with the reason.
+
+import Crypto
+import Domain
+import Migrations
+
+/// What stops a database from being opened, in words for its operator.
+public struct OpeningError: Error, Sendable, CustomStringConvertible {
+    public let description: String
+
+    init(_ description: String) { self.description = description }
+}
+
+/// Applies migrations: numbered, forward only, each in a transaction of its own and recorded with its checksum.
+struct Migrator {
+    /// `RPRS` as SQLite's application id, so that a file of another program is not mistaken for ours.
+    static let applicationID: Int64 = 0x5250_5253
+
+    var migrations = Migration.all
+
+    /// Brings the schema up to date. Nothing is half-applied, whatever happens.
+    /// - Returns: the versions that were applied now.
+    /// - Throws: ``OpeningError`` when the database is not Reprise's, is from a newer Reprise, or has a migration
+    ///   whose text differs from this program's; ``SQLiteError``.
+    func migrate(_ connection: Connection, now: Instant) throws -> [Int] {
+        try checkOwnership(connection)
+        try connection.execute(
+            """
+            CREATE TABLE IF NOT EXISTS schema_migrations (
+                version        INTEGER PRIMARY KEY,
+                name           TEXT    NOT NULL,
+                sha256         TEXT    NOT NULL,
+                applied_at_ms  INTEGER NOT NULL
+            ) STRICT
+            """)
+        let applied = try connection.all("SELECT version, name, sha256 FROM schema_migrations ORDER BY version") {
+            (version: $0.int(0), name: $0.text(1), checksum: $0.text(2))
+        }
+        for (index, row) in applied.enumerated() {
+            guard index < migrations.count, row.version == migrations[index].version else {
+                throw OpeningError(
+                    "the database has migration \(row.version) (\(row.name)), which this version of reprise does not know. "
+                        + "Run the version that made it, or restore a backup from before.")
+            }
+            guard row.checksum == Self.checksum(of: migrations[index]) else {
+                throw OpeningError(
+                    "migration \(row.version) (\(row.name)) was applied with another text than this program's. "
+                        + "Released migrations never change: run an official build, or restore a backup.")
+            }
+        }
+        let pending = migrations.dropFirst(applied.count)
+        for migration in pending { try apply(migration, to: connection, now: now) }
+        return pending.map(\.version)
+    }
+
+    private func checkOwnership(_ connection: Connection) throws {
+        let id = try connection.first("PRAGMA application_id") { $0.integer(0) } ?? 0
+        if id == Self.applicationID { return }
+        let tables = try connection.first("SELECT count(*) FROM sqlite_schema") { $0.int(0) } ?? 0
+        guard id == 0, tables == 0 else {
+            throw OpeningError("the file is an SQLite database of another program. Choose another path.")
+        }
+        try connection.execute("PRAGMA application_id = \(Self.applicationID)")
+    }
+
+    private func apply(_ migration: Migration, to connection: Connection, now: Instant) throws {
+        try connection.execute("BEGIN IMMEDIATE")
+        do {
+            try connection.execute(String(decoding: migration.script, as: UTF8.self))
+            try connection.run(
+                "INSERT INTO schema_migrations (version, name, sha256, applied_at_ms) VALUES (?1, ?2, ?3, ?4)",
+                .integer(migration.version), .text(migration.name), .text(Self.checksum(of: migration)), .instant(now))
+            try connection.execute("COMMIT")
+        } catch {
+            if connection.isInTransaction { try? connection.execute("ROLLBACK") }
+            throw OpeningError("migration \(migration.version) (\(migration.name)) failed and was undone: \(error)")
+        }
+    }
+
+    static func checksum(of migration: Migration) -> String {
+        EntityTag(digest: Array(SHA256.hash(data: migration.script))).hex
+    }
+}

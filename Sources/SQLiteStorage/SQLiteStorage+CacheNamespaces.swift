@@ -1,0 +1,302 @@
+// Namespaces: figures, policies, clearing.
+
+import Domain
+import Synchronization
+
+extension SQLiteStorage {
+    public func namespaces(after name: String?, limit: Int) async throws -> [CacheNamespace] {
+        let now = clock.now()
+        return try await readers.pooled { connection in
+            try connection.run("BEGIN")
+            defer { try? connection.run("COMMIT") }
+            let due = try connection.due(now: now)
+            let names = try connection.all(
+                "SELECT name FROM cache_namespaces WHERE name > ?1 ORDER BY name LIMIT ?2",
+                .text(name ?? ""), .integer(limit)
+            ) { Name(stored: $0.text(0)) }
+            return try names.compactMap { try self.namespace($0, due: due, connection: connection) }
+        }
+    }
+
+    public func namespace(_ name: Name) async throws -> CacheNamespace {
+        let now = clock.now()
+        let namespace = try await readers.pooled { connection in
+            try connection.run("BEGIN")
+            defer { try? connection.run("COMMIT") }
+            return try self.namespace(name, due: try connection.due(now: now), connection: connection)
+        }
+        guard let namespace else { throw Failure.namespaceNotFound(name) }
+        return namespace
+    }
+
+    /// The figures of a namespace, expired entries that are not swept yet left out, counters still in memory added.
+    private func namespace(
+        _ name: Name, due: [Int64: Removal], connection: Connection
+    ) throws -> CacheNamespace? {
+        let row = try connection.first(
+            """
+            SELECT n.namespace_id, n.generation_id, n.has_ttl, n.ttl_ms, n.max_entries, n.max_bytes, n.max_entry_bytes,
+                n.eviction, n.hits, n.expirations, n.evictions, g.entry_count, g.size_bytes
+            FROM cache_namespaces n JOIN cache_generations g USING (generation_id) WHERE n.name = ?1
+            """, .text(name.rawValue)
+        ) { row in
+            (
+                id: row.integer(0), generationID: row.integer(1),
+                CacheNamespace(
+                    name: name, policy: CachePolicy(row, from: 2), entryCount: row.int(11), sizeBytes: row.int(12),
+                    hits: row.int(8), misses: [:], expirations: row.int(9), evictions: row.int(10))
+            )
+        }
+        guard let (id, generationID, stored) = row else { return nil }
+        var namespace = stored
+        for (reason, count) in try connection.all(
+            "SELECT reason, misses FROM cache_misses WHERE namespace_id = ?1", .integer(id),
+            row: { (MissReason(rawValue: $0.text(0)), $0.int(1)) })
+        {
+            if let reason { namespace.misses[reason, default: 0] += count }
+        }
+        let pending = ledger.pending(namespaceID: id)
+        namespace.hits += pending.hits
+        namespace.misses.merge(pending.misses, uniquingKeysWith: +)
+        let expired = due[generationID] ?? Removal()
+        namespace.entryCount -= expired.removed
+        namespace.sizeBytes -= expired.freedBytes
+        namespace.expirations += expired.removed
+        return namespace
+    }
+
+    public func setPolicy(
+        _ policy: CachePolicy, of name: Name
+    ) async throws -> (namespace: CacheNamespace, created: Bool) {
+        let (created, mustRank) = try await transaction { transaction in
+            let old = try transaction.namespace(name)
+            let namespace = try transaction.namespaceOrNew(name)
+            let mustRank = policy.isCapped && (!namespace.isRanked || namespace.policy.eviction != policy.eviction)
+            try transaction.connection.run(
+                """
+                UPDATE cache_namespaces SET has_ttl = ?2, ttl_ms = ?3, max_entries = ?4, max_bytes = ?5,
+                    max_entry_bytes = ?6, eviction = ?7,
+                    is_ranked = CASE WHEN NOT ?8 THEN 0 WHEN ?9 THEN 1 ELSE is_ranked END
+                WHERE namespace_id = ?1
+                """,
+                .integer(namespace.id), .integer(policy.timeToLive == nil ? 0 : 1),
+                .optional(policy.timeToLive?.milliseconds, Value.integer), .optional(policy.maxEntries, Value.integer),
+                .optional(policy.maxBytes, Value.integer), .optional(policy.maxEntryBytes, Value.integer),
+                .text(policy.eviction.rawValue), .integer(policy.isCapped ? 1 : 0), .integer(mustRank ? 1 : 0))
+            return (old == nil, mustRank)
+        }
+        if mustRank { try await rankEntries(of: name) }
+        if policy.isCapped { _ = try await evictExcess(of: name) }
+        return (try await namespace(name), created)
+    }
+
+    /// Gives every entry of a namespace the rank its policy asks for, in steps. `is_ranked` is 1 while this is under way
+    /// and 2 afterwards; if it breaks off, the background task does it again.
+    func rankEntries(of name: Name) async throws {
+        var key: String? = ""
+        while let start = key {
+            key = try await transaction(.background) { transaction in
+                guard let namespace = try transaction.namespace(name), namespace.isRanked else { return nil }
+                let keys = try transaction.connection.all(
+                    "SELECT key FROM cache_entries WHERE generation_id = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
+                    .integer(namespace.generationID), .text(start), .integer(Limits.sweepBatchRows)
+                ) { $0.text(0) }
+                guard let last = keys.last else {
+                    try transaction.connection.run(
+                        "UPDATE cache_namespaces SET is_ranked = 2 WHERE namespace_id = ?1", .integer(namespace.id))
+                    return nil
+                }
+                try transaction.connection.run(
+                    """
+                    UPDATE cache_entries SET eviction_rank = CASE ?4
+                        WHEN 'lru' THEN coalesce(last_accessed_at_ms, updated_at_ms) * 1000
+                        WHEN 'lfu' THEN hit_count
+                        ELSE created_at_ms * 1000 END
+                    WHERE generation_id = ?1 AND key > ?2 AND key <= ?3
+                    """, .integer(namespace.generationID), .text(start), .text(last),
+                    .text(namespace.policy.eviction.rawValue))
+                return last
+            }
+        }
+    }
+
+    /// Evicts what is over a namespace's caps, in steps.
+    func evictExcess(of name: Name) async throws -> Removal {
+        var total = Removal()
+        while true {
+            let step: Removal? = try await transaction(.background) { transaction in
+                guard let namespace = try transaction.namespace(name), namespace.policy.isCapped,
+                    try transaction.isExceeded(namespace)
+                else { return nil }
+                return try transaction.holdCaps(of: namespace, sparing: nil)
+            }
+            guard let step, step.removed > 0 else { return total }
+            total += step
+        }
+    }
+
+    public func removeNamespace(_ name: Name) async throws {
+        try await transaction { transaction in
+            guard let namespace = try transaction.namespace(name) else { throw Failure.namespaceNotFound(name) }
+            if try transaction.retire(namespace).rows == 0 {
+                try transaction.connection.run(
+                    "DELETE FROM cache_generations WHERE generation_id = ?1", .integer(namespace.generationID))
+            }
+            try transaction.connection.run(
+                "DELETE FROM cache_namespaces WHERE namespace_id = ?1", .integer(namespace.id))
+        }
+    }
+
+    // MARK: Clearing
+
+    public func clear(_ name: Name, filter: EntryFilter) async throws -> Removal {
+        if filter.isEmpty { return try await transaction { try $0.clear(name) } }
+        let began = clock.now()
+        let cutoff = began.advanced(milliseconds: -(filter.olderThanMilliseconds ?? 0))
+        var total = Removal()
+        var last: String? = ""
+        while let start = last {
+            let page = try await page(of: name, filter: filter, after: start, updatedBy: cutoff)
+            total += try await remove(page.ids, updatedBy: cutoff)
+            last = page.last
+        }
+        return total
+    }
+
+    public func clearAll(tag: Tag?) async throws -> Removal {
+        guard let tag else {
+            return try await transaction { transaction in
+                var total = Removal()
+                let names = try transaction.connection.all("SELECT name FROM cache_namespaces ORDER BY name LIMIT ?1",
+                    .integer(Limits.maxNamespaces)) { Name(stored: $0.text(0)) }
+                for name in names { total += try transaction.clear(name) }
+                return total
+            }
+        }
+        let began = clock.now()
+        var total = Removal()
+        var last: (generation: Int64, key: String)? = (-1, "")
+        while let start = last {
+            let rows = try await readers.pooled { connection in
+                try connection.all(
+                    """
+                    SELECT t.entry_id, t.generation_id, t.key FROM cache_entry_tags t
+                    WHERE t.tag = ?1 AND (t.generation_id, t.key) > (?2, ?3) ORDER BY t.generation_id, t.key LIMIT ?4
+                    """, .text(tag.rawValue), .integer(start.generation), .text(start.key), .integer(Limits.sweepBatchRows)
+                ) { (id: $0.integer(0), generation: $0.integer(1), key: $0.text(2)) }
+            }
+            total += try await remove(rows.map(\.id), updatedBy: began)
+            last = rows.last.map { ($0.generation, $0.key) }
+        }
+        return total
+    }
+
+    /// The next entries a filtered clear is about, and where to go on; nil at the end.
+    private func page(
+        of name: Name, filter: EntryFilter, after start: String, updatedBy cutoff: Instant
+    ) async throws -> (ids: [Int64], last: String?) {
+        let range = KeyRange(prefix: filter.prefix)
+        let rows = try await readers.pooled { connection in
+            guard let tag = filter.tag else {
+                return try connection.all(
+                    """
+                    SELECT e.entry_id, e.key, e.updated_at_ms FROM cache_namespaces n
+                    JOIN cache_entries e ON e.generation_id = n.generation_id
+                    WHERE n.name = ?1 AND e.key > ?2 AND e.key >= ?3 AND e.key < ?4 ORDER BY e.key LIMIT ?5
+                    """, .text(name.rawValue), .text(start), range.start, range.end, .integer(Limits.sweepBatchRows)
+                ) { (id: $0.integer(0), key: $0.text(1), updatedAt: $0.instant(2)) }
+            }
+            return try connection.all(
+                """
+                SELECT t.entry_id, t.key, e.updated_at_ms FROM cache_entry_tags t JOIN cache_entries e USING (entry_id)
+                WHERE t.tag = ?1 AND t.generation_id = (SELECT generation_id FROM cache_namespaces WHERE name = ?2)
+                    AND t.key > ?3 AND t.key >= ?4 AND t.key < ?5 ORDER BY t.key LIMIT ?6
+                """, .text(tag.rawValue), .text(name.rawValue), .text(start), range.start, range.end,
+                .integer(Limits.sweepBatchRows)
+            ) { (id: $0.integer(0), key: $0.text(1), updatedAt: $0.instant(2)) }
+        }
+        return (rows.filter { $0.updatedAt <= cutoff }.map(\.id), rows.last?.key)
+    }
+
+    /// Removes entries unless they were replaced after `cutoff` or are in a cleared generation already.
+    /// - Returns: those that were live.
+    private func remove(_ ids: [Int64], updatedBy cutoff: Instant) async throws -> Removal {
+        guard !ids.isEmpty else { return Removal() }
+        return try await transaction { transaction in
+            var removal = Removal()
+            for id in ids {
+                let row = try transaction.connection.first(
+                    """
+                    SELECT n.namespace_id, e.key, e.size_bytes, e.blob_id, e.expires_at_ms FROM cache_entries e
+                    JOIN cache_namespaces n USING (generation_id) WHERE e.entry_id = ?1 AND e.updated_at_ms <= ?2
+                    """, .integer(id), .instant(cutoff)
+                ) { (namespaceID: $0.integer(0), $0.text(1), $0.int(2), $0.optionalInteger(3), $0.optionalInstant(4)) }
+                guard let (namespaceID, key, size, blobID, expiry) = row else { continue }
+                if let expiry, expiry <= transaction.now {
+                    try transaction.remember(key, in: namespaceID, reason: .expired, at: expiry)
+                } else {
+                    try transaction.remember(key, in: namespaceID, reason: .cleared, at: transaction.now)
+                    removal += Removal(removed: 1, freedBytes: size)
+                }
+                try transaction.removeRow(id, blobID: blobID)
+            }
+            return removal
+        }
+    }
+}
+
+extension CacheTransaction {
+    /// Empties a namespace by giving it a new generation.
+    func clear(_ name: Name) throws -> Removal {
+        guard let namespace = try namespace(name) else { return Removal() }
+        let removal = try retire(namespace)
+        guard removal.rows > 0 else { return removal.live }
+        try connection.run(
+            "UPDATE cache_namespaces SET generation_id = ?2 WHERE namespace_id = ?1",
+            .integer(namespace.id), .integer(try newGeneration()))
+        return removal.live
+    }
+
+    /// Marks a namespace's generation for removal.
+    /// - Returns: its live entries, and all its rows.
+    func retire(_ namespace: Namespace) throws -> (live: Removal, rows: Int) {
+        let expired = try connection.first(
+            "SELECT count(*), coalesce(sum(size_bytes), 0) FROM cache_entries WHERE expires_at_ms <= ?1 AND generation_id = ?2",
+            .instant(now), .integer(namespace.generationID)
+        ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) }!
+        let all = try connection.first(
+            "SELECT entry_count, size_bytes FROM cache_generations WHERE generation_id = ?1",
+            .integer(namespace.generationID)
+        ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) }!
+        guard all.removed > 0 else {
+            // Nothing to sweep: the generation stays with the namespace, or goes with it.
+            return (Removal(), 0)
+        }
+        try connection.run(
+            "UPDATE cache_generations SET cleared_at_ms = ?2, cleared_namespace_id = ?3 WHERE generation_id = ?1",
+            .integer(namespace.generationID), .instant(now), .integer(namespace.id))
+        storage.signals.hasClearedRows.store(true, ordering: .relaxed)
+        return (
+            Removal(removed: all.removed - expired.removed, freedBytes: all.freedBytes - expired.freedBytes), all.removed
+        )
+    }
+}
+
+extension Connection {
+    /// Expired rows that are not swept yet, by generation: as many as the sweep is behind.
+    func due(now: Instant) throws(SQLiteError) -> [Int64: Removal] {
+        let rows = try all(
+            """
+            SELECT generation_id, count(*), sum(size_bytes) FROM cache_entries
+            WHERE expires_at_ms <= ?1 GROUP BY generation_id
+            """, .instant(now)
+        ) { ($0.integer(0), Removal(removed: $0.int(1), freedBytes: $0.int(2))) }
+        return Dictionary(uniqueKeysWithValues: rows)
+    }
+}
+
+extension Failure {
+    static func namespaceNotFound(_ name: Name) -> Failure {
+        Failure(.namespaceNotFound, "There is no namespace '\(name)'. It springs up on its first write.")
+    }
+}

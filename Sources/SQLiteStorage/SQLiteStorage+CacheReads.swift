@@ -1,0 +1,180 @@
+// Reading the cache.
+
+import Domain
+
+extension SQLiteStorage {
+    public func read(_ address: EntryAddress) async throws -> CacheHit {
+        while true {
+            let now = clock.now()
+            let found = try readers.point { try $0.find(address, now: now) }
+            guard let namespaceID = found.namespaceID else { throw Failure.miss(.absent) }
+            guard case .live(let entry) = found.outcome else {
+                ledger.countMiss(namespaceID: namespaceID, reason: found.missReason)
+                throw Failure.miss(found.missReason)
+            }
+            // A blob deleted since the look-up belonged to a value that was replaced since: look again.
+            guard let content = try content(of: entry) else { continue }
+            ledger.countHit(namespaceID: namespaceID, entryID: entry.id, at: now)
+            return entry.hit(content: content, now: now)
+        }
+    }
+
+    /// - Returns: nil when the blob is gone.
+    func content(of entry: FoundEntry) throws -> StoredContent? {
+        guard let blobID = entry.blobID else { return .bytes(entry.value) }
+        guard let lease = leases.lease(blobID), try readers.point({ try $0.hasBlob(blobID) }) else { return nil }
+        return .large(StoredBlob(readers: readers, lease: lease))
+    }
+
+    public func metadata(_ address: EntryAddress) async throws -> CacheMetadata {
+        let now = clock.now()
+        return try readers.point { connection in
+            if let metadata = try connection.metadata(key: address.key, namespace: address.namespace, now: now) {
+                return metadata
+            }
+            throw Failure.miss(try connection.find(address, now: now).missReason)
+        }
+    }
+
+    public func list(
+        _ namespace: Name, filter: EntryFilter, after key: String?, limit: Int
+    ) async throws -> [CacheMetadata] {
+        let now = clock.now()
+        let range = KeyRange(prefix: filter.prefix)
+        return try await readers.pooled { connection in
+            guard let tag = filter.tag else {
+                return try connection.all(
+                    """
+                    SELECT * FROM cache_contents
+                    WHERE namespace = ?1 AND key > ?2 AND key >= ?3 AND key < ?4
+                        AND (expires_at_ms IS NULL OR expires_at_ms > ?5)
+                    ORDER BY key LIMIT ?6
+                    """, .text(namespace.rawValue), .text(key ?? ""), range.start, range.end, .instant(now), .integer(limit)
+                ) { CacheMetadata($0, now: now) }
+            }
+            return try connection.all(
+                """
+                SELECT c.* FROM cache_entry_tags t JOIN cache_contents c ON c.entry_id = t.entry_id
+                WHERE t.tag = ?1 AND t.generation_id = (SELECT generation_id FROM cache_namespaces WHERE name = ?2)
+                    AND t.key > ?3 AND t.key >= ?4 AND t.key < ?5 AND (c.expires_at_ms IS NULL OR c.expires_at_ms > ?6)
+                ORDER BY t.key LIMIT ?7
+                """, .text(tag.rawValue), .text(namespace.rawValue), .text(key ?? ""), range.start, range.end,
+                .instant(now), .integer(limit)
+            ) { CacheMetadata($0, now: now) }
+        }
+    }
+}
+
+/// The keys that begin with a prefix, as a half-open range of their bytes: SQLite compares text byte by byte.
+struct KeyRange {
+    var start: Value
+    var end: Value
+
+    init(prefix: String?) {
+        start = .text(prefix ?? "")
+        // The successor of a prefix is the prefix with its last byte counted up; no UTF-8 byte is above 0xF4, so none
+        // overflows. Without a prefix: above any UTF-8.
+        var bytes = Array((prefix ?? "").utf8)
+        if let last = bytes.popLast() { bytes.append(last + 1) } else { bytes = [0xFF] }
+        end = .textBytes(bytes)
+    }
+}
+
+/// An entry's row with its value, where that is kept beside it.
+struct FoundEntry: Sendable {
+    var id: Int64
+    var sizeBytes: Int
+    var blobID: Int64?
+    var digest: [UInt8]
+    var description: ContentDescription
+    var updatedAt: Instant
+    var expiresAt: Instant?
+    var value: [UInt8]
+
+    func hit(content: StoredContent, now: Instant) -> CacheHit {
+        CacheHit(
+            content: content, description: description, sizeBytes: sizeBytes, entityTag: EntityTag(digest: digest),
+            updatedAt: updatedAt, expiresAt: expiresAt, asOf: now)
+    }
+}
+
+/// What a look-up found.
+struct Found: Sendable {
+    enum Outcome: Sendable {
+        case live(FoundEntry)
+        case missing(MissReason)
+    }
+
+    /// nil: there is no such namespace.
+    var namespaceID: Int64?
+    var outcome: Outcome
+
+    var missReason: MissReason {
+        if case .missing(let reason) = outcome { reason } else { .absent }
+    }
+}
+
+extension Connection {
+    /// The hot path: one statement for a hit, two for a miss.
+    func find(_ address: EntryAddress, now: Instant) throws(SQLiteError) -> Found {
+        let found: Found? = try first(
+            """
+            SELECT n.namespace_id, e.entry_id, e.size_bytes, e.blob_id, e.sha256, e.content_type, e.content_encoding,
+                e.updated_at_ms, e.expires_at_ms, v.value
+            FROM cache_namespaces n
+            LEFT JOIN cache_entries e ON e.generation_id = n.generation_id AND e.key = ?2
+            LEFT JOIN cache_values v ON v.entry_id = e.entry_id
+            WHERE n.name = ?1
+            """, .text(address.namespace.rawValue), .text(address.key.rawValue)
+        ) { row in
+            let namespaceID = row.integer(0)
+            if row.isNull(1) { return Found(namespaceID: namespaceID, outcome: .missing(.absent)) }
+            let expiresAt = row.optionalInstant(8)
+            if let expiresAt, expiresAt <= now { return Found(namespaceID: namespaceID, outcome: .missing(.expired)) }
+            let entry = FoundEntry(
+                id: row.integer(1), sizeBytes: row.int(2), blobID: row.optionalInteger(3), digest: row.blob(4),
+                description: ContentDescription(type: row.optionalText(5), encoding: row.optionalText(6)),
+                updatedAt: row.instant(7), expiresAt: expiresAt, value: row.blob(9))
+            return Found(namespaceID: namespaceID, outcome: .live(entry))
+        }
+        guard var found else { return Found(namespaceID: nil, outcome: .missing(.absent)) }
+        if case .missing(.absent) = found.outcome, let namespaceID = found.namespaceID {
+            found.outcome = .missing(try missReason(key: address.key, namespaceID: namespaceID))
+        }
+        return found
+    }
+
+    /// Why there is no row under a key.
+    func missReason(key: Key, namespaceID: Int64) throws(SQLiteError) -> MissReason {
+        let removal = try first(
+            "SELECT reason FROM cache_removals WHERE namespace_id = ?1 AND key = ?2",
+            .integer(namespaceID), .text(key.rawValue)
+        ) { RemovalReason(rawValue: $0.text(0)) }
+        return removal == .expired ? .expired : .absent
+    }
+
+    /// A live entry's metadata.
+    func metadata(key: Key, namespace: Name, now: Instant) throws(SQLiteError) -> CacheMetadata? {
+        try first(
+            """
+            SELECT * FROM cache_contents
+            WHERE namespace = ?1 AND key = ?2 AND (expires_at_ms IS NULL OR expires_at_ms > ?3)
+            """, .text(namespace.rawValue), .text(key.rawValue), .instant(now)
+        ) { CacheMetadata($0, now: now) }
+    }
+}
+
+extension CacheMetadata {
+    /// From a row of the view `cache_contents`.
+    init(_ row: borrowing Row, now: Instant) {
+        self.init(
+            address: EntryAddress(namespace: Name(stored: row.text(0)), key: Key(stored: row.text(1))),
+            sizeBytes: row.int(2),
+            description: ContentDescription(type: row.optionalText(3), encoding: row.optionalText(4)),
+            entityTag: EntityTag(digest: row.blob(5)), createdAt: row.instant(6), updatedAt: row.instant(7),
+            expiresAt: row.optionalInstant(8), timeToLive: TimeToLive(storedMilliseconds: row.optionalInteger(9)),
+            hitCount: row.int(11), lastAccessedAt: row.optionalInstant(12),
+            tags: (row.optionalText(13) ?? "").split(separator: ",").map { Tag(stored: String($0)) }.sorted(),
+            computeSeconds: row.optionalReal(10), asOf: now)
+    }
+}

@@ -1,0 +1,148 @@
+// The SQLite engine: opens the file, holds the connections, closes them. One file for each area beside it.
+
+import Domain
+import Glibc
+import Logging
+import NIOPosix
+import Synchronization
+
+/// Everything Reprise keeps, in one SQLite file.
+///
+/// One connection writes, in groups (``Writer``); others only read (``Readers``). See docs/design/sqlite.md.
+public final class SQLiteStorage: Sendable {
+    let writer: Writer
+    let readers: Readers
+    let clock: WallClock
+    let settings: LiveSettings
+    let logger: Logger
+    let ledger = AccessLedger()
+    let leases = BlobLeases()
+    let signals: Signals
+    let path: String
+    private let lock: DatabaseLock
+
+    /// What is known in memory of the rows, so that nothing has to be asked of the database every second.
+    final class Signals: Sendable {
+        /// The next `entry_id` and `blob_id`, never used twice while the process runs.
+        let nextEntryID: Atomic<Int64>
+        let nextBlobID: Atomic<Int64>
+        /// No entry expires earlier, in milliseconds; `Int64.max` for none.
+        let earliestExpiry: Atomic<Int64>
+        let hasClearedRows: Atomic<Bool>
+        let hasExceededCaps: Atomic<Bool>
+        let hasOrphans: Atomic<Bool>
+        /// Rows went, so pages may be free.
+        let hasSpareSpace = Atomic(true)
+        /// Reasons of removal written since they were last counted.
+        let newRemovals = Atomic(Limits.maxRememberedRemovals)
+
+        init(nextEntryID: Int64, nextBlobID: Int64, earliestExpiry: Int64, hasClearedRows: Bool, hasOrphans: Bool) {
+            self.nextEntryID = Atomic(nextEntryID)
+            self.nextBlobID = Atomic(nextBlobID)
+            self.earliestExpiry = Atomic(earliestExpiry)
+            self.hasClearedRows = Atomic(hasClearedRows)
+            // A ranking or an eviction may have been broken off; one look at start-up finds out.
+            self.hasExceededCaps = Atomic(true)
+            self.hasOrphans = Atomic(hasOrphans)
+        }
+
+        func note(expiry: Instant?) {
+            if let expiry { earliestExpiry.min(expiry.milliseconds, ordering: .relaxed) }
+        }
+    }
+
+    /// Opens the database, creating it and its folder when missing, and brings its schema up to date.
+    ///
+    /// - Parameters:
+    ///   - path: the database file. Beside it stand `-wal`, `-shm` and `.lock`.
+    ///   - settings: `durability` is read once; what concerns entries, at each write.
+    /// - Throws: ``OpeningError`` with the remedy.
+    public init(path: String, settings: LiveSettings, clock: WallClock, logger: Logger) throws(OpeningError) {
+        try Self.createFolder(of: path)
+        lock = try DatabaseLock(database: path)
+        do {
+            let connection = try Connection(path: path, mode: .writer)
+            try connection.configureWriter()
+            let applied = try Migrator().migrate(connection, now: clock.now())
+            if !applied.isEmpty {
+                logger.info("applied migrations", metadata: ["versions": "\(applied)", "database": "\(path)"])
+            }
+            signals = try Self.signals(connection)
+            let isDurable = settings.current.text(.durability) == "full"
+            writer = Writer(connection: connection, isDurable: isDurable, logger: logger)
+        } catch let error as OpeningError {
+            throw OpeningError("\(path): \(error.description)")
+        } catch {
+            throw OpeningError("cannot open \(path): \(error)")
+        }
+        readers = Readers(path: path)
+        self.path = path
+        self.clock = clock
+        self.settings = settings
+        self.logger = logger
+    }
+
+    private static func createFolder(of path: String) throws(OpeningError) {
+        guard let slash = path.lastIndex(of: "/"), slash != path.startIndex else { return }
+        var folder = ""
+        for part in path[..<slash].split(separator: "/", omittingEmptySubsequences: false) {
+            folder += part + "/"
+            guard mkdir(folder, 0o755) == 0 || errno == EEXIST || errno == EISDIR else {
+                throw OpeningError(
+                    "cannot create the folder \(folder): \(String(cString: strerror(errno))). "
+                        + "Create it, or choose another --database.")
+            }
+        }
+    }
+
+    /// A handful of look-ups at the ends of indexes: start-up takes the same time however large the database is.
+    private static func signals(_ connection: Connection) throws(SQLiteError) -> Signals {
+        func one(_ sql: StaticString) throws(SQLiteError) -> Int64? {
+            try connection.first(sql) { $0.optionalInteger(0) } ?? nil
+        }
+        return Signals(
+            nextEntryID: (try one("SELECT max(entry_id) FROM cache_entries") ?? 0) + 1,
+            nextBlobID: (try one("SELECT max(blob_id) FROM cache_blobs") ?? 0) + 1,
+            earliestExpiry: try one("SELECT min(expires_at_ms) FROM cache_entries WHERE expires_at_ms IS NOT NULL") ?? .max,
+            hasClearedRows: try one("SELECT 1 FROM cache_generations WHERE cleared_at_ms IS NOT NULL LIMIT 1") != nil,
+            hasOrphans: try one("SELECT 1 FROM cache_blobs WHERE is_attached = 0 LIMIT 1") != nil)
+    }
+
+    /// Writes what is gathered in memory, finishes what waits and closes the file. Later calls fail with `shutting_down`.
+    public func close() async {
+        do { try await flushCounters() } catch { logger.error("counters were lost", metadata: ["error": "\(error)"]) }
+        await readers.close()
+        await writer.close()
+        let statistics = writer.statistics
+        logger.info(
+            "database closed",
+            metadata: [
+                "writes": "\(statistics.operations)", "commits": "\(statistics.groups)",
+                "mean_group": "\(meanGroup(statistics))", "largest_group": "\(statistics.largestGroup)",
+            ])
+    }
+
+    private func meanGroup(_ statistics: Writer.Statistics) -> String {
+        guard statistics.groups > 0 else { return "0" }
+        return JSON.decimal((Double(statistics.operations) / Double(statistics.groups) * 10).rounded() / 10).text
+    }
+
+    /// A write inside the next group.
+    func transaction<T: Sendable>(
+        _ priority: Writer.Priority = .foreground, bytes: Int = 0,
+        _ body: @escaping @Sendable (CacheTransaction) throws -> T
+    ) async throws -> T {
+        try await writer.perform(priority, bytes: bytes) { connection in
+            try body(CacheTransaction(connection: connection, storage: self, now: self.clock.now()))
+        }
+    }
+}
+
+extension SQLiteStorage: HealthStore {
+    public func checkReadiness() async throws -> Int {
+        // Taking the write lock and committing nothing proves that the file can be written.
+        try await writer.perform { connection in
+            try connection.first("SELECT max(version) FROM schema_migrations") { $0.int(0) } ?? 0
+        }
+    }
+}

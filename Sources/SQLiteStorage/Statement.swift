@@ -1,0 +1,118 @@
+// Prepared statements: values in, rows out. With Connection.swift, the only code that touches C pointers.
+
+import CSQLite
+import Domain
+
+/// A value to bind. SQLite's storage classes, plus text whose bytes need not be UTF-8.
+enum Value: Sendable, Equatable {
+    case null
+    case integer(Int64)
+    case real(Double)
+    case text(String)
+    /// Bytes compared as text: the exclusive end of a range of keys.
+    case textBytes([UInt8])
+    case blob([UInt8])
+
+    static func integer(_ value: Int) -> Value { .integer(Int64(value)) }
+    static func instant(_ value: Instant) -> Value { .integer(value.milliseconds) }
+    static func optional<T>(_ value: T?, _ transform: (T) -> Value) -> Value { value.map(transform) ?? .null }
+}
+
+/// A prepared statement. Belongs to its connection and is finalized before it.
+final class Statement {
+    private let handle: OpaquePointer
+    private let connection: OpaquePointer
+
+    /// - Throws: ``SQLiteError``.
+    init(handle connection: OpaquePointer, sql: String) throws(SQLiteError) {
+        var prepared: OpaquePointer?
+        let code = sqlite3_prepare_v3(connection, sql, -1, UInt32(SQLITE_PREPARE_PERSISTENT), &prepared, nil)
+        guard code == SQLITE_OK, let prepared else { throw SQLiteError(code: code, handle: connection) }
+        handle = prepared
+        self.connection = connection
+    }
+
+    deinit { sqlite3_finalize(handle) }
+
+    /// Whether it is between its first row and its reset.
+    var isBusy: Bool { sqlite3_stmt_busy(handle) != 0 }
+
+    /// Binds one value for each parameter.
+    func bind(_ values: [Value]) throws(SQLiteError) {
+        precondition(values.count == Int(sqlite3_bind_parameter_count(handle)), "a value for each parameter")
+        for (index, value) in values.enumerated() {
+            let place = Int32(index + 1)
+            let code =
+                switch value {
+                case .null: sqlite3_bind_null(handle, place)
+                case .integer(let value): sqlite3_bind_int64(handle, place, value)
+                case .real(let value): sqlite3_bind_double(handle, place, value)
+                case .text(var value): value.withUTF8 { bindText($0, place) }
+                case .textBytes(let bytes): bytes.withUnsafeBufferPointer { bindText($0, place) }
+                case .blob(let bytes): bytes.withUnsafeBytes { bindBlob($0, place) }
+                }
+            guard code == SQLITE_OK else { throw SQLiteError(code: code, handle: connection) }
+        }
+    }
+
+    private func bindText(_ bytes: UnsafeBufferPointer<UInt8>, _ place: Int32) -> Int32 {
+        bytes.withMemoryRebound(to: CChar.self) { chars in
+            // An empty buffer may have no address, which SQLite would take for NULL.
+            guard let start = chars.baseAddress else { return reprise_sqlite3_bind_text(handle, place, "", 0) }
+            return reprise_sqlite3_bind_text(handle, place, start, Int32(chars.count))
+        }
+    }
+
+    private func bindBlob(_ bytes: UnsafeRawBufferPointer, _ place: Int32) -> Int32 {
+        guard let start = bytes.baseAddress, !bytes.isEmpty else { return sqlite3_bind_zeroblob(handle, place, 0) }
+        return reprise_sqlite3_bind_blob(handle, place, start, UInt64(bytes.count))
+    }
+
+    /// Goes to the next row; false at the end.
+    func step() throws(SQLiteError) -> Bool {
+        let code = sqlite3_step(handle)
+        switch code {
+        case SQLITE_ROW: return true
+        case SQLITE_DONE: return false
+        default: throw SQLiteError(code: code, handle: connection)
+        }
+    }
+
+    /// Makes it ready for the next run and lets go of what was bound: a kept statement must not keep a value alive.
+    func reset() {
+        sqlite3_reset(handle)
+        sqlite3_clear_bindings(handle)
+    }
+
+    fileprivate func isNull(_ column: Int32) -> Bool { sqlite3_column_type(handle, column) == SQLITE_NULL }
+    fileprivate func integer(_ column: Int32) -> Int64 { sqlite3_column_int64(handle, column) }
+    fileprivate func real(_ column: Int32) -> Double { sqlite3_column_double(handle, column) }
+
+    fileprivate func bytes(_ column: Int32) -> UnsafeRawBufferPointer {
+        // The order matters: column_blob may convert, column_bytes then tells the converted length.
+        let start = sqlite3_column_blob(handle, column)
+        return UnsafeRawBufferPointer(start: start, count: start == nil ? 0 : Int(sqlite3_column_bytes(handle, column)))
+    }
+}
+
+/// The current row of a query. Columns count from 0.
+struct Row: ~Copyable {
+    private let statement: Statement
+
+    init(_ statement: Statement) { self.statement = statement }
+
+    func isNull(_ column: Int32) -> Bool { statement.isNull(column) }
+    func integer(_ column: Int32) -> Int64 { statement.integer(column) }
+    func int(_ column: Int32) -> Int { Int(statement.integer(column)) }
+    func bool(_ column: Int32) -> Bool { statement.integer(column) != 0 }
+    func real(_ column: Int32) -> Double { statement.real(column) }
+    func text(_ column: Int32) -> String { String(decoding: statement.bytes(column), as: UTF8.self) }
+    func blob(_ column: Int32) -> [UInt8] { [UInt8](statement.bytes(column)) }
+    func instant(_ column: Int32) -> Instant { Instant(milliseconds: integer(column)) }
+
+    func optionalInteger(_ column: Int32) -> Int64? { isNull(column) ? nil : integer(column) }
+    func optionalInt(_ column: Int32) -> Int? { isNull(column) ? nil : int(column) }
+    func optionalReal(_ column: Int32) -> Double? { isNull(column) ? nil : real(column) }
+    func optionalText(_ column: Int32) -> String? { isNull(column) ? nil : text(column) }
+    func optionalInstant(_ column: Int32) -> Instant? { isNull(column) ? nil : instant(column) }
+}

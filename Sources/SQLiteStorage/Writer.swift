@@ -1,0 +1,261 @@
+// The one connection that writes, and group commit.
+
+import DequeModule
+import Domain
+import Logging
+import NIOPosix
+import Synchronization
+
+/// Writes in groups: whatever waits is run in one transaction and committed once, then everybody is answered.
+///
+/// While one commit waits for the disk the next group gathers, so a group is as large as the load makes it and a lone
+/// write waits for nobody. Each operation runs in a savepoint of its own: one that fails leaves its neighbours alone.
+/// If the transaction as a whole fails (disk full, say), its operations are run once more, each on its own, so that
+/// those that can succeed do.
+///
+/// The same idea as in PostgreSQL's `commit_siblings` and MySQL's binary-log group commit. Measurements and bounds:
+/// docs/design/group-commit.md.
+final class Writer: Sendable {
+    enum Priority {
+        case foreground
+        /// Waits until no foreground operation does; one goes along with each group, so that it is never starved.
+        case background
+    }
+
+    /// What a commit of only these must promise.
+    enum Persistence {
+        /// On the disk when answered, as far as the setting `durability` says.
+        case durable
+        /// Must be on the disk only when a later durable operation is: the chunks of an upload.
+        case withNext
+    }
+
+    struct Statistics: Sendable {
+        var operations = 0
+        var groups = 0
+        var largestGroup = 0
+        var commitMilliseconds: Int64 = 0
+    }
+
+    private struct Operation: Sendable {
+        let bytes: Int
+        let persistence: Persistence
+        let attempt: @Sendable (Connection) -> Attempt
+        let refuse: @Sendable (any Error) -> Void
+    }
+
+    /// An operation that was run. `reply` is called once its transaction is committed.
+    private struct Attempt {
+        let error: (any Error)?
+        let reply: () -> Void
+    }
+
+    private struct Queue {
+        var foreground = Deque<Operation>()
+        var background = Deque<Operation>()
+        var bytes = 0
+        var isDraining = false
+        var isClosed = false
+    }
+
+    private let queue = Mutex(Queue())
+    private let statisticsBox = Mutex(Statistics())
+    private let connection: Mutex<Connection?>
+    private let thread = NIOThreadPool(numberOfThreads: 1)
+    private let fullSynchronous: Bool
+    private let logger: Logger
+
+    /// - Parameter connection: a configured connection in mode `.writer`.
+    init(connection: sending Connection, isDurable: Bool, logger: Logger) {
+        self.connection = Mutex(connection)
+        self.fullSynchronous = isDurable
+        self.logger = logger
+        thread.start()
+    }
+
+    var statistics: Statistics { statisticsBox.withLock { $0 } }
+
+    /// Runs `body` in the next group and returns once it is committed.
+    ///
+    /// `body` may be run twice, so it must do nothing but work on the connection.
+    /// - Parameter bytes: about how much it holds in memory while it waits.
+    /// - Throws: what `body` throws; `overloaded` when too much waits; `shutting_down`; the storage failures.
+    func perform<T: Sendable>(
+        _ priority: Priority = .foreground, bytes: Int = 0, _ persistence: Persistence = .durable,
+        _ body: @escaping @Sendable (Connection) throws -> T
+    ) async throws -> T {
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<T, any Error>) in
+            let operation = Operation(
+                bytes: bytes, persistence: persistence,
+                attempt: { connection in
+                    do {
+                        let value = try body(connection)
+                        return Attempt(error: nil) { continuation.resume(returning: value) }
+                    } catch {
+                        return Attempt(error: error) { continuation.resume(throwing: error) }
+                    }
+                },
+                refuse: { continuation.resume(throwing: $0) })
+            enqueue(operation, priority)
+        }
+    }
+
+    private func enqueue(_ operation: Operation, _ priority: Priority) {
+        let refusal: Failure? = queue.withLock { queue in
+            if queue.isClosed { return Failure(.shuttingDown, "The server is shutting down.") }
+            guard queue.foreground.count + queue.background.count < Limits.maxQueuedWrites,
+                queue.bytes + operation.bytes <= Limits.maxQueuedWriteBytes || queue.bytes == 0
+            else { return .overloaded("Too many writes wait already.") }
+            switch priority {
+            case .foreground: queue.foreground.append(operation)
+            case .background: queue.background.append(operation)
+            }
+            queue.bytes += operation.bytes
+            if !queue.isDraining {
+                queue.isDraining = true
+                thread.submit { _ in self.drain() }
+            }
+            return nil
+        }
+        if let refusal { operation.refuse(refusal) }
+    }
+
+    /// Writes the log back into the database, between two groups.
+    ///
+    /// - Parameter truncating: also waits a moment for readers and cuts the file to nothing.
+    func checkpoint(truncating: Bool) async throws {
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+            thread.submit { _ in
+                self.connection.withLock { connection in
+                    do {
+                        if truncating { try connection?.execute("PRAGMA busy_timeout = 50") }
+                        defer { if truncating { try? connection?.execute("PRAGMA busy_timeout = 5000") } }
+                        _ = try connection?.checkpoint(truncating ? .truncate : .passive)
+                        continuation.resume()
+                    } catch {
+                        continuation.resume(throwing: storageFailure(error))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Refuses what comes from now on, finishes what waits, writes the log back and closes the connection.
+    func close() async {
+        queue.withLock { $0.isClosed = true }
+        while queue.withLock({ $0.isDraining }) { try? await Task.sleep(for: .milliseconds(1)) }
+        connection.withLock { connection in
+            // Both only save the next start some work; failing loses nothing.
+            try? connection?.execute("PRAGMA optimize")
+            _ = try? connection?.checkpoint(.truncate)
+            connection = nil
+        }
+        try? await thread.shutdownGracefully()
+    }
+
+    // MARK: On the writer's thread
+
+    private func drain() {
+        connection.withLock { connection in
+            guard let connection else { return }
+            while let group = nextGroup() { commit(group[...], on: connection) }
+        }
+    }
+
+    private func nextGroup() -> [Operation]? {
+        queue.withLock { queue in
+            var group: [Operation] = []
+            var bytes = 0
+            while group.count < Limits.maxGroupOperations, let next = queue.foreground.first,
+                bytes + next.bytes <= Limits.maxGroupBytes || group.isEmpty
+            {
+                group.append(queue.foreground.removeFirst())
+                bytes += next.bytes
+            }
+            if let next = queue.background.popFirst() {
+                group.append(next)
+                bytes += next.bytes
+            }
+            queue.bytes -= bytes
+            if group.isEmpty { queue.isDraining = false }
+            return group.isEmpty ? nil : group
+        }
+    }
+
+    /// Commits a group, in more than one transaction if its time is up before its end.
+    private func commit(_ group: ArraySlice<Operation>, on connection: Connection) {
+        var rest = group
+        while !rest.isEmpty { rest = commitFront(of: rest, on: connection) }
+    }
+
+    /// - Returns: the operations left for another transaction.
+    private func commitFront(of group: ArraySlice<Operation>, on connection: Connection) -> ArraySlice<Operation> {
+        let started = monotonicMilliseconds()
+        var attempts: [Attempt] = []
+        do {
+            try setSynchronous(for: group, on: connection)
+            try connection.run("BEGIN IMMEDIATE")
+            for operation in group {
+                attempts.append(try attempt(operation, aloneIn: group.count == 1, on: connection))
+                if monotonicMilliseconds() - started > Limits.maxGroupMilliseconds { break }
+            }
+            let committing = monotonicMilliseconds()
+            if connection.isInTransaction { try connection.run("COMMIT") }
+            count(attempts.count, commitMilliseconds: monotonicMilliseconds() - committing)
+            for attempt in attempts { attempt.reply() }
+            return group.dropFirst(attempts.count)
+        } catch {
+            if connection.isInTransaction { try? connection.run("ROLLBACK") }
+            if group.count > 1 {
+                logger.warning("a group commit failed; trying its operations one by one", metadata: ["error": "\(error)"])
+                for index in group.indices { commit(group[index...index], on: connection) }
+            } else {
+                logger.error("a write failed", metadata: ["error": "\(error)"])
+                for operation in group { operation.refuse(storageFailure(error)) }
+            }
+            return []
+        }
+    }
+
+    /// Runs one operation so that its failure undoes only itself.
+    /// - Throws: when the transaction is lost with it.
+    private func attempt(
+        _ operation: Operation, aloneIn isAlone: Bool, on connection: Connection
+    ) throws(SQLiteError) -> Attempt {
+        if !isAlone { try connection.run("SAVEPOINT operation") }
+        let attempt = operation.attempt(connection)
+        if let error = attempt.error {
+            if let error = error as? SQLiteError { logger.error("a write failed", metadata: ["error": "\(error)"]) }
+            // SQLite rolls back by itself after some failures: https://sqlite.org/lang_transaction.html
+            guard connection.isInTransaction else {
+                throw error as? SQLiteError ?? SQLiteError(code: 1, message: "the transaction was lost: \(error)")
+            }
+            try connection.run(isAlone ? "ROLLBACK" : "ROLLBACK TO operation")
+        }
+        if !isAlone { try connection.run("RELEASE operation") }
+        guard let error = attempt.error as? SQLiteError else { return attempt }
+        return Attempt(error: error) { operation.refuse(error.failure) }
+    }
+
+    /// A commit syncs the log only when somebody in the group needs it to. The next synced commit makes everything
+    /// before it durable too, for it syncs the same file.
+    private func setSynchronous(for group: ArraySlice<Operation>, on connection: Connection) throws(SQLiteError) {
+        let isDurable = fullSynchronous && group.contains { $0.persistence == .durable }
+        if isDurable { try connection.run("PRAGMA synchronous = FULL") } else { try connection.run("PRAGMA synchronous = NORMAL") }
+    }
+
+    private func count(_ operations: Int, commitMilliseconds: Int64) {
+        statisticsBox.withLock { statistics in
+            statistics.operations += operations
+            statistics.groups += 1
+            statistics.largestGroup = max(statistics.largestGroup, operations)
+            statistics.commitMilliseconds += commitMilliseconds
+        }
+    }
+}
+
+/// The failure a caller sees of whatever the engine threw.
+func storageFailure(_ error: any Error) -> any Error {
+    if let error = error as? SQLiteError { return error.failure }
+    return error
+}

@@ -1,0 +1,30 @@
+// reprise migrate: brings the database's schema up to date without serving it.
+
+import ArgumentParser
+import Domain
+import SQLiteStorage
+
+struct MigrateCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "migrate",
+        abstract: "Brings the database's schema up to this version's, and ends.",
+        discussion: """
+            'reprise serve' does the same when it starts. Migrations only go forward, each in one transaction: if one \
+            fails, nothing of it remains. The server must not be running.
+            """)
+
+    @OptionGroup var options: SettingsOptions
+
+    func run() async throws {
+        do {
+            let settings = try await options.load()
+            let logger = StructuredLogHandler.bootstrap(settings)
+            let storage = try openStorage(LiveSettings(settings), logger: logger)
+            let version = try await storage.checkReadiness()
+            await storage.close()
+            announce("\(settings.text(.database)) is at schema version \(version)\n")
+        } catch let error as ExitMessage {
+            error.exit()
+        }
+    }
+}

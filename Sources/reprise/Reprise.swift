@@ -1,0 +1,35 @@
+// The command line.
+
+import ArgumentParser
+import Domain
+import Glibc
+
+@main
+struct Reprise: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "reprise",
+        abstract: "Durable cache, sessions, history and samples for apps that lose them: one process, one SQLite file.",
+        discussion: """
+            Start with 'reprise serve' and open http://127.0.0.1:8080/openapi.yaml.
+
+            Exit codes: 0 done, 1 failed, 64 wrong usage, 78 wrong configuration.
+            """,
+        version: Version.current,
+        subcommands: [ServeCommand.self, MigrateCommand.self])
+}
+
+/// Ends with a message for a person and an exit code for a script.
+struct ExitMessage: Error {
+    static let failed: Int32 = 1
+    /// `EX_CONFIG` of sysexits.h.
+    static let wrongConfiguration: Int32 = 78
+
+    var message: String
+    var code: Int32
+
+    /// Prints the message and ends the process.
+    func exit() -> Never {
+        _ = "reprise: \(message)\n".withCString { write(STDERR_FILENO, $0, strlen($0)) }
+        Glibc.exit(code)
+    }
+}

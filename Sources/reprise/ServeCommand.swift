@@ -1,0 +1,93 @@
+// reprise serve: reads the settings, wires everything, runs until it is told to stop.
+
+import ArgumentParser
+import CSupport
+import Domain
+import Glibc
+import HTTPAPI
+import Hummingbird
+import Logging
+import NIOCore
+import SQLiteStorage
+import ServiceLifecycle
+import UnixSignals
+
+struct ServeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "serve",
+        abstract: "Serves the API until SIGTERM or SIGINT.",
+        discussion: """
+            When connections are accepted it prints one line on standard output:
+
+                listening on http://HOST:PORT
+
+            Logs go to standard error. On SIGTERM or SIGINT requests under way finish, counters are written, the \
+            database is closed and the exit code is 0.
+
+            A setting's value is the first of: flag, environment, file, default.
+
+            \(SettingsHelp.table)
+            """)
+
+    @OptionGroup var options: SettingsOptions
+
+    func run() async throws {
+        reprise_limit_malloc()
+        do {
+            let settings = try await options.load()
+            try await serve(LiveSettings(settings))
+        } catch let error as ExitMessage {
+            error.exit()
+        }
+    }
+}
+
+/// Runs the service until it is told to stop.
+/// - Throws: ``ExitMessage``.
+func serve(_ settings: LiveSettings) async throws {
+    let values = settings.current
+    let logger = StructuredLogHandler.bootstrap(values)
+    let storage = try openStorage(settings, logger: logger)
+    let maintenance = MaintenanceService(store: storage, settings: settings, clock: .system, logger: logger)
+    let host = values.text(.host)
+    let application = buildApplication(
+        services: Services(cache: storage, health: storage, settings: settings), host: host,
+        port: values.integer(.port), logger: logger
+    ) { port in
+        announce("listening on http://\(host.contains(":") ? "[\(host)]" : host):\(port)\n")
+    }
+    // Stopped in reverse: first the server, whose requests then finish, then the background work.
+    var configuration = ServiceGroupConfiguration(
+        services: [maintenance, application], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+    configuration.maximumGracefulShutdownDuration = .milliseconds(values.milliseconds(.shutdownTimeout))
+    do {
+        try await ServiceGroup(configuration: configuration).run()
+    } catch let error as IOError {
+        await storage.close()
+        throw ExitMessage(
+            message: "cannot listen on \(host):\(values.integer(.port)): \(String(cString: strerror(error.errnoCode))). "
+                + "Is another program there? Choose another --port, or 0 for a free one.",
+            code: ExitMessage.failed)
+    } catch is CancellationError {
+        logger.notice("requests under way were cut off: shutdown_timeout_seconds passed")
+    } catch {
+        await storage.close()
+        throw ExitMessage(message: "the server failed: \(error)", code: ExitMessage.failed)
+    }
+    await storage.close()
+}
+
+/// - Throws: ``ExitMessage``.
+func openStorage(_ settings: LiveSettings, logger: Logger) throws(ExitMessage) -> SQLiteStorage {
+    do {
+        return try SQLiteStorage(
+            path: settings.current.text(.database), settings: settings, clock: .system, logger: logger)
+    } catch {
+        throw ExitMessage(message: error.description, code: ExitMessage.failed)
+    }
+}
+
+/// Writes a line a supervisor waits for at once, past any buffer.
+func announce(_ line: String) {
+    _ = line.withCString { write(STDOUT_FILENO, $0, strlen($0)) }
+}

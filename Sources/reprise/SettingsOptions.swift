@@ -1,0 +1,121 @@
+// Settings from flags, environment and file, in one order.
+
+import ArgumentParser
+import Configuration
+import Domain
+import FoundationEssentials
+import Glibc
+
+/// The flags that set settings. Any setting can be given with `--set`; the common ones have flags of their own.
+struct SettingsOptions: ParsableArguments {
+    @Option(help: "Address to listen on (default: 127.0.0.1).") var host: String?
+    @Option(help: "Port to listen on; 0 picks a free one (default: 8080).") var port: String?
+    @Option(help: ArgumentHelp("The SQLite file (default: data/reprise.db).", valueName: "file")) var database: String?
+    @Option(help: ArgumentHelp("A configuration file, YAML or JSON (environment: REPRISE_CONFIG).", valueName: "file"))
+    var config: String?
+    @Option(name: .customLong("log-level"), help: "trace, debug, info, notice, warning, error or critical (default: info).")
+    var logLevel: String?
+    @Option(help: "full or normal (default: full): whether an acknowledged write survives power loss.")
+    var durability: String?
+    @Option(help: ArgumentHelp("Sets any setting; may be repeated.", valueName: "name=value")) var set: [String] = []
+
+    /// The settings in force: for each the first of flag, environment, file, default.
+    /// - Throws: ``ExitMessage`` naming the place of what is wrong.
+    func load(environment: [String: String] = ProcessInfo.processInfo.environment) async throws(ExitMessage) -> Settings {
+        let file = config ?? environment["REPRISE_CONFIG"]
+        let sources: [(source: SettingSource, values: ConfigReader)] = [
+            (.flag, try flags().reader(named: "flags")),
+            (.environment, environmentReader(environment)),
+            (.file, try (file.map { path throws(ExitMessage) in try ConfigurationFile.read(path) } ?? [:]).reader(named: "file")),
+        ]
+        warnOfUnknown(environment)
+        var settings = Settings()
+        for setting in Setting.all {
+            for (source, values) in sources {
+                guard let text = values.string(forKey: ConfigKey([setting.name])) else { continue }
+                do throws(Failure) {
+                    settings.set(setting, to: try setting.parse(text), source: source)
+                } catch {
+                    throw ExitMessage(
+                        message: "\(Self.place(of: setting, source, file: file)): \(error.errors[0].message)"
+                            + Self.hint(text, source), code: ExitMessage.wrongConfiguration)
+                }
+                break
+            }
+        }
+        return settings
+    }
+
+    private func flags() throws(ExitMessage) -> [String: String] {
+        var values: [String: String] = [:]
+        for assignment in set {
+            let parts = assignment.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+            guard parts.count == 2, Setting.all.contains(where: { $0.name == parts[0] }) else {
+                throw ExitMessage(
+                    message: "--set \(assignment): must be name=value with one of "
+                        + Setting.all.map(\.name).joined(separator: ", "), code: ExitMessage.wrongConfiguration)
+            }
+            values[parts[0]] = parts[1]
+        }
+        let named: [(Setting, String?)] = [
+            (.host, host), (.port, port), (.database, database), (.logLevel, logLevel), (.durability, durability),
+        ]
+        for (setting, value) in named { if let value { values[setting.name] = value } }
+        return values
+    }
+
+    private func environmentReader(_ environment: [String: String]) -> ConfigReader {
+        ConfigReader(provider: EnvironmentVariablesProvider(environmentVariables: environment))
+            .scoped(to: ConfigKey(["reprise"]))
+    }
+
+    /// A mistyped variable would otherwise be lost silently. Not an error: Kubernetes sets `REPRISE_SERVICE_HOST` and
+    /// the like by itself for a Service called "reprise".
+    private func warnOfUnknown(_ environment: [String: String]) {
+        let known = Set(Setting.all.map(\.environmentName) + ["REPRISE_CONFIG"])
+        for name in environment.keys.sorted() where name.hasPrefix("REPRISE_") && !known.contains(name) {
+            let isKubernetes = name.contains("_SERVICE_") || name.contains("_TCP")
+            guard !isKubernetes else { continue }
+            let line = "reprise: warning: the environment's \(name) is no setting and is ignored; see reprise serve --help\n"
+            _ = line.withCString { write(STDERR_FILENO, $0, strlen($0)) }
+        }
+    }
+
+    private static func place(of setting: Setting, _ source: SettingSource, file: String?) -> String {
+        switch source {
+        case .flag: "flag \(setting.name)"
+        case .environment: "environment variable \(setting.environmentName)"
+        case .file: "\(file ?? ""): \(setting.name)"
+        case .default: setting.name
+        }
+    }
+
+    private static func hint(_ text: String, _ source: SettingSource) -> String {
+        guard source == .environment, text.hasPrefix("tcp://") else { return "" }
+        return " Kubernetes sets it for a Service called 'reprise': set enableServiceLinks: false in the pod."
+    }
+}
+
+extension [String: String] {
+    /// As a source for swift-configuration.
+    fileprivate func reader(named name: String) -> ConfigReader {
+        var values: [AbsoluteConfigKey: ConfigValue] = [:]
+        for (setting, text) in self {
+            values[AbsoluteConfigKey([setting])] = ConfigValue(.string(text), isSecret: false)
+        }
+        return ConfigReader(provider: InMemoryProvider(name: name, values: values))
+    }
+}
+
+/// The settings as `--help` shows them.
+enum SettingsHelp {
+    static let table: String = {
+        var lines = ["Settings, for the file, --set and REPRISE_<NAME>:", ""]
+        for setting in Setting.all {
+            let unit = setting.unit.isEmpty ? "" : " \(setting.unit)"
+            lines.append("  \(setting.name) (default: \(setting.defaultValue)\(unit))")
+            lines.append("      \(setting.summary)")
+        }
+        return lines.joined(separator: "\n")
+    }()
+}
