@@ -28,6 +28,8 @@ struct RequestMiddleware: RouterMiddleware {
             if let allow = failure.allow { response.headers[.allow] = allow }
             if request.method == .head { response = response.createHeadResponse() }
         }
+        // Neither has a body, and on a 304 a length would be taken for that of the entity.
+        if response.status == .noContent || response.status == .notModified { response.headers[.contentLength] = nil }
         response.headers[.requestID] = context.requestID
         if let started { log(request, response.status, started, context) }
         return response
