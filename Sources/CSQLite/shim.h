@@ -1,6 +1,12 @@
 // The one header Swift sees of SQLite.
 #include <sqlite3.h>
 
+/// Turns off the allocation statistics, whose lock every thread would pass through for each allocation. To be called
+/// before any connection is opened. sqlite3_config() is variadic, which Swift cannot call.
+static inline int reprise_sqlite3_disable_memory_statistics(void) {
+    return sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
 /// sqlite3_db_config() for the options that take one integer: Swift cannot call variadic C functions.
 static inline int reprise_sqlite3_db_config_int(sqlite3 *db, int option, int value) {
     return sqlite3_db_config(db, option, value, (int *)0);

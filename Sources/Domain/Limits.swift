@@ -66,6 +66,8 @@ public enum Limits {
     public static let maxGroupBytes = 4 * 1024 * 1024
     /// Time after which a group is committed although more operations wait.
     public static let maxGroupMilliseconds: Int64 = 20
+    /// Pages of the write-ahead log after which it is written back: 4 MiB.
+    public static let checkpointPages = 1000
     /// Operations that may wait for the writer; above it the answer is 503.
     public static let maxQueuedWrites = 8192
     /// Bytes of values that may wait for the writer; above it the answer is 503.

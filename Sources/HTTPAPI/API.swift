@@ -48,7 +48,7 @@ public func buildApplication(
         httpDecoderConfiguration: .init(
             maxHeaderFieldSize: Limits.maxHeaderBytes, maxHeaderListSize: Limits.maxHeaderBytes, maxHeaderFieldCount: 200))
     return Application(
-        router: router, server: .http1(configuration: channel),
+        router: router, server: HTTPServerBuilder { EventLoopChannel(base: HTTP1Channel(responder: $0, configuration: channel)) },
         configuration: ApplicationConfiguration(address: .hostname(host, port: port), backlog: 1024),
         onServerRunning: { await onListening($0.localAddress?.port ?? port) }, logger: logger)
 }

@@ -41,7 +41,13 @@ struct EntityTagList {
 
 extension EntityTag {
     /// In quotes, as header fields carry it.
-    var header: String { "\"\(hex)\"" }
+    var header: String {
+        var text = "\""
+        text.reserveCapacity(digest.count * 2 + 2)
+        text += hex
+        text += "\""
+        return text
+    }
 
     /// - Returns: nil for a weak tag and for what is no tag of a value.
     init?(header: Substring) {

@@ -16,12 +16,12 @@ extension Connection {
             PRAGMA recursive_triggers = OFF;
             PRAGMA secure_delete = OFF;
             PRAGMA journal_size_limit = \(Limits.maxLogBytes);
-            PRAGMA wal_autocheckpoint = 1000;
             PRAGMA cache_size = -16384;
             PRAGMA mmap_size = 0;
             PRAGMA temp_store = MEMORY;
             PRAGMA cell_size_check = ON;
             """)
+        watchLog()
     }
 
     /// Settings of a reading connection. A commit empties its page cache anyway, so a small one does.

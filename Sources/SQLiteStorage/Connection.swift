@@ -18,9 +18,17 @@ final class Connection {
     private var statements: [UnsafePointer<UInt8>: Statement] = [:]
     /// Milliseconds of the monotonic clock at which a running statement is interrupted; 0 for none.
     private let deadline: UnsafeMutablePointer<Int64>
+    /// Pages in the write-ahead log after the latest commit of this connection.
+    private let logPages: UnsafeMutablePointer<Int32>
+
+    /// Once for the process, before the first connection.
+    private static let configureLibrary: Void = {
+        _ = reprise_sqlite3_disable_memory_statistics()
+    }()
 
     /// - Throws: ``SQLiteError``.
     init(path: String, mode: Mode) throws(SQLiteError) {
+        Self.configureLibrary
         let flags =
             switch mode {
             case .writer: SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
@@ -36,6 +44,8 @@ final class Connection {
         handle = opened
         deadline = .allocate(capacity: 1)
         deadline.initialize(to: 0)
+        logPages = .allocate(capacity: 1)
+        logPages.initialize(to: 0)
         reprise_sqlite3_db_config_int(handle, SQLITE_DBCONFIG_DEFENSIVE, 1)
         reprise_sqlite3_db_config_int(handle, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
         // Called every 1,000 virtual-machine steps, some tens of microseconds. https://sqlite.org/c3ref/progress_handler.html
@@ -52,6 +62,7 @@ final class Connection {
         statements.removeAll()
         sqlite3_close_v2(handle)
         deadline.deallocate()
+        logPages.deallocate()
     }
 
     // MARK: Running statements
@@ -113,6 +124,19 @@ final class Connection {
         /// Waits for readers, for the busy timeout at most, and cuts the log's file to nothing.
         case truncate
     }
+
+    /// Takes checkpointing over from SQLite, which would do it inside a commit, and counts the log's pages instead.
+    func watchLog() {
+        sqlite3_wal_hook(
+            handle,
+            { context, _, _, pages in
+                context!.assumingMemoryBound(to: Int32.self).pointee = pages
+                return SQLITE_OK
+            }, logPages)
+    }
+
+    /// Pages in the write-ahead log after the latest commit, once ``watchLog()`` was called.
+    var pagesInLog: Int { Int(logPages.pointee) }
 
     /// Writes the write-ahead log back into the database.
     /// - Returns: whether the whole log is written back.

@@ -7,11 +7,9 @@ import Synchronization
 /// A connection several threads take turns with. Opened when first used.
 final class SharedConnection: Sendable {
     private let connection = Mutex<Connection?>(nil)
-    private let open: @Sendable () throws(SQLiteError) -> sending Connection
+    private let path: String
 
-    init(open: @escaping @Sendable () throws(SQLiteError) -> sending Connection) {
-        self.open = open
-    }
+    init(path: String) { self.path = path }
 
     /// Runs `body`, waiting for the turn.
     func use<T: Sendable>(_ body: (Connection) throws -> T) throws -> T {
@@ -23,11 +21,17 @@ final class SharedConnection: Sendable {
         try connection.withLockIfAvailable { try run(body, on: &$0) }
     }
 
+    /// Runs `body`, waiting for the turn, if the connection is open at all.
+    func useIfOpen(_ body: (Connection) -> Void) {
+        connection.withLock { if let connection = $0 { body(connection) } }
+    }
+
     private func run<T: Sendable>(
         _ body: (Connection) throws -> T, on connection: inout sending Connection?
     ) throws -> T {
         if let connection { return try body(connection) }
-        let opened = try open()
+        let opened = try Connection(path: path, mode: .reader)
+        try opened.configureReader()
         connection = opened
         return try body(opened)
     }
@@ -35,21 +39,95 @@ final class SharedConnection: Sendable {
     func close() { connection.withLock { $0 = nil } }
 }
 
+/// The connections for point look-ups, which keep their view of the database until there is something new.
+///
+/// A read transaction takes and drops file locks, two system calls each, and when the database has changed it empties the
+/// page cache. A look-up itself is cheaper than that. As only this process writes, it knows when something has changed:
+/// a connection keeps its transaction open and begins a new one when the count of commits is not the one it began at.
+///
+/// The count is odd while a commit is under way, and then a look-up takes a transaction for itself. So an answer is never
+/// older than the latest commit that anybody was told of, and once somebody has seen a commit nobody is served the state
+/// before it.
+///
+/// A transaction that stays open keeps the log from being written back entirely and begun anew, so each checkpoint ends
+/// them all before it starts and once more afterwards.
+final class Snapshots: Sendable {
+    private let readers: [PointReader]
+    /// Two for each commit; odd while one is under way.
+    private let commits = Atomic<Int>(0)
+
+    private final class PointReader: Sendable {
+        let shared: SharedConnection
+        /// The count of commits at which its transaction began. Only touched while it has the connection.
+        let begunAt = Atomic<Int>(-1)
+
+        init(path: String) { shared = SharedConnection(path: path) }
+    }
+
+    init(path: String) {
+        readers = (0..<Limits.pointReaders).map { _ in PointReader(path: path) }
+    }
+
+    /// Runs `body` on a connection that sees the latest commit.
+    func read<T: Sendable>(_ body: (Connection) throws -> T) throws -> T {
+        for reader in readers {
+            if let value = try reader.shared.useIfFree({ try read(body, $0, reader) }) { return value }
+        }
+        return try readers[0].shared.use { try read(body, $0, readers[0]) }
+    }
+
+    private func read<T>(_ body: (Connection) throws -> T, _ connection: Connection, _ reader: PointReader) throws -> T {
+        let current = commits.load(ordering: .acquiring)
+        if reader.begunAt.load(ordering: .relaxed) != current {
+            if connection.isInTransaction { try connection.run("COMMIT") }
+            reader.begunAt.store(current, ordering: .relaxed)
+        }
+        if current % 2 == 0, !connection.isInTransaction { try connection.run("BEGIN") }
+        do {
+            return try body(connection)
+        } catch let error as SQLiteError {
+            end(connection)
+            throw error
+        }
+    }
+
+    private func end(_ connection: Connection) {
+        if connection.isInTransaction { try? connection.run("COMMIT") }
+    }
+
+    /// Runs a commit; afterwards every look-up sees it.
+    func commit(_ body: () throws(SQLiteError) -> Void) throws(SQLiteError) {
+        commits.wrappingAdd(1, ordering: .acquiringAndReleasing)
+        defer { commits.wrappingAdd(1, ordering: .acquiringAndReleasing) }
+        try body()
+    }
+
+    /// Runs `body`, a checkpoint, with no transaction kept from before it, and ends those that began meanwhile.
+    func withoutAny<T>(_ body: () throws(SQLiteError) -> T) throws(SQLiteError) -> T {
+        endAll()
+        defer { endAll() }
+        return try body()
+    }
+
+    private func endAll() {
+        for reader in readers { reader.shared.useIfOpen(end) }
+    }
+
+    func close() {
+        for reader in readers { reader.shared.close() }
+    }
+}
+
 /// All reading of the database.
 final class Readers: Sendable {
-    private let pointReaders: [SharedConnection]
+    private let snapshots: Snapshots
     private let poolReaders: [SharedConnection]
     private let pool = NIOThreadPool(numberOfThreads: Limits.poolReaders)
     private let waiting = Atomic(0)
 
-    init(path: String) {
-        let open: @Sendable () throws(SQLiteError) -> sending Connection = { () throws(SQLiteError) in
-            let connection = try Connection(path: path, mode: .reader)
-            try connection.configureReader()
-            return connection
-        }
-        pointReaders = (0..<Limits.pointReaders).map { _ in SharedConnection(open: open) }
-        poolReaders = (0..<Limits.poolReaders).map { _ in SharedConnection(open: open) }
+    init(path: String, snapshots: Snapshots) {
+        self.snapshots = snapshots
+        poolReaders = (0..<Limits.poolReaders).map { _ in SharedConnection(path: path) }
         pool.start()
     }
 
@@ -57,10 +135,7 @@ final class Readers: Sendable {
     /// - Throws: what `body` throws, SQLite's errors as the caller's failures.
     func point<T: Sendable>(_ body: (Connection) throws -> T) throws -> T {
         do {
-            for reader in pointReaders {
-                if let value = try reader.useIfFree(body) { return value }
-            }
-            return try pointReaders[0].use(body)
+            return try snapshots.read(body)
         } catch {
             throw storageFailure(error)
         }
@@ -94,6 +169,7 @@ final class Readers: Sendable {
 
     func close() async {
         try? await pool.shutdownGracefully()
-        for reader in pointReaders + poolReaders { reader.close() }
+        snapshots.close()
+        for reader in poolReaders { reader.close() }
     }
 }

@@ -69,13 +69,14 @@ public final class SQLiteStorage: Sendable {
             }
             signals = try Self.signals(connection)
             let isDurable = settings.current.text(.durability) == "full"
-            writer = Writer(connection: connection, isDurable: isDurable, logger: logger)
+            let snapshots = Snapshots(path: path)
+            readers = Readers(path: path, snapshots: snapshots)
+            writer = Writer(connection: connection, isDurable: isDurable, snapshots: snapshots, logger: logger)
         } catch let error as OpeningError {
             throw OpeningError("\(path): \(error.description)")
         } catch {
             throw OpeningError("cannot open \(path): \(error)")
         }
-        readers = Readers(path: path)
         self.path = path
         self.clock = clock
         self.settings = settings

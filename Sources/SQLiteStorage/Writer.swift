@@ -63,12 +63,17 @@ final class Writer: Sendable {
     private let connection: Mutex<Connection?>
     private let thread = NIOThreadPool(numberOfThreads: 1)
     private let fullSynchronous: Bool
+    private let snapshots: Snapshots
+    private let nextCheckpointPages = Atomic(Limits.checkpointPages)
     private let logger: Logger
 
-    /// - Parameter connection: a configured connection in mode `.writer`.
-    init(connection: sending Connection, isDurable: Bool, logger: Logger) {
+    /// - Parameters:
+    ///   - connection: a configured connection in mode `.writer`.
+    ///   - snapshots: told of each commit, and asked to get out of a checkpoint's way.
+    init(connection: sending Connection, isDurable: Bool, snapshots: Snapshots, logger: Logger) {
         self.connection = Mutex(connection)
         self.fullSynchronous = isDurable
+        self.snapshots = snapshots
         self.logger = logger
         thread.start()
     }
@@ -130,7 +135,9 @@ final class Writer: Sendable {
                     do {
                         if truncating { try connection?.execute("PRAGMA busy_timeout = 50") }
                         defer { if truncating { try? connection?.execute("PRAGMA busy_timeout = 5000") } }
-                        _ = try connection?.checkpoint(truncating ? .truncate : .passive)
+                        _ = try self.snapshots.withoutAny { () throws(SQLiteError) in
+                            try connection?.checkpoint(truncating ? .truncate : .passive)
+                        }
                         continuation.resume()
                     } catch {
                         continuation.resume(throwing: storageFailure(error))
@@ -158,7 +165,27 @@ final class Writer: Sendable {
     private func drain() {
         connection.withLock { connection in
             guard let connection else { return }
-            while let group = nextGroup() { commit(group[...], on: connection) }
+            while let group = nextGroup() {
+                commit(group[...], on: connection)
+                checkpointIfLong(connection)
+            }
+        }
+    }
+
+    /// Writes the log back when it has grown by ``Limits/checkpointPages``, after the group is answered. A pooled reader
+    /// in the way leaves a rest for the next time.
+    private func checkpointIfLong(_ connection: Connection) {
+        let pages = connection.pagesInLog
+        guard pages >= nextCheckpointPages.load(ordering: .relaxed) else {
+            // The log began anew.
+            if pages < Limits.checkpointPages { nextCheckpointPages.store(Limits.checkpointPages, ordering: .relaxed) }
+            return
+        }
+        do {
+            let isComplete = try snapshots.withoutAny { () throws(SQLiteError) in try connection.checkpoint(.passive) }
+            nextCheckpointPages.store((isComplete ? 0 : pages) + Limits.checkpointPages, ordering: .relaxed)
+        } catch {
+            logger.warning("a checkpoint failed and will be tried again", metadata: ["error": "\(error)"])
         }
     }
 
@@ -200,7 +227,7 @@ final class Writer: Sendable {
                 if monotonicMilliseconds() - started > Limits.maxGroupMilliseconds { break }
             }
             let committing = monotonicMilliseconds()
-            if connection.isInTransaction { try connection.run("COMMIT") }
+            if connection.isInTransaction { try snapshots.commit { () throws(SQLiteError) in try connection.run("COMMIT") } }
             count(attempts.count, commitMilliseconds: monotonicMilliseconds() - committing)
             for attempt in attempts { attempt.reply() }
             return group.dropFirst(attempts.count)

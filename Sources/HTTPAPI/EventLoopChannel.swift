@@ -1,0 +1,38 @@
+// Runs each connection's requests on the event loop that does its I/O.
+
+import Hummingbird
+import HummingbirdCore
+import Logging
+import NIOCore
+
+/// An HTTP/1.1 connection whose tasks prefer its event loop.
+///
+/// Swift's concurrency runtime has threads of its own, so that by default each request changes threads twice: from the
+/// event loop to a pool thread and back with the answer. Preferring the loop (SE-0417) saves both. A request must then
+/// not compute for long between two suspensions, for its loop serves other connections too: point reads take
+/// microseconds, lists and chunks run on the readers' threads, writes on the writer's. docs/design/event-loops.md.
+struct EventLoopChannel: ServerChildChannel {
+    let base: HTTP1Channel
+
+    func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<HTTP1Channel.Value> {
+        base.setup(channel: channel, logger: logger)
+    }
+
+    func handle(value: HTTP1Channel.Value, logger: Logger) async {
+        await withTaskExecutorPreference(EventLoopExecutor(loop: value.channel.eventLoop)) {
+            await base.handle(value: value, logger: logger)
+        }
+    }
+}
+
+/// An event loop as a place to run tasks.
+private final class EventLoopExecutor: TaskExecutor {
+    private let loop: any EventLoop
+
+    init(loop: any EventLoop) { self.loop = loop }
+
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        loop.execute { job.runSynchronously(on: self.asUnownedTaskExecutor()) }
+    }
+}
