@@ -12,3 +12,9 @@ void reprise_limit_malloc(void) {
     mallopt(M_TRIM_THRESHOLD, 4 * 1024 * 1024);
 #endif
 }
+
+void reprise_trim_malloc(void) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}

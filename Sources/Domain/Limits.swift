@@ -23,7 +23,7 @@ public enum Limits {
     /// Largest value kept beside its row. Larger ones are stored as chunks and streamed: docs/design/values.md.
     public static let maxInlineValueBytes = 64 * 1024
     /// Size of one stored chunk of a large value. Also what one streaming request holds in memory at a time.
-    public static let chunkBytes = 128 * 1024
+    public static let chunkBytes = 64 * 1024
     /// Upper bound of the setting `max_entry_bytes`: 1 GiB.
     public static let maxEntryBytesCeiling = 1024 * 1024 * 1024
     /// Longest `Content-Type` or `Content-Encoding` kept with a value.
@@ -94,7 +94,7 @@ public enum Limits {
     // MARK: Background work
 
     /// Rows one background step removes before it lets waiting writes go first.
-    public static let sweepBatchRows = 500
+    public static let sweepBatchRows = 128
     /// Bytes of chunks one background step removes.
     public static let sweepBatchBytes = 8 * 1024 * 1024
     /// Entries one write evicts at most to hold its namespace's caps; the background task does the rest.

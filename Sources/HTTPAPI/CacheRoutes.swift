@@ -132,18 +132,22 @@ struct CacheRoutes: Sendable {
 
         var hasher = SHA256()
         var pending: [UInt8] = []
-        pending.reserveCapacity(min(declared ?? Limits.maxInlineValueBytes, Limits.chunkBytes))
+        pending.reserveCapacity(min(declared ?? Limits.chunkBytes, Limits.chunkBytes))
         var upload: (any ValueUpload)?
         var size = 0
-        for try await part in request.body {
+        for try await var part in request.body {
             size += part.readableBytes
             guard size <= maxBytes else { throw tooLarge }
             part.withUnsafeReadableBytes { hasher.update(bufferPointer: $0) }
-            pending.append(contentsOf: part.readableBytesView)
-            while pending.count >= Limits.chunkBytes {
-                if upload == nil { upload = try await cache.beginUpload() }
-                try await upload!.append(Array(pending[..<Limits.chunkBytes]))
-                pending.removeFirst(Limits.chunkBytes)
+            while part.readableBytes > 0 {
+                if pending.count == Limits.chunkBytes {
+                    if upload == nil { upload = try await cache.beginUpload() }
+                    try await upload!.append(pending)
+                    pending = []
+                    pending.reserveCapacity(Limits.chunkBytes)
+                }
+                let taken = part.readSlice(length: min(part.readableBytes, Limits.chunkBytes - pending.count))!
+                pending.append(contentsOf: taken.readableBytesView)
             }
         }
         // Hummingbird ends the body quietly when the connection ends: count.

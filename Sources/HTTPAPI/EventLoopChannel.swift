@@ -15,7 +15,12 @@ struct EventLoopChannel: ServerChildChannel {
     let base: HTTP1Channel
 
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<HTTP1Channel.Value> {
-        base.setup(channel: channel, logger: logger)
+        // A connection holds up to ten reads before it stops reading; with 64 KiB each, as by default, hundreds of
+        // uploads would fill the memory with what nobody has taken yet.
+        let reads = AdaptiveRecvByteBufferAllocator(minimum: 1024, initial: 2048, maximum: 16 * 1024)
+        return channel.setOption(ChannelOptions.recvAllocator, value: reads).flatMap {
+            base.setup(channel: channel, logger: logger)
+        }
     }
 
     func handle(value: HTTP1Channel.Value, logger: Logger) async {

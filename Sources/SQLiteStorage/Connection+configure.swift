@@ -16,7 +16,7 @@ extension Connection {
             PRAGMA recursive_triggers = OFF;
             PRAGMA secure_delete = OFF;
             PRAGMA journal_size_limit = \(Limits.maxLogBytes);
-            PRAGMA cache_size = -16384;
+            PRAGMA cache_size = -8192;
             PRAGMA mmap_size = 0;
             PRAGMA temp_store = MEMORY;
             PRAGMA cell_size_check = ON;

@@ -6,9 +6,11 @@ import Domain
 ///
 /// Every task runs at start-up and then whenever `memory_cleanup_interval` has passed. In between a task runs as soon as
 /// there is work for it: the earliest deadline of an entry has come, rows of a cleared namespace wait, and so on. A
-/// task that failed is tried again after a pause that doubles from 1 second up to 64.
+/// task that failed is tried again after a pause that doubles from 1 second up to 64. Space is given back at most every
+/// 30 seconds: pages just freed are likely to be written again.
 struct MaintenanceSchedule {
     private var lastFullRun: Instant?
+    private var lastSpaceRun: Instant?
     private var failures: [MaintenanceTask: (count: Int, retryAt: Instant)] = [:]
 
     /// What is to run now, in order.
@@ -20,6 +22,7 @@ struct MaintenanceSchedule {
         let elapsed = lastFullRun.map { now.milliseconds(since: $0) } ?? .max
         if isFirst || elapsed >= intervalMilliseconds || elapsed < 0 {
             lastFullRun = now
+            lastSpaceRun = now
             return MaintenanceTask.allCases.map { ($0, isFirst ? .startup : .interval) }.filter { isReady($0.0, now) }
         }
         var due: [(task: MaintenanceTask, trigger: MaintenanceTrigger)] = []
@@ -30,7 +33,10 @@ struct MaintenanceSchedule {
         }
         if backlog.hasExceededCaps { due.append((.cacheCaps, .backlog)) }
         if backlog.hasOrphans { due.append((.blobOrphans, .backlog)) }
-        if backlog.hasSpareSpace { due.append((.space, .backlog)) }
+        if backlog.hasSpareSpace, lastSpaceRun.map({ now.milliseconds(since: $0) >= 30_000 }) ?? true {
+            lastSpaceRun = now
+            due.append((.space, .backlog))
+        }
         for (task, failure) in failures where failure.retryAt <= now && !due.contains(where: { $0.task == task }) {
             due.append((task, .backlog))
         }

@@ -1,5 +1,6 @@
 // The background service: looks once a second what is due, does it, records it.
 
+import CSupport
 import Domain
 import Logging
 import ServiceLifecycle
@@ -33,6 +34,7 @@ struct MaintenanceService: Service {
         for (task, trigger) in due where !Task.isCancelled {
             let succeeded = await perform(task, trigger)
             schedule.finished(task, succeeded: succeeded, at: clock.now())
+            if task == .space { reprise_trim_malloc() }
         }
     }
 

@@ -8,4 +8,7 @@
 /// program. What is large comes from mmap and goes back at once. Does nothing with another C library.
 void reprise_limit_malloc(void);
 
+/// Gives memory that is free to use but still held back to the system: milliseconds, so not on a request's way.
+void reprise_trim_malloc(void);
+
 #endif
