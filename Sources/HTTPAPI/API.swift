@@ -44,11 +44,15 @@ public func buildApplication(
     routes.addRoutes(to: router)
     let idle = services.settings.current.milliseconds(.idleTimeout)
     let channel = HTTP1Channel.Configuration(
-        additionalChannelHandlers: [ConnectionHandler()], idleTimeout: .milliseconds(idle),
+        additionalChannelHandlers: [ConnectionHandler(stallTimeout: .milliseconds(idle))],
+        idleTimeout: .milliseconds(idle),
         httpDecoderConfiguration: .init(
             maxHeaderFieldSize: Limits.maxHeaderBytes, maxHeaderListSize: Limits.maxHeaderBytes, maxHeaderFieldCount: 200))
     return Application(
-        router: router, server: HTTPServerBuilder { EventLoopChannel(base: HTTP1Channel(responder: $0, configuration: channel)) },
-        configuration: ApplicationConfiguration(address: .hostname(host, port: port), backlog: 1024),
+        router: router,
+        server: HTTPServerBuilder { EventLoopChannel(base: HTTP1Channel(responder: $0, configuration: channel)) },
+        configuration: ApplicationConfiguration(
+            address: .hostname(host, port: port), backlog: 1024,
+            availableConnectionsDelegate: MaximumAvailableConnections(Limits.maxConnections, logger: logger)),
         onServerRunning: { await onListening($0.localAddress?.port ?? port) }, logger: logger)
 }

@@ -15,7 +15,7 @@ struct CacheNamespaceRoutes: Sendable {
             Route(.delete, "/v1/cache", clearAll),
             Route(.get, "/v1/cache/{namespace}", get),
             Route(.put, "/v1/cache/{namespace}", put),
-            Route(.delete, "/v1/cache/{namespace}", remove),
+            Route(.delete, "/v1/cache/{namespace}", answersJSON: false, remove),
             Route(.get, "/v1/cache/{namespace}/entries", entries),
             Route(.delete, "/v1/cache/{namespace}/entries", clear),
         ]
@@ -28,7 +28,7 @@ struct CacheNamespaceRoutes: Sendable {
         try query.finish()
         let found = try await cache.namespaces(after: cursor, limit: limit + 1)
         let page = found.prefix(limit)
-        return try .page(
+        return .page(
             page.map { $0.json(settings.current) }, next: found.count > limit ? page.last?.name.rawValue : nil,
             for: request)
     }
@@ -36,7 +36,7 @@ struct CacheNamespaceRoutes: Sendable {
     @Sendable func get(_ request: Request, _ context: APIContext) async throws -> Response {
         let name = try context.namespace()
         try request.refuseQuery()
-        return try .entity(try await cache.namespace(name).json(settings.current), for: request)
+        return .entity(try await cache.namespace(name).json(settings.current), for: request)
     }
 
     @Sendable func put(_ request: Request, _ context: APIContext) async throws -> Response {
@@ -67,7 +67,7 @@ struct CacheNamespaceRoutes: Sendable {
         try query.finish()
         let found = try await cache.list(name, filter: filter, after: cursor, limit: limit + 1)
         let page = found.prefix(limit)
-        return try .page(
+        return .page(
             page.map(\.json), next: found.count > limit ? page.last?.address.key.rawValue : nil, for: request)
     }
 

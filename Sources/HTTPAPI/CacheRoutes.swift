@@ -13,9 +13,9 @@ struct CacheRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/cache/{namespace}/entries/{key}", get),
-            Route(.put, "/v1/cache/{namespace}/entries/{key}", put),
-            Route(.delete, "/v1/cache/{namespace}/entries/{key}", delete),
+            Route(.get, "/v1/cache/{namespace}/entries/{key}", answersJSON: false, get),
+            Route(.put, "/v1/cache/{namespace}/entries/{key}", answersJSON: false, put),
+            Route(.delete, "/v1/cache/{namespace}/entries/{key}", answersJSON: false, delete),
             Route(.get, "/v1/cache/{namespace}/entries/{key}/metadata", metadata),
             Route(.post, "/v1/cache/{namespace}/entries/{key}/touch", touch),
             Route(.post, "/v1/cache/{namespace}/entries/{key}/increment", increment),
@@ -96,7 +96,7 @@ struct CacheRoutes: Sendable {
     @Sendable func metadata(_ request: Request, _ context: APIContext) async throws -> Response {
         let address = try context.entryAddress()
         try request.refuseQuery()
-        return try .entity(try await cache.metadata(address).json, for: request)
+        return .entity(try await cache.metadata(address).json, for: request)
     }
 
     // MARK: Writing

@@ -1,4 +1,4 @@
-// What must be decided on the connection, before there is a request to route: "100 Continue", and bytes that are no HTTP.
+// What must be decided on the connection, below any request: "100 Continue", bytes that are no HTTP, readers that stall.
 
 import Domain
 import HTTPTypes
@@ -11,6 +11,9 @@ import NIOHTTPTypes
 /// The order of responses on a connection is the order of its requests, so a 100 waits until the responses before it
 /// are written. A request whose announced length is above any limit gets none: its sender is told 413 instead of being
 /// invited to send it.
+///
+/// A client that stops reading in the middle of an answer would hold its connection, and the value it reads, for ever;
+/// it is cut off once it has taken nothing for the idle timeout.
 final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPRequestPart
     typealias InboundOut = HTTPRequestPart
@@ -20,6 +23,23 @@ final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private var unanswered = 0
     private var owesContinue = false
     private var headersTooLarge = false
+    private let stallTimeout: TimeAmount
+    private var stall: Scheduled<Void>?
+
+    /// - Parameter stallTimeout: how long a client may take nothing of an answer that waits for it.
+    init(stallTimeout: TimeAmount) { self.stallTimeout = stallTimeout }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        stall?.cancel()
+        stall = nil
+        if !context.channel.isWritable {
+            let channel = context.channel
+            stall = context.eventLoop.scheduleTask(in: stallTimeout) { channel.close(promise: nil) }
+        }
+        context.fireChannelWritabilityChanged()
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) { stall?.cancel() }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         if case .head(let head) = unwrapInboundIn(data) {

@@ -12,10 +12,11 @@ struct HealthRoutes: Sendable {
     let health: any HealthStore
 
     var routes: [Route] {
+        // Probes send whatever Accept they like.
         [
-            Route(.get, "/health/live", live),
-            Route(.get, "/health/ready", ready),
-            Route(.get, "/openapi.yaml", contract),
+            Route(.get, "/health/live", answersJSON: false, live),
+            Route(.get, "/health/ready", answersJSON: false, ready),
+            Route(.get, "/openapi.yaml", answersJSON: false, contract),
         ]
     }
 

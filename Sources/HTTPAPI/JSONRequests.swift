@@ -64,8 +64,7 @@ extension Response {
     }
 
     /// A JSON entity: with a strong `ETag` over its text, and 304 for a caller who has it.
-    static func entity(_ json: JSON, for request: Request) throws -> Response {
-        try request.requireJSONAccepted()
+    static func entity(_ json: JSON, for request: Request) -> Response {
         let bytes = json.utf8
         let tag = "\"\(EntityTag(digest: Array(SHA256.hash(data: bytes).prefix(16))).hex)\""
         let headers: HTTPFields = [.contentType: "application/json", .eTag: tag, .cacheControl: "no-cache"]
@@ -76,8 +75,8 @@ extension Response {
     }
 
     /// A page of a collection.
-    static func page(_ items: [JSON], next: String?, for request: Request) throws -> Response {
-        try entity(["items": .array(items), "next_cursor": .optional(next) { .string(Cursor.encode($0)) }], for: request)
+    static func page(_ items: [JSON], next: String?, for request: Request) -> Response {
+        entity(["items": .array(items), "next_cursor": .optional(next) { .string(Cursor.encode($0)) }], for: request)
     }
 }
 

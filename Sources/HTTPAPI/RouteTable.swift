@@ -10,11 +10,14 @@ public struct Route: Sendable {
     public let method: HTTPRequest.Method
     /// With parameters in braces, as in `openapi.yaml`: `/v1/cache/{namespace}`.
     public let path: String
+    /// Whether a caller who accepts no JSON is refused. Not where the answer is a stored value or has no body.
+    let answersJSON: Bool
     let handler: Handler
 
-    init(_ method: HTTPRequest.Method, _ path: String, _ handler: @escaping Handler) {
+    init(_ method: HTTPRequest.Method, _ path: String, answersJSON: Bool = true, _ handler: @escaping Handler) {
         self.method = method
         self.path = path
+        self.answersJSON = answersJSON
         self.handler = handler
     }
 }
@@ -59,10 +62,10 @@ public struct RouteTable: Sendable {
 
     func addRoutes(to router: Router<APIContext>) {
         for route in routes {
-            let handler = route.handler
             router.on(RouterPath(route.path), method: route.method) { request, context in
                 guard Self.isProper(request.uri.path) else { throw HTTPError(.notFound) }
-                return try await handler(request, context)
+                if route.answersJSON { try request.requireJSONAccepted() }
+                return try await route.handler(request, context)
             }
         }
     }

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Runs every measurement against the release build and prints the tables of README and docs/design.
+# Needs wrk (Debian package wrk) and python3. A measurement below its threshold fails the run.
+set -euo pipefail
+cd "$(dirname "$0")"
+command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk" >&2; exit 1; }
+echo "$(nproc) cores, $(awk -F: '/model name/ {print $2; exit}' /proc/cpuinfo | xargs), $(uname -sr), load generator on the same machine"
+status=0
+for measurement in "${@:-throughput startup clearing memory}"; do
+    for name in $measurement; do
+        printf '\n## %s\n\n' "$name"
+        python3 "$name.py" || status=1
+    done
+done
+exit $status
