@@ -33,7 +33,7 @@ let package = Package(
         .target(
             name: "Migrations",
             path: "Migrations",
-            resources: [.embedInCode("0001_cache.sql"), .embedInCode("0002_maintenance.sql")],
+            resources: [.embedInCode("0001_cache.sql"), .embedInCode("0002_operations.sql")],
             swiftSettings: swiftSettings
         ),
         .target(name: "Domain", swiftSettings: swiftSettings),

@@ -51,6 +51,8 @@ class Server:
 
     def stop(self):
         """Stops it with SIGTERM; its log is kept in `log`."""
+        if self._errors.closed:
+            return
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(timeout=60)

@@ -18,6 +18,6 @@ public struct Migration: Sendable {
     /// All steps, in order. SwiftPM turns `0001_cache.sql` into `_001_cache_sql`.
     public static let all = [
         Migration(version: 1, name: "cache", script: PackageResources._001_cache_sql),
-        Migration(version: 2, name: "maintenance", script: PackageResources._002_maintenance_sql),
+        Migration(version: 2, name: "operations", script: PackageResources._002_operations_sql),
     ]
 }

@@ -25,6 +25,8 @@ public struct Failure: Error, Sendable, Equatable {
         case notAnInteger = "not_an_integer"
         case integerOverflow = "integer_overflow"
         case batchAborted = "batch_aborted"
+        // Settings
+        case settingNotFound = "setting_not_found"
         // The service
         case overloaded = "overloaded"
         case deadlineExceeded = "deadline_exceeded"

@@ -22,10 +22,14 @@ public enum MaintenanceTrigger: String, Sendable, CaseIterable {
     case deadline
     /// Work was left behind: a clear, a replacement, a cap.
     case backlog
+    /// Somebody asked for it.
+    case demand
 }
 
 /// One run of one task, as recorded.
 public struct MaintenanceRun: Sendable, Equatable {
+    /// Counts up; 0 before it is recorded.
+    public var id: Int64
     public var task: MaintenanceTask
     public var trigger: MaintenanceTrigger
     public var startedAt: Instant
@@ -36,9 +40,10 @@ public struct MaintenanceRun: Sendable, Equatable {
     public var error: String?
 
     public init(
-        task: MaintenanceTask, trigger: MaintenanceTrigger, startedAt: Instant, durationSeconds: Double,
+        id: Int64 = 0, task: MaintenanceTask, trigger: MaintenanceTrigger, startedAt: Instant, durationSeconds: Double,
         rowsRemoved: Int, bytesFreed: Int, error: String? = nil
     ) {
+        self.id = id
         self.task = task
         self.trigger = trigger
         self.startedAt = startedAt
@@ -51,14 +56,14 @@ public struct MaintenanceRun: Sendable, Equatable {
 
 /// What the background service needs of a storage engine. All steps are bounded and let waiting writes go first.
 public protocol MaintenanceStore: Sendable {
-    /// Performs a task to its end, in steps.
-    func perform(_ task: MaintenanceTask) async throws -> Removal
+    /// Performs a task to its end, in steps; a dry run only tells what that would remove now.
+    func perform(_ task: MaintenanceTask, isDryRun: Bool) async throws -> Removal
 
     /// Records a run; the oldest beyond ``Limits/maxMaintenanceRuns`` go.
     func record(_ run: MaintenanceRun) async throws
 
-    /// The newest runs first.
-    func maintenanceRuns(limit: Int) async throws -> [MaintenanceRun]
+    /// The newest runs first, from before the one with the id `before`.
+    func maintenanceRuns(before: Int64?, limit: Int) async throws -> [MaintenanceRun]
 
     /// Writes the counters gathered in memory.
     func flushCounters() async throws

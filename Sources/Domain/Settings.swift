@@ -6,20 +6,31 @@ import Synchronization
 public enum SettingValue: Sendable, Equatable, CustomStringConvertible {
     case integer(Int)
     case decimal(Double)
+    case boolean(Bool)
     case text(String)
 
     public var description: String {
         switch self {
         case .integer(let value): String(value)
         case .decimal(let value): JSON.decimal(value).text
+        case .boolean(let value): String(value)
         case .text(let value): value
+        }
+    }
+
+    public var json: JSON {
+        switch self {
+        case .integer(let value): .integer(value)
+        case .decimal(let value): .decimal(value)
+        case .boolean(let value): .bool(value)
+        case .text(let value): .string(value)
         }
     }
 }
 
 /// Where a setting's value came from, weakest first.
 public enum SettingSource: String, Sendable, CaseIterable {
-    case `default`, file, environment, flag
+    case `default`, file, environment, flag, runtime
 }
 
 /// What can be set, and within what bounds.
@@ -27,6 +38,7 @@ public struct Setting: Sendable {
     public enum Kind: Sendable {
         case integer(ClosedRange<Int>)
         case decimal(ClosedRange<Double>)
+        case boolean
         case choice([String])
         /// Any text that is not empty.
         case text
@@ -39,6 +51,8 @@ public struct Setting: Sendable {
     /// `seconds`, `bytes` or empty.
     public let unit: String
     public let summary: String
+    /// Whether it can be changed while the service runs.
+    public var isMutable = false
 
     public var environmentName: String { "REPRISE_" + name.uppercased() }
 
@@ -52,12 +66,34 @@ public struct Setting: Sendable {
         case .decimal(let range):
             guard let value = DecimalSeconds.parse(text), range.contains(value) else { throw wrong(text) }
             return .decimal(value)
+        case .boolean:
+            switch text.lowercased() {
+            case "true", "yes", "on", "1": return .boolean(true)
+            case "false", "no", "off", "0": return .boolean(false)
+            default: throw wrong(text)
+            }
         case .choice(let choices):
             guard choices.contains(text) else { throw wrong(text) }
             return .text(text)
         case .text:
             guard !text.isEmpty, !text.containsControlCharacter else { throw wrong(text) }
             return .text(text)
+        }
+    }
+
+    /// Reads a value from a request's JSON, where a number must be a number.
+    /// - Throws: `validation_failed` naming the setting and what it accepts.
+    public func parse(_ json: JSON) throws(Failure) -> SettingValue {
+        switch (kind, json) {
+        case (.integer(let range), .number):
+            guard let value = json.integerValue, range.contains(Int(value)) else { throw wrong(json.text) }
+            return .integer(Int(value))
+        case (.decimal(let range), .number):
+            guard let value = json.doubleValue, range.contains(value) else { throw wrong(json.text) }
+            return .decimal(value)
+        case (.boolean, .bool(let value)): return .boolean(value)
+        case (.choice, .string(let text)), (.text, .string(let text)): return try parse(text)
+        default: throw wrong(json.text)
         }
     }
 
@@ -71,6 +107,7 @@ public struct Setting: Sendable {
         case .integer(let range): "a whole number from \(range.lowerBound) to \(range.upperBound)"
         case .decimal(let range):
             "a number from \(JSON.decimal(range.lowerBound).text) to \(JSON.decimal(range.upperBound).text)"
+        case .boolean: "true or false"
         case .choice(let choices): "one of \(choices.joined(separator: ", "))"
         case .text: "a text that is not empty"
         }
@@ -92,19 +129,32 @@ extension Setting {
         summary: "full: an acknowledged write survives power loss. normal: it survives a crash of the process.")
     public static let logLevel = Setting(
         name: "log_level", kind: .choice(["trace", "debug", "info", "notice", "warning", "error", "critical"]),
-        defaultValue: .text("info"), unit: "", summary: "Least level written; debug has a line for each request.")
+        defaultValue: .text("info"), unit: "", summary: "Least level written; debug has a line for each request.",
+        isMutable: true)
     public static let logFormat = Setting(
         name: "log_format", kind: .choice(["text", "json"]), defaultValue: .text("text"), unit: "",
         summary: "Log lines for people, or one JSON object each.")
     public static let cacheTTL = Setting(
         name: "cache_ttl_seconds", kind: .decimal(0.001...3_153_600_000), defaultValue: .decimal(300), unit: "seconds",
-        summary: "Lifetime of a cache entry when neither it nor its namespace says.")
+        summary: "Lifetime of a cache entry when neither it nor its namespace says.", isMutable: true)
     public static let maxEntryBytes = Setting(
         name: "max_entry_bytes", kind: .integer(1...Limits.maxEntryBytesCeiling),
-        defaultValue: .integer(64 * 1024 * 1024), unit: "bytes", summary: "Largest cached value.")
+        defaultValue: .integer(64 * 1024 * 1024), unit: "bytes", summary: "Largest cached value.", isMutable: true)
     public static let cleanupInterval = Setting(
         name: "memory_cleanup_interval", kind: .decimal(1...86_400), defaultValue: .decimal(600), unit: "seconds",
-        summary: "Longest time between two runs of every background task.")
+        summary: "Longest time between two runs of every background task.", isMutable: true)
+    public static let maxHistoryItems = Setting(
+        name: "max_history_items", kind: .integer(1...10_000), defaultValue: .integer(20), unit: "items",
+        summary: "History items a session keeps when neither it nor its template says.", isMutable: true)
+    public static let enableMonitoring = Setting(
+        name: "enable_monitoring", kind: .boolean, defaultValue: .boolean(true), unit: "",
+        summary: "Whether hits and misses are counted.", isMutable: true)
+    public static let debounceDelay = Setting(
+        name: "debounce_delay", kind: .decimal(0...86_400), defaultValue: .decimal(0.5), unit: "seconds",
+        summary: "Time after an allowed call during which a debounce allows no other.", isMutable: true)
+    public static let sessionTTL = Setting(
+        name: "session_ttl_seconds", kind: .decimal(0.001...3_153_600_000), defaultValue: .decimal(86_400),
+        unit: "seconds", summary: "Lifetime of an idle session when neither it nor its template says.", isMutable: true)
     public static let idleTimeout = Setting(
         name: "idle_timeout_seconds", kind: .decimal(1...3600), defaultValue: .decimal(60), unit: "seconds",
         summary: "A connection that sends nothing for so long is closed.")
@@ -113,9 +163,13 @@ extension Setting {
         summary: "Time that requests under way get to finish at shutdown.")
 
     public static let all = [
-        host, port, database, durability, logLevel, logFormat, cacheTTL, maxEntryBytes, cleanupInterval, idleTimeout,
-        shutdownTimeout,
+        cacheTTL, maxHistoryItems, cleanupInterval, enableMonitoring, debounceDelay, sessionTTL, maxEntryBytes, host, port,
+        database, durability, logLevel, logFormat, idleTimeout, shutdownTimeout,
     ]
+}
+
+extension Setting {
+    public static func named(_ name: String) -> Setting? { all.first { $0.name == name } }
 }
 
 /// The values in force, each with its source.
@@ -139,6 +193,11 @@ public struct Settings: Sendable {
         return value
     }
 
+    public func boolean(_ setting: Setting) -> Bool {
+        guard case .boolean(let value) = value(of: setting) else { preconditionFailure("\(setting.name) is no boolean") }
+        return value
+    }
+
     /// The value of a setting in seconds, as whole milliseconds.
     public func milliseconds(_ setting: Setting) -> Int64 {
         guard case .decimal(let value) = value(of: setting) else { preconditionFailure("\(setting.name) is no decimal") }
@@ -146,13 +205,72 @@ public struct Settings: Sendable {
     }
 }
 
+/// Values given at run time, as the storage keeps them.
+public struct SettingOverrides: Sendable, Equatable {
+    /// Text by the setting's name.
+    public var values: [String: String]
+    /// Goes up with each change.
+    public var version: Int
+
+    public init(values: [String: String], version: Int) {
+        self.values = values
+        self.version = version
+    }
+}
+
+/// What every storage engine promises about settings changed at run time.
+public protocol SettingsStore: Sendable {
+    func settingOverrides() async throws -> SettingOverrides
+
+    /// Changes several as one; nil removes.
+    /// - Returns: what is in force afterwards.
+    func changeSettingOverrides(_ changes: [String: String?]) async throws -> SettingOverrides
+}
+
 /// The settings in force, shared by everything that runs.
 public final class LiveSettings: Sendable {
-    private let settings: Mutex<Settings>
-
-    public init(_ settings: Settings) {
-        self.settings = Mutex(settings)
+    private struct State {
+        var base: Settings
+        var current: Settings
+        var overridesVersion = -1
+        var observers: [@Sendable (Settings) -> Void] = []
     }
 
-    public var current: Settings { settings.withLock { $0 } }
+    private let state: Mutex<State>
+
+    /// - Parameter base: what flags, environment, file and defaults say.
+    public init(_ base: Settings) {
+        state = Mutex(State(base: base, current: base))
+    }
+
+    public var current: Settings { state.withLock { $0.current } }
+
+    /// Calls `observer` now and after each change, in the order of the changes. It must not call back.
+    public func observe(_ observer: @escaping @Sendable (Settings) -> Void) {
+        state.withLock { state in
+            state.observers.append(observer)
+            observer(state.current)
+        }
+    }
+
+    /// Puts what was given at run time in force; an older version than the one in force changes nothing.
+    /// - Returns: names whose stored value this program does not accept; their weaker sources stay in force.
+    @discardableResult
+    public func apply(_ overrides: SettingOverrides) -> [String] {
+        state.withLock { state in
+            guard overrides.version > state.overridesVersion else { return [] }
+            state.overridesVersion = overrides.version
+            state.current = state.base
+            var refused: [String] = []
+            for (name, text) in overrides.values {
+                if let setting = Setting.named(name), setting.isMutable, let value = try? setting.parse(text) {
+                    state.current.set(setting, to: value, source: .runtime)
+                } else {
+                    refused.append(name)
+                }
+            }
+            for observer in state.observers { observer(state.current) }
+            return refused.sorted()
+        }
+    }
 }

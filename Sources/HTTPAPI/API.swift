@@ -10,12 +10,21 @@ import NIOCore
 public struct Services: Sendable {
     public var cache: any CacheStore
     public var health: any HealthStore
+    public var maintenance: any MaintenanceStore
+    public var settingsStore: any SettingsStore
     public var settings: LiveSettings
+    public var clock: WallClock
 
-    public init(cache: any CacheStore, health: any HealthStore, settings: LiveSettings) {
+    public init(
+        cache: any CacheStore, health: any HealthStore, maintenance: any MaintenanceStore,
+        settingsStore: any SettingsStore, settings: LiveSettings, clock: WallClock
+    ) {
         self.cache = cache
         self.health = health
+        self.maintenance = maintenance
+        self.settingsStore = settingsStore
         self.settings = settings
+        self.clock = clock
     }
 
     /// Everything that is served.
@@ -24,7 +33,9 @@ public struct Services: Sendable {
             HealthRoutes(health: health).routes
                 + CacheNamespaceRoutes(cache: cache, settings: settings).routes
                 + CacheBatchRoutes(cache: cache).routes
-                + CacheRoutes(cache: cache, settings: settings).routes)
+                + CacheRoutes(cache: cache, settings: settings).routes
+                + ConfigRoutes(store: settingsStore, settings: settings).routes
+                + MaintenanceRoutes(store: maintenance, clock: clock).routes)
     }
 }
 

@@ -29,6 +29,7 @@ enum Problem {
         case .notAnInteger: (.conflict, "Not an integer")
         case .integerOverflow: (.conflict, "Integer overflow")
         case .batchAborted: (HTTPResponse.Status(code: 424, reasonPhrase: "Failed Dependency"), "Batch aborted")
+        case .settingNotFound: (.notFound, "No such setting")
         case .overloaded: (.serviceUnavailable, "Overloaded")
         case .deadlineExceeded: (.serviceUnavailable, "Deadline exceeded")
         case .shuttingDown: (.serviceUnavailable, "Shutting down")

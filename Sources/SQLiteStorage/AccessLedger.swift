@@ -33,6 +33,8 @@ final class AccessLedger: Sendable {
     }
 
     private let state = Mutex(State())
+    /// Whether hits and misses are counted: the setting `enable_monitoring`. Uses always are, for evictions need them.
+    let isCounting = Atomic(true)
 
     /// A number greater than any before it: the order of uses, finer than the clock.
     func tick(_ now: Instant) -> Int64 { state.withLock { $0.nextTick(now) } }
@@ -43,7 +45,7 @@ final class AccessLedger: Sendable {
             var isNew = false
             let isFull = state.trackedEntries >= Limits.maxTrackedAccesses
             withTally(of: namespaceID, in: &state) { tally in
-                tally.hits += 1
+                if isCounting.load(ordering: .relaxed) { tally.hits += 1 }
                 if tally.entries[entryID] != nil {
                     tally.entries[entryID]!.hits += 1
                     tally.entries[entryID]!.lastAccess = now
@@ -58,6 +60,7 @@ final class AccessLedger: Sendable {
     }
 
     func countMiss(namespaceID: Int64, reason: MissReason) {
+        guard isCounting.load(ordering: .relaxed) else { return }
         state.withLock { state in
             withTally(of: namespaceID, in: &state) { $0.misses[reason, default: 0] += 1 }
         }

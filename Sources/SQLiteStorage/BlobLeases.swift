@@ -44,6 +44,10 @@ final class BlobLeases: Sendable {
         }
     }
 
+    func isLeased(_ blobID: Int64) -> Bool {
+        state.withLock { $0.users[blobID] != nil }
+    }
+
     /// Of these blobs, those nobody uses; nobody can lease them any more.
     func condemn(_ blobIDs: [Int64]) -> [Int64] {
         state.withLock { state in

@@ -97,6 +97,18 @@ final class Connection {
         return rows
     }
 
+    /// Goes through the rows of a query until `row` says to stop.
+    func each(
+        _ sql: StaticString, _ values: Value..., row: (borrowing Row) throws(SQLiteError) -> Bool
+    ) throws(SQLiteError) {
+        let statement = try cached(sql)
+        defer { statement.reset() }
+        try statement.bind(values)
+        while try statement.step() {
+            guard try row(Row(statement)) else { return }
+        }
+    }
+
     /// Runs a script of statements, uncached and without parameters: migrations and pragmas.
     func execute(_ script: String) throws(SQLiteError) {
         let code = sqlite3_exec(handle, script, nil, nil, nil)

@@ -5,7 +5,8 @@ import Synchronization
 import Glibc
 
 extension SQLiteStorage: MaintenanceStore {
-    public func perform(_ task: MaintenanceTask) async throws -> Removal {
+    public func perform(_ task: MaintenanceTask, isDryRun: Bool) async throws -> Removal {
+        if isDryRun { return try await preview(task) }
         switch task {
         case .cacheExpiry:
             var removal = try await removeExpired()
@@ -46,18 +47,19 @@ extension SQLiteStorage: MaintenanceStore {
         }
     }
 
-    public func maintenanceRuns(limit: Int) async throws -> [MaintenanceRun] {
+    public func maintenanceRuns(before: Int64?, limit: Int) async throws -> [MaintenanceRun] {
         try await readers.pooled { connection in
             try connection.all(
                 """
-                SELECT task, trigger, started_at_ms, duration_seconds, rows_removed, bytes_freed, error
-                FROM maintenance_runs ORDER BY run_id DESC LIMIT ?1
-                """, .integer(limit)
+                SELECT run_id, task, trigger, started_at_ms, duration_seconds, rows_removed, bytes_freed, error
+                FROM maintenance_runs WHERE run_id < ?1 ORDER BY run_id DESC LIMIT ?2
+                """, .integer(before ?? .max), .integer(limit)
             ) { row in
                 MaintenanceRun(
-                    task: MaintenanceTask(rawValue: row.text(0))!, trigger: MaintenanceTrigger(rawValue: row.text(1))!,
-                    startedAt: row.instant(2), durationSeconds: row.real(3), rowsRemoved: row.int(4),
-                    bytesFreed: row.int(5), error: row.optionalText(6))
+                    id: row.integer(0), task: MaintenanceTask(rawValue: row.text(1))!,
+                    trigger: MaintenanceTrigger(rawValue: row.text(2))!, startedAt: row.instant(3),
+                    durationSeconds: row.real(4), rowsRemoved: row.int(5), bytesFreed: row.int(6),
+                    error: row.optionalText(7))
             }
         }
     }
@@ -229,17 +231,23 @@ extension SQLiteStorage: MaintenanceStore {
             let pages = try await writer.perform(.background) { connection in
                 func pragma(_ sql: StaticString) throws -> Int { try connection.first(sql) { $0.int(0) } ?? 0 }
                 let free = try pragma("PRAGMA freelist_count")
-                // A tenth of the file may be free: the next writes use it without growing the file.
-                let kept = max(Limits.keptFreePages, try pragma("PRAGMA page_count") / 10)
-                guard free > kept else { return 0 }
-                try connection.execute("PRAGMA incremental_vacuum(\(min(free - kept, Limits.vacuumStepPages)))")
+                let step = Self.sparePages(free: free, of: try pragma("PRAGMA page_count"))
+                guard step > 0 else { return 0 }
+                try connection.execute("PRAGMA incremental_vacuum(\(step))")
                 return free - (try pragma("PRAGMA freelist_count"))
             }
             guard pages > 0 else { break }
-            freed += pages * 4096
+            freed += pages * Self.pageBytes
         }
         try await writer.checkpoint(truncating: logBytes > Limits.maxLogBytes)
         return Removal(removed: 0, freedBytes: freed)
+    }
+
+    static let pageBytes = 4096
+
+    /// Pages to give back in the next step. A tenth of the file may stay free: the next writes use it without growing it.
+    static func sparePages(free: Int, of all: Int) -> Int {
+        max(0, min(free - max(Limits.keptFreePages, all / 10), Limits.vacuumStepPages))
     }
 
     /// Size of the write-ahead log's file.

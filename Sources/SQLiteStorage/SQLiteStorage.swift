@@ -81,6 +81,8 @@ public final class SQLiteStorage: Sendable {
         self.clock = clock
         self.settings = settings
         self.logger = logger
+        let ledger = ledger
+        settings.observe { ledger.isCounting.store($0.boolean(.enableMonitoring), ordering: .relaxed) }
     }
 
     private static func createFolder(of path: String) throws(OpeningError) {

@@ -1,4 +1,4 @@
-// The background service: looks once a second what is due, does it, records it.
+// The background service: looks once a second what is due and has it done.
 
 import CSupport
 import Domain
@@ -31,43 +31,29 @@ struct MaintenanceService: Service {
         }
         let due = schedule.due(
             now: clock.now(), intervalMilliseconds: settings.current.milliseconds(.cleanupInterval), backlog: backlog)
+        let runner = MaintenanceRunner(store: store, clock: clock)
         for (task, trigger) in due where !Task.isCancelled {
-            let succeeded = await perform(task, trigger)
-            schedule.finished(task, succeeded: succeeded, at: clock.now())
+            let run = await runner.run(task, trigger: trigger)
+            schedule.finished(task, succeeded: run.error == nil, at: clock.now())
+            log(run)
             if task == .space { reprise_trim_malloc() }
         }
     }
 
-    /// - Returns: whether it went through.
-    private func perform(_ task: MaintenanceTask, _ trigger: MaintenanceTrigger) async -> Bool {
-        let startedAt = clock.now()
-        let started = ContinuousClock.now
-        var removal = Removal()
-        var failure: (any Error)?
-        do { removal = try await store.perform(task) } catch { failure = error }
-        let (seconds, attoseconds) = (ContinuousClock.now - started).components
-        let run = MaintenanceRun(
-            task: task, trigger: trigger, startedAt: startedAt,
-            durationSeconds: Double(seconds) + Double(attoseconds) / 1e18, rowsRemoved: removal.removed,
-            bytesFreed: removal.freedBytes, error: failure.map { ($0 as? Failure)?.detail ?? "\($0)" })
-        if Task.isCancelled, failure != nil { return false }
-        let metadata: Logger.Metadata = [
-            "task": "\(task.rawValue)", "trigger": "\(trigger.rawValue)", "rows_removed": "\(run.rowsRemoved)",
+    private func log(_ run: MaintenanceRun) {
+        var metadata: Logger.Metadata = [
+            "task": "\(run.task.rawValue)", "trigger": "\(run.trigger.rawValue)", "rows_removed": "\(run.rowsRemoved)",
             "bytes_freed": "\(run.bytesFreed)", "duration_seconds": "\(run.durationSeconds)",
         ]
-        if let error = run.error {
-            logger.error("a background task failed and will be tried again",
-                metadata: metadata.merging(["error": "\(error)"]) { $1 })
-        } else {
+        guard let error = run.error else {
             logger.debug("a background task ran", metadata: metadata)
+            return
         }
-        // A look that found nothing to do is not worth a row each second.
-        let isIdle = removal == Removal() && run.error == nil && (trigger == .backlog || trigger == .deadline)
-        if !isIdle {
-            do { try await store.record(run) } catch {
-                logger.warning("a background task's run could not be recorded", metadata: ["error": "\(error)"])
-            }
+        metadata["error"] = "\(error)"
+        if Task.isCancelled {
+            logger.debug("a background task was cut off by the shutdown", metadata: metadata)
+        } else {
+            logger.error("a background task failed and will be tried again", metadata: metadata)
         }
-        return run.error == nil
     }
 }

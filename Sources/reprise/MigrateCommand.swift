@@ -17,12 +17,11 @@ struct MigrateCommand: AsyncParsableCommand {
 
     func run() async throws {
         do {
-            let settings = try await options.load()
-            let logger = StructuredLogHandler.bootstrap(settings)
-            let storage = try openStorage(LiveSettings(settings), logger: logger)
+            let settings = LiveSettings(try await options.load())
+            let storage = try openStorage(settings, logger: StructuredLogHandler.bootstrap(settings))
             let version = try await storage.checkReadiness()
             await storage.close()
-            announce("\(settings.text(.database)) is at schema version \(version)\n")
+            announce("\(settings.current.text(.database)) is at schema version \(version)\n")
         } catch let error as ExitMessage {
             error.exit()
         }

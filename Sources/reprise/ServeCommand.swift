@@ -45,14 +45,17 @@ struct ServeCommand: AsyncParsableCommand {
 /// Runs the service until it is told to stop.
 /// - Throws: ``ExitMessage``.
 func serve(_ settings: LiveSettings) async throws {
-    let values = settings.current
-    let logger = StructuredLogHandler.bootstrap(values)
+    let logger = StructuredLogHandler.bootstrap(settings)
     let storage = try openStorage(settings, logger: logger)
+    try await applyOverrides(of: storage, to: settings, logger: logger)
+    let values = settings.current
     let maintenance = MaintenanceService(store: storage, settings: settings, clock: .system, logger: logger)
     let host = values.text(.host)
     let application = buildApplication(
-        services: Services(cache: storage, health: storage, settings: settings), host: host,
-        port: values.integer(.port), logger: logger
+        services: Services(
+            cache: storage, health: storage, maintenance: storage, settingsStore: storage, settings: settings,
+            clock: .system),
+        host: host, port: values.integer(.port), logger: logger
     ) { port in
         announce("listening on http://\(host.contains(":") ? "[\(host)]" : host):\(port)\n")
     }
@@ -75,6 +78,20 @@ func serve(_ settings: LiveSettings) async throws {
         throw ExitMessage(message: "the server failed: \(error)", code: ExitMessage.failed)
     }
     await storage.close()
+}
+
+/// Puts in force what was changed at run time before the last stop.
+/// - Throws: ``ExitMessage``.
+private func applyOverrides(
+    of store: any SettingsStore, to settings: LiveSettings, logger: Logger
+) async throws(ExitMessage) {
+    do {
+        for name in settings.apply(try await store.settingOverrides()) {
+            logger.warning("a setting changed at run time is not valid any more and is ignored", metadata: ["name": "\(name)"])
+        }
+    } catch {
+        throw ExitMessage(message: "the settings changed at run time cannot be read: \(error)", code: ExitMessage.failed)
+    }
 }
 
 /// - Throws: ``ExitMessage``.

@@ -86,7 +86,7 @@ struct SettingsOptions: ParsableArguments {
         case .flag: "flag \(setting.name)"
         case .environment: "environment variable \(setting.environmentName)"
         case .file: "\(file ?? ""): \(setting.name)"
-        case .default: setting.name
+        case .default, .runtime: setting.name
         }
     }
 

@@ -27,10 +27,13 @@ struct StructuredLogHandler: LogHandler {
         self.level = level
     }
 
-    /// A logger as the settings ask for.
-    static func bootstrap(_ settings: Settings) -> Logger {
-        let format = Format(rawValue: settings.text(.logFormat)) ?? .text
-        let level = SharedLevel(Logger.Level(rawValue: settings.text(.logLevel)) ?? .info)
+    /// A logger as the settings ask for, now and whenever they change.
+    static func bootstrap(_ settings: LiveSettings) -> Logger {
+        let format = Format(rawValue: settings.current.text(.logFormat)) ?? .text
+        let level = SharedLevel(.info)
+        settings.observe { settings in
+            level.value.withLock { $0 = Logger.Level(rawValue: settings.text(.logLevel)) ?? .info }
+        }
         return Logger(label: "reprise") { _ in StructuredLogHandler(format: format, level: level) }
     }
 

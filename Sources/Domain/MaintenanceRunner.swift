@@ -1,0 +1,43 @@
+// One run of one background task: timed, recorded, its failure kept from stopping any other.
+
+/// Runs tasks for whoever asks: the background service or a request.
+public struct MaintenanceRunner: Sendable {
+    private let store: any MaintenanceStore
+    private let clock: WallClock
+
+    public init(store: any MaintenanceStore, clock: WallClock) {
+        self.store = store
+        self.clock = clock
+    }
+
+    /// Performs a task and records the run.
+    ///
+    /// Dry runs are not recorded; nor is a look in between that found nothing to do, for it happens every second.
+    /// - Returns: the run; what stopped it is in `error`.
+    public func run(
+        _ task: MaintenanceTask, trigger: MaintenanceTrigger, isDryRun: Bool = false
+    ) async -> MaintenanceRun {
+        let startedAt = clock.now()
+        let started = ContinuousClock.now
+        var removal = Removal()
+        var problem: String?
+        do {
+            removal = try await store.perform(task, isDryRun: isDryRun)
+        } catch {
+            problem = (error as? Failure)?.detail ?? "\(error)"
+        }
+        let (seconds, attoseconds) = (ContinuousClock.now - started).components
+        var run = MaintenanceRun(
+            task: task, trigger: trigger, startedAt: startedAt,
+            durationSeconds: Double(seconds) + Double(attoseconds / 1_000_000_000_000) / 1e6,
+            rowsRemoved: removal.removed, bytesFreed: removal.freedBytes, error: problem)
+        let foundNothing = removal == Removal() && problem == nil && (trigger == .backlog || trigger == .deadline)
+        guard !isDryRun, !foundNothing else { return run }
+        do {
+            try await store.record(run)
+        } catch {
+            run.error = run.error ?? "the run could not be recorded: \((error as? Failure)?.detail ?? "\(error)")"
+        }
+        return run
+    }
+}

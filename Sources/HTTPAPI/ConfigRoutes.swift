@@ -1,0 +1,87 @@
+// /v1/config: settings read and changed while the service runs.
+
+import Domain
+import Hummingbird
+
+/// The settings in force.
+struct ConfigRoutes: Sendable {
+    let store: any SettingsStore
+    let settings: LiveSettings
+
+    var routes: [Route] {
+        [
+            Route(.get, "/v1/config", list),
+            Route(.patch, "/v1/config", patch),
+            Route(.get, "/v1/config/{name}", get),
+            Route(.delete, "/v1/config/{name}", answersJSON: false, remove),
+        ]
+    }
+
+    @Sendable func list(_ request: Request, _ context: APIContext) async throws -> Response {
+        try request.refuseQuery()
+        return .entity(settings.current.json, for: request)
+    }
+
+    @Sendable func get(_ request: Request, _ context: APIContext) async throws -> Response {
+        try request.refuseQuery()
+        return .entity(settings.current.json(of: try context.setting()), for: request)
+    }
+
+    @Sendable func patch(_ request: Request, _ context: APIContext) async throws -> Response {
+        try request.refuseQuery()
+        var body = try await request.objectBody()
+        var changes: [String: String?] = [:]
+        for setting in Setting.all {
+            guard let json = body.take(setting.name) else { continue }
+            guard setting.isMutable else {
+                body.report(setting.name, "cannot change while the service runs: set it and restart.")
+                continue
+            }
+            do throws(Failure) {
+                changes[setting.name] = try setting.parse(json).description
+            } catch {
+                body.report(error)
+            }
+        }
+        try body.finish()
+        if !changes.isEmpty { settings.apply(try await store.changeSettingOverrides(changes)) }
+        return .json(settings.current.json)
+    }
+
+    @Sendable func remove(_ request: Request, _ context: APIContext) async throws -> Response {
+        try request.refuseQuery()
+        let setting = try context.setting()
+        guard settings.current.source(of: setting) == .runtime else {
+            throw Failure(.settingNotFound, "\(setting.name) has no value given at run time.")
+        }
+        settings.apply(try await store.changeSettingOverrides([setting.name: nil]))
+        return Response(status: .noContent)
+    }
+}
+
+extension APIContext {
+    /// - Throws: `bad_percent_encoding`, `setting_not_found`.
+    fileprivate func setting() throws(Failure) -> Setting {
+        let name = try pathParameter("name")
+        guard let setting = Setting.named(name) else {
+            throw Failure(.settingNotFound, "There is no setting of this name; GET /v1/config lists them.")
+        }
+        return setting
+    }
+}
+
+extension Settings {
+    fileprivate var json: JSON { ["settings": .array(Setting.all.map { json(of: $0) })] }
+
+    fileprivate func json(of setting: Setting) -> JSON {
+        [
+            "name": .string(setting.name),
+            "value": value(of: setting).json,
+            "default": setting.defaultValue.json,
+            "source": .string(source(of: setting).rawValue),
+            "unit": setting.unit.isEmpty ? .null : .string(setting.unit),
+            "description": .string(setting.summary),
+            "mutable": .bool(setting.isMutable),
+        ]
+    }
+}

@@ -1,0 +1,81 @@
+// /v1/maintenance: cleanup on demand, and what ran.
+
+import Domain
+import Hummingbird
+
+/// Background work, asked for and looked at.
+struct MaintenanceRoutes: Sendable {
+    let store: any MaintenanceStore
+    let clock: WallClock
+
+    var routes: [Route] {
+        [
+            Route(.post, "/v1/maintenance/cleanup", cleanup),
+            Route(.get, "/v1/maintenance/runs", runs),
+        ]
+    }
+
+    @Sendable func cleanup(_ request: Request, _ context: APIContext) async throws -> Response {
+        try request.refuseQuery()
+        var body = try await request.objectBody()
+        let isDryRun = body.bool("dry_run") ?? false
+        let names = body.strings("tasks")
+        let unknown = names?.first { MaintenanceTask(rawValue: $0) == nil }
+        if unknown != nil {
+            let known = MaintenanceTask.allCases.map(\.rawValue).joined(separator: ", ")
+            body.report("tasks", "must be some of \(known).")
+        }
+        try body.finish()
+        // In the order in which one task's work makes work for the next, each once.
+        let tasks = MaintenanceTask.allCases.filter { names?.contains($0.rawValue) ?? true }
+        let runner = MaintenanceRunner(store: store, clock: clock)
+        var results: [JSON] = []
+        for task in tasks {
+            results.append(await runner.run(task, trigger: .demand, isDryRun: isDryRun).taskJSON)
+        }
+        return .json(["dry_run": .bool(isDryRun), "tasks": .array(results)])
+    }
+
+    @Sendable func runs(_ request: Request, _ context: APIContext) async throws -> Response {
+        var query = try QueryReader(request)
+        let limit = query.limit()
+        let cursor = query.cursor()
+        let before = cursor.flatMap { Int64($0) }
+        try query.finish()
+        if cursor != nil, before == nil {
+            throw Failure.invalid("cursor", "is not a cursor of this collection; use next_cursor of the page before.")
+        }
+        let found = try await store.maintenanceRuns(before: before, limit: limit + 1)
+        let page = found.prefix(limit)
+        return .page(
+            page.map(\.json), next: found.count > limit ? page.last.map { String($0.id) } : nil, for: request)
+    }
+}
+
+extension MaintenanceRun {
+    /// As an answer to a cleanup.
+    fileprivate var taskJSON: JSON {
+        var members: [JSON.Member] = [
+            .init(name: "task", value: .string(task.rawValue)),
+            .init(name: "removed", value: .integer(rowsRemoved)),
+            .init(name: "freed_bytes", value: .integer(bytesFreed)),
+            .init(name: "duration_seconds", value: .decimal(durationSeconds)),
+        ]
+        if let error { members.append(.init(name: "error", value: .string(error))) }
+        return .object(members)
+    }
+
+    /// As recorded.
+    fileprivate var json: JSON {
+        [
+            "id": .integer(id),
+            "task": .string(task.rawValue),
+            "trigger": .string(trigger.rawValue),
+            "started_at": .instant(startedAt),
+            "duration_seconds": .decimal(durationSeconds),
+            "removed": .integer(rowsRemoved),
+            "freed_bytes": .integer(bytesFreed),
+            "error": .optional(error, JSON.string),
+        ]
+    }
+}
