@@ -39,6 +39,9 @@ public enum Limits {
     public static let maxJSONBodyBytes = 1024 * 1024
     /// Largest body of a batch request.
     public static let maxBatchBodyBytes = 16 * 1024 * 1024
+    /// JSON bodies held at once by all requests together; above it the answer is 503. Parsed, a body takes several times
+    /// its size.
+    public static let maxHeldBodyBytes = 64 * 1024 * 1024
     /// Operations in one batch.
     public static let maxBatchOperations = 1000
     /// Bytes of values one batch may answer; gets beyond it fail singly and are to be fetched on their own.

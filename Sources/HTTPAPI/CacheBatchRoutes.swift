@@ -15,7 +15,7 @@ struct CacheBatchRoutes: Sendable {
     @Sendable func batch(_ request: Request, _ context: APIContext) async throws -> Response {
         let namespace = try context.namespace()
         try request.refuseQuery()
-        var body = try await request.objectBody(maxBytes: Limits.maxBatchBodyBytes)
+        var body = try await request.objectBody(context, maxBytes: Limits.maxBatchBodyBytes)
         let isAtomic = body.bool("atomic") ?? false
         let operations = operations(in: &body)
         try body.finish()

@@ -42,7 +42,7 @@ struct CacheNamespaceRoutes: Sendable {
     @Sendable func put(_ request: Request, _ context: APIContext) async throws -> Response {
         let name = try context.namespace()
         try request.refuseQuery()
-        var body = try await request.objectBody()
+        var body = try await request.objectBody(context)
         let policy = CachePolicy(body: &body)
         try body.finish()
         let (namespace, created) = try await cache.setPolicy(policy, of: name)

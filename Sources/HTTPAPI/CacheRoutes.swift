@@ -181,7 +181,7 @@ struct CacheRoutes: Sendable {
     @Sendable func touch(_ request: Request, _ context: APIContext) async throws -> Response {
         let address = try context.entryAddress()
         try request.refuseQuery()
-        var body = try await request.objectBody()
+        var body = try await request.objectBody(context)
         let timeToLive = body.lifetime("ttl_seconds")
         try body.finish()
         return .json(try await cache.touch(address, timeToLive: timeToLive).json)
@@ -190,7 +190,7 @@ struct CacheRoutes: Sendable {
     @Sendable func increment(_ request: Request, _ context: APIContext) async throws -> Response {
         let address = try context.entryAddress()
         try request.refuseQuery()
-        var body = try await request.objectBody()
+        var body = try await request.objectBody(context)
         let increment = CacheIncrement(key: address.key, body: &body)
         try body.finish()
         let value = try await cache.increment(increment, namespace: address.namespace)

@@ -29,7 +29,7 @@ struct ConfigRoutes: Sendable {
 
     @Sendable func patch(_ request: Request, _ context: APIContext) async throws -> Response {
         try request.refuseQuery()
-        var body = try await request.objectBody()
+        var body = try await request.objectBody(context)
         var changes: [String: String?] = [:]
         for setting in Setting.all {
             guard let json = body.take(setting.name) else { continue }

@@ -9,9 +9,9 @@ import NIOCore
 extension Request {
     /// The body as a JSON object's fields; without a body, as if it were `{}`.
     /// - Throws: `unsupported_media_type`, `payload_too_large`, `malformed_json`, `validation_failed`.
-    func objectBody(maxBytes: Int = Limits.maxJSONBodyBytes) async throws -> ObjectReader {
+    func objectBody(_ context: APIContext, maxBytes: Int = Limits.maxJSONBodyBytes) async throws -> ObjectReader {
         try requireJSONContentType()
-        let bytes = try await collectBytes(maxBytes: maxBytes)
+        let bytes = try await collectBytes(maxBytes: maxBytes, context)
         return try ObjectReader(bytes.readableBytes == 0 ? [:] : JSON(parsing: bytes.readableBytesView))
     }
 
@@ -26,14 +26,15 @@ extension Request {
         }
     }
 
-    /// - Throws: `payload_too_large` as soon as that is known.
-    func collectBytes(maxBytes: Int) async throws -> ByteBuffer {
+    /// - Throws: `payload_too_large` as soon as that is known; `overloaded`.
+    func collectBytes(maxBytes: Int, _ context: APIContext) async throws -> ByteBuffer {
         let tooLarge = Failure(.payloadTooLarge, "The body is larger than the \(maxBytes) bytes allowed here.")
         let declared = declaredLength
         if let declared, declared > maxBytes { throw tooLarge }
         var collected = ByteBuffer()
         for try await var part in body {
             guard collected.readableBytes + part.readableBytes <= maxBytes else { throw tooLarge }
+            try context.body.add(part.readableBytes)
             collected.writeBuffer(&part)
         }
         if let declared, collected.readableBytes < declared { throw TruncatedBody() }

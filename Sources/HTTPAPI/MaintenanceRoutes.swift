@@ -17,7 +17,7 @@ struct MaintenanceRoutes: Sendable {
 
     @Sendable func cleanup(_ request: Request, _ context: APIContext) async throws -> Response {
         try request.refuseQuery()
-        var body = try await request.objectBody()
+        var body = try await request.objectBody(context)
         let isDryRun = body.bool("dry_run") ?? false
         let names = body.strings("tasks")
         let unknown = names?.first { MaintenanceTask(rawValue: $0) == nil }

@@ -10,6 +10,8 @@ public struct APIContext: RequestContext {
     public var coreContext: CoreRequestContextStorage
     /// What `X-Request-Id` answers: the caller's id if it sent a sane one, else the server's.
     public internal(set) var requestID: String
+    /// What the JSON body takes of the bytes all requests may hold together.
+    let body = BodyReservation()
 
     public init(source: ApplicationRequestContextSource) {
         coreContext = .init(source: source)

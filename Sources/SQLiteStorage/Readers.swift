@@ -49,11 +49,11 @@ final class SharedConnection: Sendable {
 /// older than the latest commit that anybody was told of, and once somebody has seen a commit nobody is served the state
 /// before it.
 ///
-/// A transaction that stays open keeps the log from being written back entirely and begun anew, so each checkpoint ends
-/// them all before it starts and once more afterwards.
+/// A transaction that stays open keeps the log from being written back entirely and begun anew, so a checkpoint ends them
+/// all first, and while it runs none is kept.
 final class Snapshots: Sendable {
     private let readers: [PointReader]
-    /// Two for each commit; odd while one is under way.
+    /// Two for each commit or checkpoint; odd while one is under way.
     private let commits = Atomic<Int>(0)
 
     private final class PointReader: Sendable {
@@ -95,22 +95,19 @@ final class Snapshots: Sendable {
         if connection.isInTransaction { try? connection.run("COMMIT") }
     }
 
-    /// Runs a commit; afterwards every look-up sees it.
-    func commit(_ body: () throws(SQLiteError) -> Void) throws(SQLiteError) {
+    /// Runs a commit; afterwards every look-up sees it. On the writer's thread only.
+    func commit<T>(_ body: () throws(SQLiteError) -> T) throws(SQLiteError) -> T {
         commits.wrappingAdd(1, ordering: .acquiringAndReleasing)
         defer { commits.wrappingAdd(1, ordering: .acquiringAndReleasing) }
-        try body()
-    }
-
-    /// Runs `body`, a checkpoint, with no transaction kept from before it, and ends those that began meanwhile.
-    func withoutAny<T>(_ body: () throws(SQLiteError) -> T) throws(SQLiteError) -> T {
-        endAll()
-        defer { endAll() }
         return try body()
     }
 
-    private func endAll() {
-        for reader in readers { reader.shared.useIfOpen(end) }
+    /// Runs a checkpoint with no transaction kept. On the writer's thread only.
+    func checkpoint<T>(_ body: () throws(SQLiteError) -> T) throws(SQLiteError) -> T {
+        try commit { () throws(SQLiteError) in
+            for reader in readers { reader.shared.useIfOpen(end) }
+            return try body()
+        }
     }
 
     func close() {

@@ -135,7 +135,7 @@ final class Writer: Sendable {
                     do {
                         if truncating { try connection?.execute("PRAGMA busy_timeout = 50") }
                         defer { if truncating { try? connection?.execute("PRAGMA busy_timeout = 5000") } }
-                        _ = try self.snapshots.withoutAny { () throws(SQLiteError) in
+                        _ = try self.snapshots.checkpoint { () throws(SQLiteError) in
                             try connection?.checkpoint(truncating ? .truncate : .passive)
                         }
                         continuation.resume()
@@ -182,7 +182,7 @@ final class Writer: Sendable {
             return
         }
         do {
-            let isComplete = try snapshots.withoutAny { () throws(SQLiteError) in try connection.checkpoint(.passive) }
+            let isComplete = try snapshots.checkpoint { () throws(SQLiteError) in try connection.checkpoint(.passive) }
             nextCheckpointPages.store((isComplete ? 0 : pages) + Limits.checkpointPages, ordering: .relaxed)
         } catch {
             logger.warning("a checkpoint failed and will be tried again", metadata: ["error": "\(error)"])
