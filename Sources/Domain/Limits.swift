@@ -78,8 +78,8 @@ public enum Limits {
 
     // MARK: Reading
 
-    /// Connections for point look-ups, answered on the calling thread.
-    public static let pointReaders = 2
+    /// Connections for point look-ups, answered on the calling thread: one for each core up to this.
+    public static let maxPointReaders = 16
     /// Connections, and threads, for lists, scans and chunks.
     public static let poolReaders = 4
     /// Reads that may wait for a pool thread; above it the answer is 503.

@@ -4,6 +4,8 @@ import Domain
 import HTTPTypes
 import Hummingbird
 import Logging
+import NIOCore
+import NIOHTTP1
 
 /// Gives each request its id, turns what a route throws into a problem, and logs at level debug.
 struct RequestMiddleware: RouterMiddleware {
@@ -22,6 +24,9 @@ struct RequestMiddleware: RouterMiddleware {
         var response: Response
         do {
             response = try await next(request, context)
+        } catch let error as HTTPParserError {
+            // What came was no HTTP, or ended too early: ConnectionHandler answers, and the connection closes.
+            throw error
         } catch {
             let failure = failure(from: error, request: request, context: context)
             response = Problem.response(failure.failure, requestID: context.requestID)
@@ -54,6 +59,10 @@ struct RequestMiddleware: RouterMiddleware {
             return unrouted(request)
         case is TruncatedBody:
             return (Failure(.malformedRequest, "The body ended before the length its header announced."), nil)
+        case is IOError, is ChannelError:
+            // The client went away; nobody reads the answer.
+            context.logger.debug("a client went away", metadata: ["request_id": "\(context.requestID)", "error": "\(error)"])
+            return (Failure(.malformedRequest, "The connection ended before the request did."), nil)
         default:
             log(error, context)
             return (Failure(.internalError, "The server failed; its log has the details under this request id."), nil)

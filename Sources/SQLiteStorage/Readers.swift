@@ -1,6 +1,7 @@
 // Connections that only read: a few for point look-ups on the calling thread, a pool for everything longer.
 
 import Domain
+import NIOCore
 import NIOPosix
 import Synchronization
 
@@ -65,7 +66,8 @@ final class Snapshots: Sendable {
     }
 
     init(path: String) {
-        readers = (0..<Limits.pointReaders).map { _ in PointReader(path: path) }
+        // As many as event loops, which are the threads that ask.
+        readers = (0..<min(System.coreCount, Limits.maxPointReaders)).map { _ in PointReader(path: path) }
     }
 
     /// Runs `body` on a connection that sees the latest commit.
