@@ -1,0 +1,44 @@
+# syntax=docker/dockerfile:1
+# Builds Reprise with the Swift toolchain, ships the binary alone. CI and people use the same steps.
+
+FROM swift:6.3-bookworm AS build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libsqlite3-dev libyaml-dev \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /source
+
+# The dependencies, as long as Package.swift stays the same. Package.resolved pins them where there is one.
+COPY Package.swift Package.resolve[d] ./
+RUN swift package resolve
+
+# Migrations and openapi.yaml are embedded in the binary.
+COPY Sources Sources
+COPY Migrations Migrations
+COPY openapi.yaml ./
+# The manifest names the test targets, so their folders must exist; what is in them is not needed.
+RUN for name in Domain SQLiteStorage HTTPAPI Reprise EndToEnd; do \
+        mkdir -p "Tests/${name}Tests" && touch "Tests/${name}Tests/Empty.swift"; \
+    done
+RUN swift build -c release --static-swift-stdlib --product reprise \
+    && install -D --strip "$(swift build -c release --static-swift-stdlib --show-bin-path)/reprise" /out/reprise
+
+FROM debian:bookworm-slim
+# What the binary links, and nothing else: scripts/check-image-steps.sh compares the two.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libsqlite3-0 libyaml-0-2 libstdc++6 \
+    && rm -rf /var/lib/apt/lists/*
+RUN groupadd --system --gid 10001 reprise \
+    && useradd --system --uid 10001 --gid reprise --no-create-home --home-dir /data --shell /usr/sbin/nologin reprise \
+    && install -d -o reprise -g reprise -m 0750 /data
+COPY --from=build /out/reprise /usr/local/bin/reprise
+
+ENV REPRISE_HOST=0.0.0.0 \
+    REPRISE_DATABASE=/data/reprise.db
+USER reprise
+WORKDIR /data
+VOLUME /data
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=6s --start-period=10s --retries=3 CMD ["reprise", "health"]
+ENTRYPOINT ["reprise"]
+CMD ["serve"]

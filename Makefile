@@ -1,0 +1,39 @@
+# Everything a person or a CI machine does with this project. `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BINARY := .build/release/reprise
+# Flags of `reprise serve`: make run ARGS="--port 9000 --log-level debug"
+ARGS ?=
+
+.PHONY: help
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup:
+	@scripts/ensure-packages.sh libsqlite3-dev libyaml-dev
+	@scripts/ensure-swift.sh
+
+.PHONY: build
+build: setup ## Builds the release binary, .build/release/reprise
+	swift build -c release --static-swift-stdlib --product reprise
+
+.PHONY: run
+run: build ## Builds and serves on http://127.0.0.1:8080; flags go into ARGS
+	@exec $(BINARY) serve $(ARGS)
+
+.PHONY: test
+test: ## Runs every test: unit, storage, HTTP, end to end, contract, tour
+	@scripts/test.sh
+
+.PHONY: bench
+bench: build ## Measures the release binary
+	@scripts/ensure-packages.sh wrk python3
+	Benchmarks/run.sh
+
+.PHONY: clean
+clean: ## Removes what was built; the database in data/ stays
+	rm -rf .build .venv

@@ -1,0 +1,102 @@
+// What holds for every route: problems, request ids, methods, entity tags, and the contract itself.
+
+import Domain
+import FoundationEssentials
+import HTTPAPI
+import HTTPTypes
+import HummingbirdTesting
+import NIOCore
+import SQLiteStorage
+import Testing
+
+@Suite struct ConventionTests {
+    private static let requestID = HTTPField.Name("X-Request-Id")!
+
+    @Test func answersOtherMethodsWithTheOnesThereAre() async throws {
+        try await withAPI { api in
+            let all: [HTTPRequest.Method] = [.get, .head, .put, .post, .patch, .delete, .options]
+            let byPath = Dictionary(grouping: api.services.routes.routes, by: \.path)
+            for (path, routes) in byPath {
+                let uri = path.replacing("{namespace}", with: "n").replacing("{key}", with: "k").replacing("{name}", with: "port")
+                var allowed = routes.map(\.method)
+                if allowed.contains(.get) { allowed.append(.head) }
+                for method in all where !allowed.contains(method) {
+                    let answer = try await api.send(method, uri)
+                    #expect(answer.status == .methodNotAllowed, "\(method) \(uri)")
+                    #expect(answer.headers[.allow] == allowed.map(\.rawValue).sorted().joined(separator: ", "))
+                    if method != .head { try answer.expectProblem(.methodNotAllowed, status: 405) }
+                }
+            }
+            let odd = HTTPRequest.Method("BREW")!
+            try await api.send(odd, "/v1/cache").expectProblem(.methodNotAllowed, status: 405)
+            try await api.send(odd, "/teapot").expectProblem(.notFound, status: 404)
+        }
+    }
+
+    @Test func keepsSaneRequestIDs() async throws {
+        try await withAPI { api in
+            for uri in ["/health/live", "/v1/cache/n/entries/none", "/nowhere"] {
+                let kept = try await api.send(.get, uri, headers: [Self.requestID: "run-7:a/b"])
+                #expect(kept.headers[Self.requestID] == "run-7:a/b")
+                for odd in ["", "two words", "\"quoted\"", String(repeating: "x", count: 129)] {
+                    let id = try await api.send(.get, uri, headers: [Self.requestID: odd]).headers[Self.requestID]
+                    #expect(id != odd)
+                    #expect(id?.isEmpty == false)
+                }
+            }
+            let ids = try await [api.send(.get, "/health/live"), api.send(.get, "/health/live")].map { $0.headers[Self.requestID] }
+            #expect(ids[0] != ids[1])
+        }
+    }
+
+    @Test func tagsJSONEntities() async throws {
+        try await withAPI { api in
+            try await api.json(.put, "/v1/cache/n", [:])
+            for uri in ["/v1/cache/n", "/v1/cache", "/v1/cache/n/entries", "/v1/config", "/v1/config/port", "/openapi.yaml"] {
+                let first = try await api.send(.get, uri)
+                let tag = try #require(first.headers[.eTag])
+                #expect(first.status == .ok)
+                #expect(try await api.send(.get, uri, headers: [.ifNoneMatch: tag]).status == .notModified)
+                #expect(try await api.send(.get, uri, headers: [.ifNoneMatch: "\"x\""]).status == .ok)
+                let head = try await api.send(.head, uri)
+                #expect(head.headers[.contentLength] == String(first.body.readableBytes))
+                #expect(head.body.readableBytes == 0)
+            }
+        }
+    }
+
+    @Test func tellsItsHealth() async throws {
+        try await withAPI { api in
+            #expect(try await api.send(.get, "/health/live").json == ["status": "live"])
+            let ready = try await api.send(.get, "/health/ready").json
+            #expect(ready["status"] == "ready")
+            #expect(ready["version"] == .string(Version.current))
+        }
+    }
+
+    /// `openapi.yaml` and the router know the same methods on the same paths.
+    @Test func describesExactlyItsRoutes() async throws {
+        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        let document = try String(contentsOf: root.appending(path: "openapi.yaml"), encoding: .utf8)
+        var described: Set<String> = []
+        var path: Substring?
+        var isInPaths = false
+        for line in document.split(separator: "\n") {
+            if line.first != " " { isInPaths = line == "paths:" }
+            guard isInPaths else { continue }
+            if line.hasPrefix("  /") { path = line.dropFirst(2).dropLast() }
+            if let path, line.hasPrefix("    "), line.last == ":", !line.hasPrefix("     ") {
+                let name = line.dropFirst(4).dropLast().uppercased()
+                if name != "PARAMETERS" { described.insert("\(name) \(path)") }
+            }
+        }
+        try await withAPI { [described] api in
+            let routed = api.services.routes.routes.flatMap { route in
+                (route.method == .get ? ["GET", "HEAD"] : [route.method.rawValue]).map { "\($0) \(route.path)" }
+            }
+            #expect(described.symmetricDifference(routed).sorted() == [])
+            let served = try await api.send(.get, "/openapi.yaml")
+            #expect(served.text == document)
+        }
+    }
+}

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Holds openapi.yaml against OpenAPI 3.1 and the running release binary against openapi.yaml.
+# Arguments go to schemathesis: scripts/check-contract.sh --include-path /v1/cache
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/server.sh
+
+.venv/bin/openapi-spec-validator openapi.yaml
+
+# The binary carries the document it was built with; testing it against another would mislead.
+trap remove_server EXIT
+start_server
+curl -fsS "$REPRISE/openapi.yaml" | cmp - openapi.yaml || {
+    echo "error: the binary was built with another openapi.yaml; build it again" >&2
+    exit 1
+}
+
+# The value that Tests/Contract/hooks.py sends every other read to.
+printf 'RIFF of a kind' | curl -fsS -X PUT --data-binary @- -H 'Content-Type: audio/wav' -H 'Reprise-TTL: none' \
+    "$REPRISE/v1/cache/scores/entries/song.wav"
+
+PYTHONDONTWRITEBYTECODE=1 .venv/bin/schemathesis --config-file Tests/Contract/schemathesis.toml \
+    run openapi.yaml --url "$REPRISE" --no-color "$@" || {
+    grep -E ' (error|critical) ' "$server_folder/log" | tail -20 >&2 || true
+    exit 1
+}
+stop_server
+if grep -E ' (error|critical) ' "$server_folder/log"; then
+    echo "error: the server logged errors while it was tested" >&2
+    exit 1
+fi

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# `make test`: sets up what is missing, builds, and runs every test. The first step that fails ends it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/steps.sh
+trap 'status=$?; [[ $status -eq 0 ]] || { print_steps; echo "make test: FAILED in the step '$current_step'" >&2; }' EXIT
+
+export REPRISE_BINARY="$PWD/.build/release/reprise"
+
+step "packages" scripts/ensure-packages.sh libsqlite3-dev libyaml-dev sqlite3 curl python3 python3-venv
+step "toolchain" scripts/ensure-swift.sh
+step "Python tools" scripts/ensure-venv.sh
+step "release build" swift build -c release --static-swift-stdlib --product reprise
+step "test build" swift build --build-tests
+step "swift test" swift test --skip-build
+step "contract" scripts/check-contract.sh
+step "tour of the README" scripts/run-tour.sh
+step "image" scripts/check-image-steps.sh
+
+print_steps
+echo "make test: passed"
