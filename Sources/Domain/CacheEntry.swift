@@ -253,12 +253,16 @@ public struct CacheIncrement: Sendable, Equatable {
     public var initial: Int64
     /// nil keeps an existing entry's expiry and gives a new one the usual lifetime.
     public var timeToLive: TimeToLive?
+    public var condition: WriteCondition
 
-    public init(key: Key, delta: Int64 = 1, initial: Int64 = 0, timeToLive: TimeToLive? = nil) {
+    public init(
+        key: Key, delta: Int64 = 1, initial: Int64 = 0, timeToLive: TimeToLive? = nil, condition: WriteCondition = .none
+    ) {
         self.key = key
         self.delta = delta
         self.initial = initial
         self.timeToLive = timeToLive
+        self.condition = condition
     }
 }
 

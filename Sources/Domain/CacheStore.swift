@@ -27,8 +27,10 @@ public protocol CacheStore: Sendable {
     func metadata(_ address: EntryAddress) async throws -> CacheMetadata
 
     /// Renews an entry's lifetime from now on: with `timeToLive`, or with the one it had.
-    /// - Throws: `cache_miss`.
-    func touch(_ address: EntryAddress, timeToLive: TimeToLive?) async throws -> CacheMetadata
+    /// - Throws: `precondition_failed`, `cache_miss`.
+    func touch(
+        _ address: EntryAddress, timeToLive: TimeToLive?, condition: WriteCondition
+    ) async throws -> CacheMetadata
 
     /// Adds to an entry holding a JSON integer, creating it if absent.
     /// - Returns: the sum.

@@ -64,7 +64,9 @@ public struct Setting: Sendable {
             guard let value = Int(text), range.contains(value) else { throw wrong(text) }
             return .integer(value)
         case .decimal(let range):
-            guard let value = DecimalSeconds.parse(text), range.contains(value) else { throw wrong(text) }
+            guard let value = DecimalSeconds.parse(text).map(Self.rounded), range.contains(value) else {
+                throw wrong(text)
+            }
             return .decimal(value)
         case .boolean:
             switch text.lowercased() {
@@ -89,13 +91,16 @@ public struct Setting: Sendable {
             guard let value = json.integerValue, range.contains(Int(value)) else { throw wrong(json.text) }
             return .integer(Int(value))
         case (.decimal(let range), .number):
-            guard let value = json.doubleValue, range.contains(value) else { throw wrong(json.text) }
+            guard let value = json.doubleValue.map(Self.rounded), range.contains(value) else { throw wrong(json.text) }
             return .decimal(value)
         case (.boolean, .bool(let value)): return .boolean(value)
         case (.choice, .string(let text)), (.text, .string(let text)): return try parse(text)
         default: throw wrong(json.text)
         }
     }
+
+    /// Decimal settings are seconds, and the service counts whole milliseconds.
+    private static func rounded(_ seconds: Double) -> Double { (seconds * 1000).rounded() / 1000 }
 
     private func wrong(_ text: String) -> Failure {
         .invalid(name, "'\(text)' is not \(accepted).")

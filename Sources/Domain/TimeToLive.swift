@@ -29,11 +29,11 @@ public enum TimeToLive: Hashable, Sendable {
     /// - Throws: `validation_failed` naming `field` unless it is positive and at most 100 years.
     public init(seconds: Double, field: String) throws(Failure) {
         guard seconds.isFinite, seconds > 0 else {
-            throw .invalid(field, "must be a positive number of seconds, or null for never.")
+            throw .invalid(field, "must be a positive number of seconds.")
         }
         let milliseconds = (seconds * 1000).rounded(.up)
         guard milliseconds <= Double(Limits.maxLifetimeMilliseconds) else {
-            throw .invalid(field, "must be at most \(Limits.maxLifetimeMilliseconds / 1000) seconds, or null for never.")
+            throw .invalid(field, "must be at most \(Limits.maxLifetimeMilliseconds / 1000) seconds.")
         }
         self = .finite(milliseconds: Int64(milliseconds))
     }

@@ -118,7 +118,7 @@ extension CacheWrite {
     fileprivate init?(key: Key?, fields: inout ObjectReader) {
         let json = fields.take("json")
         let base64 = fields.string("base64")
-        let type = fields.string("content_type")
+        let type = fields.string("content_type").nonEmpty
         let lifetime = fields.lifetime("ttl_seconds")
         let tags = fields.tags()
         let computeSeconds = fields.decimal("compute_seconds", in: 0...Limits.maxComputeSeconds)

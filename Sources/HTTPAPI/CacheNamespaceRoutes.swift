@@ -28,7 +28,7 @@ struct CacheNamespaceRoutes: Sendable {
         try query.finish()
         let found = try await cache.namespaces(after: cursor, limit: limit + 1)
         let page = found.prefix(limit)
-        return .page(
+        return try .page(
             page.map { $0.json(settings.current) }, next: found.count > limit ? page.last?.name.rawValue : nil,
             for: request)
     }
@@ -36,7 +36,7 @@ struct CacheNamespaceRoutes: Sendable {
     @Sendable func get(_ request: Request, _ context: APIContext) async throws -> Response {
         let name = try context.namespace()
         try request.refuseQuery()
-        return .entity(try await cache.namespace(name).json(settings.current), for: request)
+        return try .entity(try await cache.namespace(name).json(settings.current), for: request)
     }
 
     @Sendable func put(_ request: Request, _ context: APIContext) async throws -> Response {
@@ -45,13 +45,24 @@ struct CacheNamespaceRoutes: Sendable {
         var body = try await request.objectBody(context)
         let policy = CachePolicy(body: &body)
         try body.finish()
+        if request.hasCondition { try request.requireCondition(of: try await current(name)) }
         let (namespace, created) = try await cache.setPolicy(policy, of: name)
         return .json(namespace.json(settings.current), status: created ? .created : .ok)
+    }
+
+    /// The namespace as GET answers it; nil when there is none.
+    private func current(_ name: Name) async throws -> JSON? {
+        do {
+            return try await cache.namespace(name).json(settings.current)
+        } catch let failure as Failure where failure.code == .namespaceNotFound {
+            return nil
+        }
     }
 
     @Sendable func remove(_ request: Request, _ context: APIContext) async throws -> Response {
         let name = try context.namespace()
         try request.refuseQuery()
+        if request.hasCondition { try request.requireCondition(of: try await current(name)) }
         try await cache.removeNamespace(name)
         return Response(status: .noContent)
     }
@@ -67,7 +78,7 @@ struct CacheNamespaceRoutes: Sendable {
         try query.finish()
         let found = try await cache.list(name, filter: filter, after: cursor, limit: limit + 1)
         let page = found.prefix(limit)
-        return .page(
+        return try .page(
             page.map(\.json), next: found.count > limit ? page.last?.address.key.rawValue : nil, for: request)
     }
 

@@ -96,7 +96,7 @@ struct CacheRoutes: Sendable {
     @Sendable func metadata(_ request: Request, _ context: APIContext) async throws -> Response {
         let address = try context.entryAddress()
         try request.refuseQuery()
-        return .entity(try await cache.metadata(address).json, for: request)
+        return try .entity(try await cache.metadata(address).json, for: request)
     }
 
     // MARK: Writing
@@ -184,15 +184,17 @@ struct CacheRoutes: Sendable {
         var body = try await request.objectBody(context)
         let timeToLive = body.lifetime("ttl_seconds")
         try body.finish()
-        return .json(try await cache.touch(address, timeToLive: timeToLive).json)
+        let metadata = try await cache.touch(address, timeToLive: timeToLive, condition: request.writeCondition)
+        return .json(metadata.json)
     }
 
     @Sendable func increment(_ request: Request, _ context: APIContext) async throws -> Response {
         let address = try context.entryAddress()
         try request.refuseQuery()
         var body = try await request.objectBody(context)
-        let increment = CacheIncrement(key: address.key, body: &body)
+        var increment = CacheIncrement(key: address.key, body: &body)
         try body.finish()
+        increment.condition = request.writeCondition
         let value = try await cache.increment(increment, namespace: address.namespace)
         return .json(["value": .integer(value)])
     }
@@ -212,7 +214,7 @@ private struct EntryHeaders {
             // RFC 9110, section 14.5: must not be taken for the whole value.
             throw Failure(.malformedRequest, "A PUT stores whole values; Content-Range is not possible.")
         }
-        description = ContentDescription(type: headers[.contentType], encoding: headers[.contentEncoding])
+        description = ContentDescription(type: headers[.contentType].nonEmpty, encoding: headers[.contentEncoding].nonEmpty)
         for (value, name) in [(description.type, "Content-Type"), (description.encoding, "Content-Encoding")] {
             guard value?.utf8.count ?? 0 <= Limits.maxMediaTypeBytes else {
                 throw .invalid(name, "must be at most \(Limits.maxMediaTypeBytes) bytes.")
@@ -237,6 +239,11 @@ private struct EntryHeaders {
         }
         return try TimeToLive(seconds: seconds, field: "Reprise-TTL")
     }
+}
+
+extension String? {
+    /// nil also for an empty text: a header that says nothing is none.
+    var nonEmpty: String? { self?.isEmpty == false ? self : nil }
 }
 
 extension CacheIncrement {

@@ -19,12 +19,12 @@ struct ConfigRoutes: Sendable {
 
     @Sendable func list(_ request: Request, _ context: APIContext) async throws -> Response {
         try request.refuseQuery()
-        return .entity(settings.current.json, for: request)
+        return try .entity(settings.current.json, for: request)
     }
 
     @Sendable func get(_ request: Request, _ context: APIContext) async throws -> Response {
         try request.refuseQuery()
-        return .entity(settings.current.json(of: try context.setting()), for: request)
+        return try .entity(settings.current.json(of: try context.setting()), for: request)
     }
 
     @Sendable func patch(_ request: Request, _ context: APIContext) async throws -> Response {
@@ -44,6 +44,7 @@ struct ConfigRoutes: Sendable {
             }
         }
         try body.finish()
+        if request.hasCondition { try request.requireCondition(of: settings.current.json) }
         if !changes.isEmpty { settings.apply(try await store.changeSettingOverrides(changes)) }
         return .json(settings.current.json)
     }

@@ -53,6 +53,29 @@ extension Request {
     }
 }
 
+extension Request {
+    fileprivate static let entityChanged = Failure(
+        .preconditionFailed, "The resource does not meet the request's condition. Nothing was changed.")
+
+    /// The `ETag` of a JSON entity.
+    fileprivate static func entityTag(of bytes: [UInt8]) -> String {
+        EntityTag(digest: Array(SHA256.hash(data: bytes).prefix(16))).header
+    }
+
+    /// Checks `If-Match` and `If-None-Match` of a change to a JSON entity.
+    /// - Parameter current: the entity as GET would answer it; nil when there is none.
+    /// - Throws: `precondition_failed`.
+    func requireCondition(of current: JSON?) throws(Failure) {
+        let tag = current.map { Self.entityTag(of: $0.utf8) }
+        func matches(_ list: EntityTagList) -> Bool { tag.map { list.contains(opaque: $0, weakly: false) } ?? false }
+        if let list = EntityTagList(headers, .ifMatch), !matches(list) { throw Self.entityChanged }
+        if let list = EntityTagList(headers, .ifNoneMatch), matches(list) { throw Self.entityChanged }
+    }
+
+    /// Whether there is anything for ``requireCondition(of:)`` to check.
+    var hasCondition: Bool { headers[.ifMatch] != nil || headers[.ifNoneMatch] != nil }
+}
+
 /// The connection ended before the body did.
 struct TruncatedBody: Error {}
 
@@ -65,9 +88,13 @@ extension Response {
     }
 
     /// A JSON entity: with a strong `ETag` over its text, and 304 for a caller who has it.
-    static func entity(_ json: JSON, for request: Request) -> Response {
+    /// - Throws: `precondition_failed` for an `If-Match` that names another.
+    static func entity(_ json: JSON, for request: Request) throws(Failure) -> Response {
         let bytes = json.utf8
-        let tag = "\"\(EntityTag(digest: Array(SHA256.hash(data: bytes).prefix(16))).hex)\""
+        let tag = Request.entityTag(of: bytes)
+        if let sent = EntityTagList(request.headers, .ifMatch), !sent.contains(opaque: tag, weakly: false) {
+            throw Request.entityChanged
+        }
         let headers: HTTPFields = [.contentType: "application/json", .eTag: tag, .cacheControl: "no-cache"]
         if let sent = EntityTagList(request.headers, .ifNoneMatch), sent.contains(opaque: tag, weakly: true) {
             return Response(status: .notModified, headers: headers.removing(.contentType))
@@ -76,8 +103,8 @@ extension Response {
     }
 
     /// A page of a collection.
-    static func page(_ items: [JSON], next: String?, for request: Request) -> Response {
-        entity(["items": .array(items), "next_cursor": .optional(next) { .string(Cursor.encode($0)) }], for: request)
+    static func page(_ items: [JSON], next: String?, for request: Request) throws(Failure) -> Response {
+        try entity(["items": .array(items), "next_cursor": .optional(next) { .string(Cursor.encode($0)) }], for: request)
     }
 }
 

@@ -47,7 +47,7 @@ struct MaintenanceRoutes: Sendable {
         }
         let found = try await store.maintenanceRuns(before: before, limit: limit + 1)
         let page = found.prefix(limit)
-        return .page(
+        return try .page(
             page.map(\.json), next: found.count > limit ? page.last.map { String($0.id) } : nil, for: request)
     }
 }

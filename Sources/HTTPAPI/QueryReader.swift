@@ -65,7 +65,9 @@ struct QueryReader {
     /// The size of a page.
     mutating func limit() -> Int {
         value("limit") { text throws(Failure) in
-            guard let limit = Int(text), (1...Limits.maxPageItems).contains(limit) else {
+            guard text.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let limit = Int(text),
+                (1...Limits.maxPageItems).contains(limit)
+            else {
                 throw .invalid("limit", "must be a whole number from 1 to \(Limits.maxPageItems).")
             }
             return limit

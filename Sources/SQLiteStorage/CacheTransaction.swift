@@ -81,9 +81,16 @@ struct CacheTransaction {
         }
     }
 
+    /// - Throws: `precondition_failed`.
+    private func require(_ condition: WriteCondition, of live: Entry?) throws(Failure) {
+        guard condition.allows(live.map { (EntityTag(digest: $0.digest), $0.updatedAt) }) else {
+            throw .preconditionFailed(exists: live != nil)
+        }
+    }
+
     /// The live entry under a key.
     /// - Throws: `cache_miss`.
-    func liveEntry(_ key: Key, in name: Name) throws -> (namespace: Namespace, entry: Entry) {
+    private func liveEntry(_ key: Key, in name: Name) throws -> (namespace: Namespace, entry: Entry) {
         guard let namespace = try namespace(name) else { throw Failure.miss(.absent) }
         guard let entry = try entry(key, in: namespace) else {
             throw Failure.miss(try connection.missReason(key: key, namespaceID: namespace.id))
@@ -99,9 +106,7 @@ struct CacheTransaction {
         try namespace.policy.admit(sizeBytes: write.sizeBytes)
         let old = try entry(write.key, in: namespace)
         let live = old.flatMap { $0.isLive(at: now) ? $0 : nil }
-        guard write.condition.allows(live.map { (EntityTag(digest: $0.digest), $0.updatedAt) }) else {
-            throw Failure.preconditionFailed(exists: live != nil)
-        }
+        try require(write.condition, of: live)
         let lifetime =
             write.timeToLive ?? namespace.policy.timeToLive
             ?? .finite(milliseconds: storage.settings.current.milliseconds(.cacheTTL))
@@ -209,9 +214,7 @@ struct CacheTransaction {
         let namespace = try namespace(name)
         let old = try namespace.flatMap { try entry(key, in: $0) }
         let live = old.flatMap { $0.isLive(at: now) ? $0 : nil }
-        guard condition.allows(live.map { (EntityTag(digest: $0.digest), $0.updatedAt) }) else {
-            throw Failure.preconditionFailed(exists: live != nil)
-        }
+        try require(condition, of: live)
         guard let namespace, let old else { return }
         if live == nil {
             try remember(key.rawValue, in: namespace.id, reason: .expired, at: old.expiresAt ?? now)
@@ -223,8 +226,11 @@ struct CacheTransaction {
     }
 
     /// Renews an entry's lifetime. A touch is a use: the entry moves back in the order of eviction.
-    func touch(_ key: Key, namespace name: Name, timeToLive: TimeToLive?) throws -> CacheMetadata {
+    func touch(
+        _ key: Key, namespace name: Name, timeToLive: TimeToLive?, condition: WriteCondition
+    ) throws -> CacheMetadata {
         let (namespace, entry) = try liveEntry(key, in: name)
+        try require(condition, of: entry)
         let lifetime = timeToLive ?? TimeToLive(storedMilliseconds: entry.timeToLiveMilliseconds)
         let expiresAt = lifetime.expiry(from: now)
         try setExpiry(expiresAt, lifetime, of: entry, in: namespace)
@@ -246,8 +252,9 @@ struct CacheTransaction {
 
     func increment(_ increment: CacheIncrement, namespace name: Name) throws -> Int64 {
         let namespace = try namespaceOrNew(name)
-        let old = try entry(increment.key, in: namespace)
-        guard let old, old.isLive(at: now) else {
+        let old = try entry(increment.key, in: namespace).flatMap { $0.isLive(at: now) ? $0 : nil }
+        try require(increment.condition, of: old)
+        guard let old else {
             let (sum, overflow) = increment.initial.addingReportingOverflow(increment.delta)
             guard !overflow else { throw Failure.integerOverflow }
             _ = try set(integerWrite(sum, for: increment), namespace: name)

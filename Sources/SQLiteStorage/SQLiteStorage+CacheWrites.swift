@@ -16,8 +16,12 @@ extension SQLiteStorage: CacheStore {
         try await transaction { try $0.delete(address.key, namespace: address.namespace, condition: condition) }
     }
 
-    public func touch(_ address: EntryAddress, timeToLive: TimeToLive?) async throws -> CacheMetadata {
-        try await transaction { try $0.touch(address.key, namespace: address.namespace, timeToLive: timeToLive) }
+    public func touch(
+        _ address: EntryAddress, timeToLive: TimeToLive?, condition: WriteCondition
+    ) async throws -> CacheMetadata {
+        try await transaction {
+            try $0.touch(address.key, namespace: address.namespace, timeToLive: timeToLive, condition: condition)
+        }
     }
 
     public func increment(_ increment: CacheIncrement, namespace: Name) async throws -> Int64 {
@@ -100,7 +104,8 @@ extension CacheTransaction {
         case .delete(let key):
             try delete(key, namespace: namespace, condition: .none)
             return .deleted
-        case .touch(let key, let lifetime): return .touched(try touch(key, namespace: namespace, timeToLive: lifetime))
+        case .touch(let key, let lifetime): 
+            return .touched(try touch(key, namespace: namespace, timeToLive: lifetime, condition: .none))
         case .increment(let increment): return .counted(try self.increment(increment, namespace: namespace))
         }
     }

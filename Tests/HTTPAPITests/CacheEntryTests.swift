@@ -135,6 +135,37 @@ import Testing
         }
     }
 
+    @Test func changesOnlyWhatMeetsTheCondition() async throws {
+        try await withAPI { api in
+            try await api.json(.post, entry + "/increment", [:])
+            let tag = try #require(try await api.send(.head, entry).headers[.eTag])
+            let other: HTTPFields = [.ifMatch: "\"x\"", .contentType: "application/json"]
+            for path in ["/touch", "/increment"] {
+                try await api.send(.post, entry + path, "{}", headers: other).expectProblem(.preconditionFailed, status: 412)
+                #expect(try await api.send(.post, entry + path, "{}", headers: [.ifMatch: tag]).status == .ok)
+            }
+            #expect(try await api.send(.get, entry).text == "2")
+            try await api.send(.post, entry + "/increment", headers: [.ifNoneMatch: "*"])
+                .expectProblem(.preconditionFailed, status: 412)
+            try await api.send(.put, "/v1/cache/scores", headers: [.ifNoneMatch: "*"])
+                .expectProblem(.preconditionFailed, status: 412)
+            try await api.send(.get, "/v1/cache/scores", headers: other).expectProblem(.preconditionFailed, status: 412)
+            try await api.send(.delete, "/v1/cache/scores", headers: other).expectProblem(.preconditionFailed, status: 412)
+            try await api.send(.patch, "/v1/config", "{}", headers: other).expectProblem(.preconditionFailed, status: 412)
+            #expect(try await api.send(.put, "/v1/cache/new", headers: [.ifNoneMatch: "*"]).status == .created)
+        }
+    }
+
+    /// A header that says nothing is none: it is not kept and served again.
+    @Test func takesEmptyMediaTypesForNone() async throws {
+        try await withAPI { api in
+            try await api.send(.put, entry, "v", headers: [.contentType: "", .contentEncoding: ""])
+            let get = try await api.send(.get, entry)
+            #expect(get.headers[.contentType] == "application/octet-stream")
+            #expect(get.headers[.contentEncoding] == nil)
+        }
+    }
+
     @Test func answersConditionalReads() async throws {
         try await withAPI { api in
             let tag = try #require(try await api.send(.put, entry, "v").headers[.eTag])

@@ -31,6 +31,18 @@ import Testing
         }
     }
 
+    /// What is acknowledged is in force: a delay below a millisecond is none.
+    @Test func roundsSettingsToMilliseconds() async throws {
+        try await withAPI { api in
+            try await api.json(.patch, "/v1/config", ["debounce_delay": .number("0.00001")])
+            let setting = try await api.send(.get, "/v1/config/debounce_delay").json
+            #expect(setting["value"] == 0)
+            #expect(setting["source"] == "runtime")
+            try await api.json(.patch, "/v1/config", ["cache_ttl_seconds": .number("1e-9")])
+                .expectProblem(.validationFailed, status: 422)
+        }
+    }
+
     @Test func changesAllSettingsOrNone() async throws {
         try await withAPI { api in
             for body: JSON in [
