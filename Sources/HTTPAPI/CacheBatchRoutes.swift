@@ -118,12 +118,12 @@ extension CacheWrite {
     fileprivate init?(key: Key?, fields: inout ObjectReader) {
         let json = fields.take("json")
         let base64 = fields.string("base64")
-        let type = fields.string("content_type").nonEmpty
+        let type = fields.string("content_type")
         let lifetime = fields.lifetime("ttl_seconds")
         let tags = fields.tags()
         let computeSeconds = fields.decimal("compute_seconds", in: 0...Limits.maxComputeSeconds)
-        if let type, type.utf8.count > Limits.maxMediaTypeBytes || HTTPField.isValidValue(type) == false {
-            fields.report("content_type", "must be a media type of at most \(Limits.maxMediaTypeBytes) bytes.")
+        if let type, !(1...Limits.maxMediaTypeBytes).contains(type.utf8.count) || !HTTPField.isValidValue(type) {
+            fields.report("content_type", "must be a media type of 1 to \(Limits.maxMediaTypeBytes) bytes.")
         }
         let bytes: [UInt8]
         switch (json, base64) {
