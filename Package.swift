@@ -33,7 +33,9 @@ let package = Package(
         .target(
             name: "Migrations",
             path: "Migrations",
-            resources: [.embedInCode("0001_cache.sql"), .embedInCode("0002_operations.sql")],
+            resources: [
+                .embedInCode("0001_cache.sql"), .embedInCode("0002_operations.sql"), .embedInCode("0003_sessions.sql"),
+            ],
             swiftSettings: swiftSettings
         ),
         .target(name: "Domain", swiftSettings: swiftSettings),

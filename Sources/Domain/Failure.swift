@@ -25,6 +25,14 @@ public struct Failure: Error, Sendable, Equatable {
         case notAnInteger = "not_an_integer"
         case integerOverflow = "integer_overflow"
         case batchAborted = "batch_aborted"
+        // Sessions
+        case sessionNotFound = "session_not_found"
+        case sessionExists = "session_exists"
+        case stateKeyNotFound = "state_key_not_found"
+        case tooManyKeys = "too_many_keys"
+        case templateNotFound = "template_not_found"
+        case tooManyTemplates = "too_many_templates"
+        case historyItemNotFound = "history_item_not_found"
         // Settings
         case settingNotFound = "setting_not_found"
         // The service

@@ -10,6 +10,8 @@ public enum JSON: Sendable, Equatable {
     case string(String)
     case array([JSON])
     case object([Member])
+    /// A text known to be valid, written as it stands: stored values on their way out. The parser makes none.
+    case verbatim(JSONText)
 
     /// One name and value of an object.
     public struct Member: Sendable, Equatable {
@@ -122,6 +124,7 @@ extension JSON {
                 member.value.write(to: &out)
             }
             out.append(UInt8(ascii: "}"))
+        case .verbatim(let text): out.append(contentsOf: text.bytes)
         }
     }
 

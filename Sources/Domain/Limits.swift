@@ -33,14 +33,45 @@ public enum Limits {
     /// Largest compute time a caller may report: one year, in seconds.
     public static let maxComputeSeconds = 31_536_000.0
 
+    // MARK: Sessions
+
+    /// Keys in one session's state, its template's defaults among them, and defaults of one template.
+    public static let maxKeysPerSession = 1000
+    /// Largest value of one state key, as JSON text.
+    public static let maxStateValueBytes = 256 * 1024
+    /// Values of one session's state together, its template's defaults among them; defaults of one template together.
+    public static let maxStateBytes = 8 * 1024 * 1024
+    /// Largest data of one history item, as JSON text.
+    public static let maxHistoryItemBytes = 256 * 1024
+    /// Highest cap of a session's history: that of the setting `max_history_items`, and what a session or template may
+    /// say.
+    public static let maxHistoryItems = 10_000
+    /// Largest metadata of a session, as JSON text.
+    public static let maxMetadataBytes = 16 * 1024
+    /// Session templates one database may hold.
+    public static let maxTemplates = 1000
+    /// Prefixes one state patch may delete by.
+    public static let maxDeletePrefixes = 100
+    /// Longest delay of a debounce: one day, in milliseconds.
+    public static let maxDebounceDelayMilliseconds: Int64 = 86_400_000
+    /// How long the last allowed call of a debounce is remembered at least: one hour, in milliseconds.
+    public static let debounceMemoryMilliseconds: Int64 = 3_600_000
+    /// Debounces remembered for one session; beyond them the one allowed longest ago is forgotten.
+    public static let maxDebounceMarks = 1000
+    /// Largest state read on the calling thread, in keys and bytes; larger ones are read by the pool.
+    public static let maxPointReadKeys = 64
+    public static let maxPointReadBytes = 64 * 1024
+
     // MARK: Requests
 
     /// Largest JSON body, except a batch.
     public static let maxJSONBodyBytes = 1024 * 1024
     /// Largest body of a batch request.
     public static let maxBatchBodyBytes = 16 * 1024 * 1024
-    /// JSON bodies held at once by all requests together; above it the answer is 503. Parsed, a body takes several times
-    /// its size.
+    /// Largest body that carries a whole state or a template's defaults: those, and what their spelling adds.
+    public static let maxStateBodyBytes = 9 * 1024 * 1024
+    /// JSON bodies held at once by all requests together; above it the answer is 503. Parsed, a body takes several
+    /// times its size.
     public static let maxHeldBodyBytes = 64 * 1024 * 1024
     /// Operations in one batch.
     public static let maxBatchOperations = 1000
@@ -52,6 +83,8 @@ public enum Limits {
     public static let defaultPageItems = 50
     /// Most items of one page.
     public static let maxPageItems = 500
+    /// Bytes of history data on one page; a page ends before it would hold more, after one item at least.
+    public static let maxPageBytes = 4 * 1024 * 1024
     /// Validation errors listed in one answer.
     public static let maxReportedErrors = 20
     /// Longest `X-Request-Id` taken over from a caller.
@@ -87,18 +120,25 @@ public enum Limits {
     /// Time a pooled read may take before it is interrupted with 503.
     public static let readDeadlineMilliseconds: Int64 = 5000
     /// Prepared statements kept per connection.
-    public static let maxCachedStatements = 96
+    public static let maxCachedStatements = 256
 
     // MARK: Counting
 
     /// Entries whose hits are counted in memory between two flushes; above it only the namespace's counters move.
     public static let maxTrackedAccesses = 100_000
+    /// Sessions whose activity waits in memory to be written; above it a read writes it itself.
+    public static let maxTrackedSessions = 100_000
+    /// Activities one write of the flush carries.
+    public static let flushBatchRows = 512
 
     // MARK: Background work
 
     /// Rows one background step removes before it lets waiting writes go first.
     public static let sweepBatchRows = 128
-    /// Bytes of chunks one background step removes.
+    /// Sessions one background step removes, and rows of theirs.
+    public static let sweepBatchSessions = 64
+    public static let sweepBatchSessionRows = 1024
+    /// Bytes of values one step removes.
     public static let sweepBatchBytes = 8 * 1024 * 1024
     /// Entries one write evicts at most to hold its namespace's caps; the background task does the rest.
     public static let maxEvictionsPerWrite = 256

@@ -8,6 +8,14 @@ public enum MaintenanceTask: String, Sendable, CaseIterable {
     case cacheCaps = "cache_caps"
     /// Removes the chunks of values no entry points at: replaced, removed or never finished.
     case blobOrphans = "blob_orphans"
+    /// Removes expired sessions with their state, history and debounce marks.
+    case sessionExpiry = "session_expiry"
+    /// Removes the oldest history items of sessions that are over their cap, for it was lowered.
+    case historyCaps = "history_caps"
+    /// Removes the `temp_` and `cache_` keys of sessions idle for `memory_cleanup_interval`.
+    case stateTemporaries = "state_temporaries"
+    /// Forgets debounces that were allowed long ago.
+    case debounceMarks = "debounce_marks"
     /// Gives free pages back to the file system and keeps the write-ahead log short.
     case space
 }
@@ -76,6 +84,8 @@ public protocol MaintenanceStore: Sendable {
 public struct MaintenanceBacklog: Sendable, Equatable {
     /// No entry expires before this; nil when none expires at all.
     public var nextExpiry: Instant?
+    /// No session expires before this; nil when none expires at all.
+    public var nextSessionExpiry: Instant?
     /// Rows of cleared namespaces wait.
     public var hasClearedRows: Bool
     /// A namespace may be over its caps.
@@ -88,10 +98,11 @@ public struct MaintenanceBacklog: Sendable, Equatable {
     public var hasCounters: Bool
 
     public init(
-        nextExpiry: Instant?, hasClearedRows: Bool, hasExceededCaps: Bool, hasOrphans: Bool, hasSpareSpace: Bool,
-        hasCounters: Bool
+        nextExpiry: Instant?, nextSessionExpiry: Instant?, hasClearedRows: Bool, hasExceededCaps: Bool,
+        hasOrphans: Bool, hasSpareSpace: Bool, hasCounters: Bool
     ) {
         self.nextExpiry = nextExpiry
+        self.nextSessionExpiry = nextSessionExpiry
         self.hasClearedRows = hasClearedRows
         self.hasExceededCaps = hasExceededCaps
         self.hasOrphans = hasOrphans

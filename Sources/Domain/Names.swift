@@ -20,6 +20,15 @@ public struct Name: Hashable, Sendable, CustomStringConvertible {
         self.rawValue = rawValue
     }
 
+    /// 128 random bits as 32 hexadecimal digits: cannot be guessed, and never comes twice.
+    public static func random() -> Name {
+        let digits = (0..<2).map { _ in
+            let half = String(UInt64.random(in: .min ... .max), radix: 16)
+            return String(repeating: "0", count: 16 - half.utf8.count) + half
+        }
+        return Name(stored: digits.joined())
+    }
+
     private static func isValid(_ text: String) -> Bool {
         let bytes = text.utf8
         guard (1...Limits.maxNameBytes).contains(bytes.count), text != ".", text != ".." else { return false }
@@ -54,6 +63,14 @@ public struct Key: Hashable, Sendable, CustomStringConvertible {
     /// A key read back from storage, where only valid ones are.
     public init(stored rawValue: String) {
         self.rawValue = rawValue
+    }
+
+    /// Keys are the same when their bytes are, as in storage. Swift takes two spellings of one `é` for the same string.
+    public static func == (a: Self, b: Self) -> Bool { a.rawValue.utf8.elementsEqual(b.rawValue.utf8) }
+
+    public func hash(into hasher: inout Hasher) {
+        var text = rawValue
+        text.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
     }
 }
 

@@ -144,7 +144,8 @@ extension Setting {
         name: "memory_cleanup_interval", kind: .decimal(1...86_400), defaultValue: .decimal(600), unit: "seconds",
         summary: "Longest time between two runs of every background task.", isMutable: true)
     public static let maxHistoryItems = Setting(
-        name: "max_history_items", kind: .integer(1...10_000), defaultValue: .integer(20), unit: "items",
+        name: "max_history_items", kind: .integer(1...Limits.maxHistoryItems), defaultValue: .integer(20),
+        unit: "items",
         summary: "History items a session keeps when neither it nor its template says.", isMutable: true)
     public static let enableMonitoring = Setting(
         name: "enable_monitoring", kind: .boolean, defaultValue: .boolean(true), unit: "",

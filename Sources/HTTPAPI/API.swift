@@ -9,6 +9,8 @@ import NIOCore
 /// What the routes need: one storage protocol for each area, and the settings.
 public struct Services: Sendable {
     public var cache: any CacheStore
+    public var sessions: any SessionStore
+    public var history: any HistoryStore
     public var health: any HealthStore
     public var maintenance: any MaintenanceStore
     public var settingsStore: any SettingsStore
@@ -16,10 +18,12 @@ public struct Services: Sendable {
     public var clock: WallClock
 
     public init(
-        cache: any CacheStore, health: any HealthStore, maintenance: any MaintenanceStore,
-        settingsStore: any SettingsStore, settings: LiveSettings, clock: WallClock
+        cache: any CacheStore, sessions: any SessionStore, history: any HistoryStore, health: any HealthStore,
+        maintenance: any MaintenanceStore, settingsStore: any SettingsStore, settings: LiveSettings, clock: WallClock
     ) {
         self.cache = cache
+        self.sessions = sessions
+        self.history = history
         self.health = health
         self.maintenance = maintenance
         self.settingsStore = settingsStore
@@ -34,6 +38,10 @@ public struct Services: Sendable {
                 + CacheNamespaceRoutes(cache: cache, settings: settings).routes
                 + CacheBatchRoutes(cache: cache).routes
                 + CacheRoutes(cache: cache, settings: settings).routes
+                + SessionRoutes(sessions: sessions, settings: settings).routes
+                + SessionStateRoutes(sessions: sessions).routes
+                + SessionTemplateRoutes(sessions: sessions, settings: settings).routes
+                + HistoryRoutes(history: history).routes
                 + ConfigRoutes(store: settingsStore, settings: settings).routes
                 + MaintenanceRoutes(store: maintenance, clock: clock).routes)
     }

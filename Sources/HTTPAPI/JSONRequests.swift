@@ -15,6 +15,13 @@ extension Request {
         return try ObjectReader(bytes.readableBytes == 0 ? [:] : JSON(parsing: bytes.readableBytesView))
     }
 
+    /// The body as one JSON value of any kind.
+    /// - Throws: `unsupported_media_type`, `payload_too_large`, `malformed_json`, also for an empty body.
+    func jsonBody(_ context: APIContext) async throws -> JSON {
+        try requireJSONContentType()
+        return try JSON(parsing: try await collectBytes(maxBytes: Limits.maxJSONBodyBytes, context).readableBytesView)
+    }
+
     /// `application/json`, a `+json` type, or none at all.
     private func requireJSONContentType() throws(Failure) {
         guard let value = headers[.contentType] else { return }
@@ -68,11 +75,28 @@ extension Response {
     static func entity(_ json: JSON, for request: Request) -> Response {
         let bytes = json.utf8
         let tag = "\"\(EntityTag(digest: Array(SHA256.hash(data: bytes).prefix(16))).hex)\""
-        let headers: HTTPFields = [.contentType: "application/json", .eTag: tag, .cacheControl: "no-cache"]
         if let sent = EntityTagList(request.headers, .ifNoneMatch), sent.contains(opaque: tag, weakly: true) {
-            return Response(status: .notModified, headers: headers.removing(.contentType))
+            return unchanged(tag: tag)
         }
-        return Response(status: .ok, headers: headers, body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
+        return Response(
+            status: .ok, headers: entityHeaders(tag: tag), body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
+    }
+
+    /// A JSON entity whose `ETag` is known without its text.
+    /// - Parameter tag: with its quotes.
+    static func entity(_ json: JSON, tag: String, status: HTTPResponse.Status = .ok) -> Response {
+        Response(
+            status: status, headers: entityHeaders(tag: tag),
+            body: ResponseBody(byteBuffer: ByteBuffer(bytes: json.utf8)))
+    }
+
+    /// For a caller who has the entity with this `ETag`.
+    static func unchanged(tag: String) -> Response {
+        Response(status: .notModified, headers: entityHeaders(tag: tag).removing(.contentType))
+    }
+
+    private static func entityHeaders(tag: String) -> HTTPFields {
+        [.contentType: "application/json", .eTag: tag, .cacheControl: "no-cache"]
     }
 
     /// A page of a collection.
@@ -98,6 +122,19 @@ enum MediaRange {
 
     /// Whether the most specific range in `accept` that covers a type has a weight above 0.
     static func accepts(_ accept: String, type: String, subtype: String) -> Bool {
+        weight(of: type, subtype, in: accept) > 0
+    }
+
+    /// Whether `accept` names a type itself, and JSON is not wanted more.
+    static func prefers(_ accept: String, type: String, subtype: String) -> Bool {
+        let isNamed = accept.split(separator: ",").contains { essence(of: $0) == "\(type)/\(subtype)" }
+        guard isNamed else { return false }
+        let weight = weight(of: type, subtype, in: accept)
+        return weight > 0 && weight >= Self.weight(of: "application", "json", in: accept)
+    }
+
+    /// The weight of the most specific range that covers a type; 0 when none does.
+    private static func weight(of type: String, _ subtype: String, in accept: String) -> Double {
         var best = (specificity: -1, weight: 0.0)
         for part in accept.split(separator: ",") {
             let essence = essence(of: part)
@@ -111,7 +148,7 @@ enum MediaRange {
             guard specificity > best.specificity else { continue }
             best = (specificity, weight(of: part))
         }
-        return best.weight > 0
+        return best.weight
     }
 
     private static func essence(of value: Substring) -> String {

@@ -32,6 +32,16 @@ struct EntityTagList {
         isAny || tags.contains { $0 == tag || (weakly && $0.hasPrefix("W/") && $0.dropFirst(2) == tag) }
     }
 
+    /// The tags without their quotes; weak ones only with the weak comparison.
+    func texts(weakly: Bool) -> EntityCondition.Tags {
+        if isAny { return .any }
+        return .oneOf(
+            tags.compactMap { tag in
+                if tag.hasPrefix("W/") { return weakly ? String(tag.dropFirst(3).dropLast()) : nil }
+                return String(tag.dropFirst().dropLast())
+            })
+    }
+
     /// As a condition of the store. A tag that cannot be one of its own matches nothing.
     var condition: WriteCondition.Tags {
         if isAny { return .any }
@@ -69,6 +79,13 @@ extension Request {
             match: EntityTagList(headers, .ifMatch)?.condition,
             noneMatch: EntityTagList(headers, .ifNoneMatch)?.condition,
             unmodifiedSince: date(.ifUnmodifiedSince))
+    }
+
+    /// The condition on an entity whose tag is a short text of the server's own.
+    var entityCondition: EntityCondition {
+        EntityCondition(
+            match: EntityTagList(headers, .ifMatch)?.texts(weakly: false),
+            noneMatch: EntityTagList(headers, .ifNoneMatch)?.texts(weakly: true))
     }
 
     /// A date header; nil when it is absent or no HTTP date, which is to be ignored.

@@ -6,7 +6,7 @@ import Hummingbird
 /// Takes the parameters out of a query. As with ``ObjectReader``, what nobody asked for is an error: a mistyped
 /// `prefix` must not turn a small clear into a large one.
 struct QueryReader {
-    private var parameters: [(name: String, value: String)] = []
+    private var parameters: [(name: String, value: String, raw: Substring)] = []
     private var errors: [Failure.FieldError] = []
 
     /// - Throws: `bad_percent_encoding`.
@@ -15,8 +15,8 @@ struct QueryReader {
         for part in query.split(separator: "&", omittingEmptySubsequences: true) {
             let equals = part.firstIndex(of: "=") ?? part.endIndex
             let name = try PercentEncoding.decode(part[..<equals], plusIsSpace: true)
-            let value = try PercentEncoding.decode(part[equals...].dropFirst(), plusIsSpace: true)
-            parameters.append((name, value))
+            let raw = part[equals...].dropFirst()
+            parameters.append((name, try PercentEncoding.decode(raw, plusIsSpace: true), raw))
         }
     }
 
@@ -39,6 +39,39 @@ struct QueryReader {
         } catch {
             errors.append(contentsOf: error.errors)
             return nil
+        }
+    }
+
+    /// Values separated by commas, in a parameter that may be repeated. They are separated before they are decoded, so
+    /// that `%2C` is a part of a value.
+    /// - Returns: nil when the parameter is absent.
+    /// - Throws: `bad_percent_encoding`.
+    mutating func list(_ name: String) throws(Failure) -> [String]? {
+        let sent = parameters.filter { $0.name == name }
+        guard !sent.isEmpty else { return nil }
+        parameters.removeAll { $0.name == name }
+        var values: [String] = []
+        for parameter in sent {
+            for part in parameter.raw.split(separator: ",", omittingEmptySubsequences: false) {
+                values.append(try PercentEncoding.decode(part, plusIsSpace: true))
+            }
+        }
+        return values
+    }
+
+    mutating func name(_ name: String) -> Name? {
+        value(name) { text throws(Failure) in try Name(text, field: name) }
+    }
+
+    /// A date and time. A `+` in it is the sign of its offset, encoded or not.
+    mutating func instant(_ name: String) -> Instant? {
+        let raw = parameters.first { $0.name == name }?.raw
+        return value(name) { text throws(Failure) in
+            let text = try raw.map { (raw) throws(Failure) in try PercentEncoding.decode(raw) } ?? text
+            guard let instant = Instant(rfc3339: text) else {
+                throw .invalid(name, "must be a date and time such as 2026-11-23T07:14:00Z (RFC 3339).")
+            }
+            return instant
         }
     }
 
@@ -76,6 +109,16 @@ struct QueryReader {
     mutating func cursor() -> String? {
         value("cursor") { text throws(Failure) in
             guard let position = Cursor.decode(text) else {
+                throw .invalid("cursor", "is not a cursor of this collection; use next_cursor of the page before.")
+            }
+            return position
+        }
+    }
+
+    /// Where a page of a collection begins that is ordered by an instant and a number.
+    mutating func position() -> CollectionPosition? {
+        value("cursor") { text throws(Failure) in
+            guard let position = Cursor.decode(text).flatMap({ CollectionPosition(text: $0) }) else {
                 throw .invalid("cursor", "is not a cursor of this collection; use next_cursor of the page before.")
             }
             return position

@@ -15,19 +15,25 @@ extension SQLiteStorage: MaintenanceStore {
             return removal
         case .cacheCaps: return try await holdAllCaps()
         case .blobOrphans: return try await removeOrphans()
+        case .sessionExpiry: return try await removeExpiredSessions(isDryRun: false)
+        case .historyCaps: return try await removeExcessHistory(isDryRun: false)
+        case .stateTemporaries: return try await removeTemporaryKeys(isDryRun: false)
+        case .debounceMarks: return try await removeDebounceMarks(isDryRun: false)
         case .space: return try await returnSpace()
         }
     }
 
     public func backlog() -> MaintenanceBacklog {
         let earliest = signals.earliestExpiry.load(ordering: .relaxed)
+        let earliestSession = signals.earliestSessionExpiry.load(ordering: .relaxed)
         return MaintenanceBacklog(
             nextExpiry: earliest == .max ? nil : Instant(milliseconds: earliest),
+            nextSessionExpiry: earliestSession == .max ? nil : Instant(milliseconds: earliestSession),
             hasClearedRows: signals.hasClearedRows.load(ordering: .relaxed),
             hasExceededCaps: signals.hasExceededCaps.load(ordering: .relaxed),
             hasOrphans: signals.hasOrphans.load(ordering: .relaxed),
             hasSpareSpace: signals.hasSpareSpace.load(ordering: .relaxed) || logBytes > Limits.maxLogBytes,
-            hasCounters: !ledger.isEmpty)
+            hasCounters: !ledger.isEmpty || !activity.isEmpty)
     }
 
     public func record(_ run: MaintenanceRun) async throws {
@@ -67,6 +73,7 @@ extension SQLiteStorage: MaintenanceStore {
     // MARK: Counters
 
     public func flushCounters() async throws {
+        try await flushActivity(.background)
         for (namespaceID, tally) in ledger.takeAll() {
             do {
                 try await writer.perform(.background) { connection in

@@ -8,6 +8,10 @@ extension SQLiteStorage {
         case .cacheExpiry: return try await previewExpiry()
         case .cacheCaps: return try await previewCaps()
         case .blobOrphans: return try await previewOrphans()
+        case .sessionExpiry: return try await removeExpiredSessions(isDryRun: true)
+        case .historyCaps: return try await removeExcessHistory(isDryRun: true)
+        case .stateTemporaries: return try await removeTemporaryKeys(isDryRun: true)
+        case .debounceMarks: return try await removeDebounceMarks(isDryRun: true)
         case .space: return try await previewSpace()
         }
     }

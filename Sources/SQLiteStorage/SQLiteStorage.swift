@@ -16,6 +16,7 @@ public final class SQLiteStorage: Sendable {
     let settings: LiveSettings
     let logger: Logger
     let ledger = AccessLedger()
+    let activity = ActivityLedger()
     let leases = BlobLeases()
     let signals: Signals
     let path: String
@@ -28,6 +29,8 @@ public final class SQLiteStorage: Sendable {
         let nextBlobID: Atomic<Int64>
         /// No entry expires earlier, in milliseconds; `Int64.max` for none.
         let earliestExpiry: Atomic<Int64>
+        /// No session expires earlier, in milliseconds; `Int64.max` for none.
+        let earliestSessionExpiry: Atomic<Int64>
         let hasClearedRows: Atomic<Bool>
         let hasExceededCaps: Atomic<Bool>
         let hasOrphans: Atomic<Bool>
@@ -36,10 +39,14 @@ public final class SQLiteStorage: Sendable {
         /// Reasons of removal written since they were last counted.
         let newRemovals = Atomic(Limits.maxRememberedRemovals)
 
-        init(nextEntryID: Int64, nextBlobID: Int64, earliestExpiry: Int64, hasClearedRows: Bool, hasOrphans: Bool) {
+        init(
+            nextEntryID: Int64, nextBlobID: Int64, earliestExpiry: Int64, earliestSessionExpiry: Int64,
+            hasClearedRows: Bool, hasOrphans: Bool
+        ) {
             self.nextEntryID = Atomic(nextEntryID)
             self.nextBlobID = Atomic(nextBlobID)
             self.earliestExpiry = Atomic(earliestExpiry)
+            self.earliestSessionExpiry = Atomic(earliestSessionExpiry)
             self.hasClearedRows = Atomic(hasClearedRows)
             // A ranking or an eviction may have been broken off; one look at start-up finds out.
             self.hasExceededCaps = Atomic(true)
@@ -48,6 +55,10 @@ public final class SQLiteStorage: Sendable {
 
         func note(expiry: Instant?) {
             if let expiry { earliestExpiry.min(expiry.milliseconds, ordering: .relaxed) }
+        }
+
+        func note(sessionExpiry expiry: Instant?) {
+            if let expiry { earliestSessionExpiry.min(expiry.milliseconds, ordering: .relaxed) }
         }
     }
 
@@ -107,6 +118,7 @@ public final class SQLiteStorage: Sendable {
             nextEntryID: (try one("SELECT max(entry_id) FROM cache_entries") ?? 0) + 1,
             nextBlobID: (try one("SELECT max(blob_id) FROM cache_blobs") ?? 0) + 1,
             earliestExpiry: try one("SELECT min(expires_at_ms) FROM cache_entries WHERE expires_at_ms IS NOT NULL") ?? .max,
+            earliestSessionExpiry: try connection.earliestSessionExpiry()?.milliseconds ?? .max,
             hasClearedRows: try one("SELECT 1 FROM cache_generations WHERE cleared_at_ms IS NOT NULL LIMIT 1") != nil,
             hasOrphans: try one("SELECT 1 FROM cache_blobs WHERE is_attached = 0 LIMIT 1") != nil)
     }

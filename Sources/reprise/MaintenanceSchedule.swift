@@ -4,10 +4,10 @@ import Domain
 
 /// Decides once a second what is due.
 ///
-/// Every task runs at start-up and then whenever `memory_cleanup_interval` has passed. In between a task runs as soon as
-/// there is work for it: the earliest deadline of an entry has come, rows of a cleared namespace wait, and so on. A
-/// task that failed is tried again after a pause that doubles from 1 second up to 64. Space is given back at most every
-/// 30 seconds: pages just freed are likely to be written again.
+/// Every task runs at start-up and then whenever `memory_cleanup_interval` has passed. In between a task runs as soon
+/// as there is work for it: the earliest deadline of an entry or a session has come, rows of a cleared namespace wait,
+/// and so on. A task that failed is tried again after a pause that doubles from 1 second up to 64. Space is given back
+/// at most every 30 seconds: pages just freed are likely to be written again.
 struct MaintenanceSchedule {
     private var lastFullRun: Instant?
     private var lastSpaceRun: Instant?
@@ -33,6 +33,7 @@ struct MaintenanceSchedule {
         }
         if backlog.hasExceededCaps { due.append((.cacheCaps, .backlog)) }
         if backlog.hasOrphans { due.append((.blobOrphans, .backlog)) }
+        if let expiry = backlog.nextSessionExpiry, expiry <= now { due.append((.sessionExpiry, .deadline)) }
         if backlog.hasSpareSpace, lastSpaceRun.map({ now.milliseconds(since: $0) >= 30_000 }) ?? true {
             lastSpaceRun = now
             due.append((.space, .backlog))

@@ -53,8 +53,8 @@ func serve(_ settings: LiveSettings) async throws {
     let host = values.text(.host)
     let application = buildApplication(
         services: Services(
-            cache: storage, health: storage, maintenance: storage, settingsStore: storage, settings: settings,
-            clock: .system),
+            cache: storage, sessions: storage, history: storage, health: storage, maintenance: storage,
+            settingsStore: storage, settings: settings, clock: .system),
         host: host, port: values.integer(.port), logger: logger
     ) { port in
         announce("listening on http://\(host.contains(":") ? "[\(host)]" : host):\(port)\n")

@@ -1,0 +1,92 @@
+// What the requests about sessions have in common: names in paths, fields in bodies.
+
+import Domain
+import Hummingbird
+
+extension APIContext {
+    /// - Throws: `bad_percent_encoding`, `validation_failed`.
+    func sessionID() throws(Failure) -> Name { try name("session_id") }
+
+    /// - Throws: `bad_percent_encoding`, `validation_failed`.
+    func name(_ parameter: Substring) throws(Failure) -> Name {
+        try Name(try pathParameter(parameter), field: String(parameter))
+    }
+
+    /// - Throws: `bad_percent_encoding`, `validation_failed`.
+    func stateKey() throws(Failure) -> Key { try Key(try pathParameter("key"), field: "key") }
+}
+
+extension ObjectReader {
+    mutating func name(_ field: String) -> Name? {
+        converted(field) { text throws(Failure) in try Name(text, field: field) }
+    }
+
+    /// A list of keys, each once.
+    mutating func keys(_ field: String) -> [Key]? {
+        guard let texts = strings(field) else { return nil }
+        guard texts.count <= Limits.maxKeysPerSession else {
+            report(field, "must be at most \(Limits.maxKeysPerSession) keys.")
+            return nil
+        }
+        var keys: [Key] = []
+        var known: Set<Key> = []
+        do throws(Failure) {
+            for (index, text) in texts.enumerated() {
+                let key = try Key(text, field: fieldPath("\(field)[\(index)]"))
+                if known.insert(key).inserted { keys.append(key) }
+            }
+        } catch {
+            report(error)
+        }
+        return keys
+    }
+
+    /// An object of state keys and values.
+    /// - Throws: `too_many_keys`, `payload_too_large`.
+    mutating func entries(_ field: String) throws(Failure) -> [StateEntry]? {
+        guard let json = take(field), json != .null else { return nil }
+        guard case .object(let members) = json else {
+            report(field, "must be an object of keys and values.")
+            return nil
+        }
+        try StateBounds.check(keys: members.count, bytes: 0)
+        var entries: [StateEntry] = []
+        entries.reserveCapacity(members.count)
+        for member in members {
+            let key: Key
+            do throws(Failure) {
+                key = try Key(member.name, field: fieldPath(field))
+            } catch {
+                report(error)
+                continue
+            }
+            let entry = StateEntry(key: key, value: JSONText(member.value))
+            try StateBounds.check(entry)
+            entries.append(entry)
+        }
+        return entries
+    }
+
+    mutating func maxHistoryItems() -> Int? {
+        integer("max_history_items", in: 1...Int64(Limits.maxHistoryItems)).map(Int.init)
+    }
+
+    private mutating func converted<T>(_ field: String, _ convert: (String) throws(Failure) -> T) -> T? {
+        guard let text = string(field) else { return nil }
+        do throws(Failure) {
+            return try convert(text)
+        } catch {
+            report(error)
+            return nil
+        }
+    }
+}
+
+extension JSON {
+    static func keys(_ keys: [Domain.Key]) -> JSON { .array(keys.map { .string($0.rawValue) }) }
+
+    /// Keys and values as an object.
+    static func entries(_ entries: [StateEntry]) -> JSON {
+        .object(entries.map { Member(name: $0.key.rawValue, value: .verbatim($0.value)) })
+    }
+}

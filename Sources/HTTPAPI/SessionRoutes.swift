@@ -1,0 +1,163 @@
+// /v1/sessions: sessions as a whole, optimizing, debouncing.
+
+import Domain
+import HTTPTypes
+import Hummingbird
+
+/// Sessions, without their state and history.
+struct SessionRoutes: Sendable {
+    let sessions: any SessionStore
+    let settings: LiveSettings
+
+    var routes: [Route] {
+        [
+            Route(.get, "/v1/sessions", list),
+            Route(.post, "/v1/sessions", create),
+            Route(.get, "/v1/sessions/{session_id}", get),
+            Route(.put, "/v1/sessions/{session_id}", open),
+            Route(.delete, "/v1/sessions/{session_id}", answersJSON: false, remove),
+            Route(.post, "/v1/sessions/{session_id}/touch", touch),
+            Route(.post, "/v1/sessions/{session_id}/optimize", optimize),
+            Route(.post, "/v1/sessions/{session_id}/debounce/{name}", debounce),
+        ]
+    }
+
+    @Sendable func list(_ request: Request, _ context: APIContext) async throws -> Response {
+        var query = try QueryReader(request)
+        let activeWithin = query.milliseconds("active_within_seconds")
+        let limit = query.limit()
+        let position = query.position()
+        try query.finish()
+        let page = try await sessions.sessions(activeWithinMilliseconds: activeWithin, after: position, limit: limit)
+        return .page(page.items.map(\.json), next: page.next?.text, for: request)
+    }
+
+    @Sendable func create(_ request: Request, _ context: APIContext) async throws -> Response {
+        try request.refuseQuery()
+        var body = try await request.objectBody(context, maxBytes: Limits.maxStateBodyBytes)
+        let id = body.name("id") ?? .random()
+        let draft = try SessionDraft(body: &body)
+        try body.finish()
+        let session = try await sessions.createSession(id, draft)
+        return .json(session.json, status: .created, headers: [.location: session.location])
+    }
+
+    @Sendable func open(_ request: Request, _ context: APIContext) async throws -> Response {
+        let id = try context.sessionID()
+        try request.refuseQuery()
+        var body = try await request.objectBody(context, maxBytes: Limits.maxStateBodyBytes)
+        if let other = body.name("id"), other != id {
+            body.report("id", "must be the session's id in the path, or absent.")
+        }
+        let draft = try SessionDraft(body: &body)
+        let defaults = try body.entries("defaults") ?? []
+        try body.finish()
+        let opening = try await sessions.openSession(id, draft, defaults: defaults)
+        return .json(
+            opening.json, status: opening.isNew ? .created : .ok,
+            headers: opening.isNew ? [.location: opening.session.location] : [:])
+    }
+
+    @Sendable func get(_ request: Request, _ context: APIContext) async throws -> Response {
+        let id = try context.sessionID()
+        try request.refuseQuery()
+        return .entity(try await sessions.session(id).json, for: request)
+    }
+
+    @Sendable func remove(_ request: Request, _ context: APIContext) async throws -> Response {
+        let id = try context.sessionID()
+        try request.refuseQuery()
+        try await sessions.removeSession(id)
+        return Response(status: .noContent)
+    }
+
+    @Sendable func touch(_ request: Request, _ context: APIContext) async throws -> Response {
+        let id = try context.sessionID()
+        try request.refuseQuery()
+        var body = try await request.objectBody(context)
+        try body.finish()
+        return .json(try await sessions.session(id).json)
+    }
+
+    @Sendable func optimize(_ request: Request, _ context: APIContext) async throws -> Response {
+        let id = try context.sessionID()
+        try request.refuseQuery()
+        var body = try await request.objectBody(context)
+        let keep = body.keys("keep") ?? [TemporaryKeys.keptByDefault]
+        try body.finish()
+        let optimization = try await sessions.optimizeSession(id, keep: keep)
+        return .json([
+            "history_removed": .integer(optimization.historyRemoved),
+            "keys_removed": .keys(optimization.keysRemoved),
+            "freed_bytes": .integer(optimization.freedBytes),
+        ])
+    }
+
+    @Sendable func debounce(_ request: Request, _ context: APIContext) async throws -> Response {
+        let id = try context.sessionID()
+        let name = try context.name("name")
+        try request.refuseQuery()
+        var body = try await request.objectBody(context)
+        let seconds = body.decimal("delay_seconds", in: 0...Double(Limits.maxDebounceDelayMilliseconds / 1000))
+        try body.finish()
+        let delay = seconds.map { Int64(($0 * 1000).rounded()) } ?? settings.current.milliseconds(.debounceDelay)
+        let decision = try await sessions.debounce(name, of: id, delayMilliseconds: delay)
+        return .json([
+            "allowed": .bool(decision.isAllowed),
+            "retry_after_seconds": .seconds(milliseconds: decision.retryAfterMilliseconds),
+            "last_allowed_at": .instant(decision.lastAllowedAt),
+        ])
+    }
+}
+
+extension SessionDraft {
+    /// From the fields of a request that may create a session.
+    /// - Throws: `too_many_keys`, `payload_too_large`.
+    fileprivate init(body: inout ObjectReader) throws(Failure) {
+        self.init(
+            timeToLive: body.lifetime("ttl_seconds"), template: body.name("template"),
+            maxHistoryItems: body.maxHistoryItems())
+        if let json = body.take("metadata"), json != .null {
+            if case .object = json {} else { body.report("metadata", "must be a JSON object.") }
+            metadata = JSONText(json)
+            guard metadata.sizeBytes <= Limits.maxMetadataBytes else {
+                throw Failure(
+                    .payloadTooLarge,
+                    "The metadata has \(metadata.sizeBytes) bytes; \(Limits.maxMetadataBytes) is the most. "
+                        + "Keep data in the state.")
+            }
+        }
+        state = try body.entries("state") ?? []
+    }
+}
+
+extension Session {
+    var json: JSON { .object(members) }
+
+    /// Where it is found.
+    fileprivate var location: String { "/v1/sessions/\(id.rawValue)" }
+
+    fileprivate var members: [JSON.Member] {
+        [
+            .init(name: "id", value: .string(id.rawValue)),
+            .init(name: "created_at", value: .instant(createdAt)),
+            .init(name: "last_active_at", value: .instant(lastActiveAt)),
+            .init(name: "expires_at", value: .optional(expiresAt, JSON.instant)),
+            .init(name: "ttl_seconds", value: timeToLive.json),
+            .init(name: "version", value: .integer(version)),
+            .init(name: "template", value: .optional(template) { .string($0.rawValue) }),
+            .init(name: "metadata", value: .verbatim(metadata)),
+            .init(name: "state_key_count", value: .integer(stateKeyCount)),
+            .init(name: "state_size_bytes", value: .integer(stateSizeBytes)),
+            .init(name: "history_count", value: .integer(historyCount)),
+            .init(name: "history_size_bytes", value: .integer(historySizeBytes)),
+        ]
+    }
+}
+
+extension SessionOpening {
+    /// The session's members and what was initialized.
+    fileprivate var json: JSON {
+        .object(session.members + [.init(name: "initialized_keys", value: .keys(initializedKeys))])
+    }
+}

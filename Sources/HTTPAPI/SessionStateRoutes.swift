@@ -1,0 +1,117 @@
+// /v1/sessions/{session_id}/state: values in and out, one by one and together.
+
+import Domain
+import HTTPTypes
+import Hummingbird
+
+/// A session's state. Its `ETag` is its version, for the whole and for each key alike.
+struct SessionStateRoutes: Sendable {
+    let sessions: any SessionStore
+
+    var routes: [Route] {
+        [
+            Route(.get, "/v1/sessions/{session_id}/state", get),
+            Route(.patch, "/v1/sessions/{session_id}/state", patch),
+            Route(.get, "/v1/sessions/{session_id}/state/{key}", getValue),
+            Route(.put, "/v1/sessions/{session_id}/state/{key}", answersJSON: false, putValue),
+            Route(.delete, "/v1/sessions/{session_id}/state/{key}", answersJSON: false, removeValue),
+        ]
+    }
+
+    @Sendable func get(_ request: Request, _ context: APIContext) async throws -> Response {
+        let id = try context.sessionID()
+        var query = try QueryReader(request)
+        let keys = try query.keys()
+        try query.finish()
+        let state = try await sessions.state(of: id, keys: keys, condition: request.entityCondition)
+        let tag = Self.tag(state.version)
+        guard let entries = state.entries else { return .unchanged(tag: tag) }
+        return .entity(["state": .entries(entries), "version": .integer(state.version)], tag: tag)
+    }
+
+    @Sendable func patch(_ request: Request, _ context: APIContext) async throws -> Response {
+        let id = try context.sessionID()
+        try request.refuseQuery()
+        var body = try await request.objectBody(context, maxBytes: Limits.maxStateBodyBytes)
+        let patch = try StatePatch(body: &body)
+        try body.finish()
+        let change = try await sessions.patchState(of: id, patch, condition: request.entityCondition)
+        return .json(
+            [
+                "version": .integer(change.version),
+                "initialized_keys": .keys(change.initializedKeys),
+                "removed_keys": .keys(change.removedKeys),
+                "state_key_count": .integer(change.stateKeyCount),
+                "state_size_bytes": .integer(change.stateSizeBytes),
+            ], headers: [.eTag: Self.tag(change.version)])
+    }
+
+    @Sendable func getValue(_ request: Request, _ context: APIContext) async throws -> Response {
+        let id = try context.sessionID()
+        let key = try context.stateKey()
+        try request.refuseQuery()
+        let found = try await sessions.stateValue(key, of: id, condition: request.entityCondition)
+        let tag = Self.tag(found.version)
+        guard let value = found.value else { return .unchanged(tag: tag) }
+        return .entity(.verbatim(value), tag: tag)
+    }
+
+    @Sendable func putValue(_ request: Request, _ context: APIContext) async throws -> Response {
+        let id = try context.sessionID()
+        let key = try context.stateKey()
+        try request.refuseQuery()
+        let entry = StateEntry(key: key, value: JSONText(try await request.jsonBody(context)))
+        try StateBounds.check(entry)
+        let (isNew, version) = try await sessions.setStateValue(entry, of: id, condition: request.entityCondition)
+        return Response(status: isNew ? .created : .noContent, headers: [.eTag: Self.tag(version)])
+    }
+
+    @Sendable func removeValue(_ request: Request, _ context: APIContext) async throws -> Response {
+        let id = try context.sessionID()
+        let key = try context.stateKey()
+        try request.refuseQuery()
+        try await sessions.removeStateValue(key, of: id, condition: request.entityCondition)
+        return Response(status: .noContent)
+    }
+
+    private static func tag(_ version: Int64) -> String { "\"\(version)\"" }
+}
+
+extension QueryReader {
+    /// The keys in `keys`, each once; nil when it is absent.
+    fileprivate mutating func keys() throws(Failure) -> [Key]? {
+        guard let texts = try list("keys") else { return nil }
+        guard texts.count <= Limits.maxKeysPerSession else {
+            throw .invalid("keys", "must be at most \(Limits.maxKeysPerSession) keys.")
+        }
+        var keys: [Key] = []
+        var known: Set<Key> = []
+        for text in texts {
+            let key = try Key(text, field: "keys")
+            if known.insert(key).inserted { keys.append(key) }
+        }
+        return keys
+    }
+}
+
+extension StatePatch {
+    /// From the fields of a request.
+    /// - Throws: `too_many_keys`, `payload_too_large`.
+    fileprivate init(body: inout ObjectReader) throws(Failure) {
+        self.init(
+            set: try body.entries("set") ?? [], setDefault: try body.entries("set_default") ?? [],
+            delete: body.keys("delete") ?? [], deletePrefixes: [], keep: body.keys("keep") ?? [])
+        guard let prefixes = body.strings("delete_prefixes") else { return }
+        guard prefixes.count <= Limits.maxDeletePrefixes else {
+            body.report("delete_prefixes", "must be at most \(Limits.maxDeletePrefixes) prefixes.")
+            return
+        }
+        for (index, prefix) in prefixes.enumerated() {
+            do throws(Failure) {
+                deletePrefixes.append(try Key(prefix, field: body.fieldPath("delete_prefixes[\(index)]")).rawValue)
+            } catch {
+                body.report(error)
+            }
+        }
+    }
+}

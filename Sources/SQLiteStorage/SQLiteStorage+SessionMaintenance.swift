@@ -1,0 +1,303 @@
+// Background work on sessions, in steps that let waiting writes go first. A dry run counts what a run would remove.
+
+import Domain
+import Synchronization
+
+extension SQLiteStorage {
+    // MARK: Expired sessions
+
+    /// Removes expired sessions with all that is theirs. Bytes are those of state values and history data.
+    func removeExpiredSessions(isDryRun: Bool) async throws -> Removal {
+        try await flushActivity(.background)
+        if isDryRun { return try await countExpiredSessions() }
+        var total = Removal()
+        while true {
+            let (step, isDone) = try await sessionTransaction(.background) { try $0.removeExpired() }
+            total += step
+            if step != Removal() { signals.hasSpareSpace.store(true, ordering: .relaxed) }
+            if isDone { break }
+        }
+        // Sessions created meanwhile have lowered the mark themselves or are found by this look-up.
+        signals.earliestSessionExpiry.store(.max, ordering: .relaxed)
+        let earliest = try await writer.perform(.background) { try $0.earliestSessionExpiry() }
+        signals.note(sessionExpiry: earliest)
+        var last: Int64? = 0
+        while let id = last {
+            last = try await sessionTransaction(.background) {
+                try $0.removeUnusedTemplates(after: id, limit: Limits.sweepBatchRows)
+            }
+        }
+        return total
+    }
+
+    private func countExpiredSessions() async throws -> Removal {
+        let now = clock.now()
+        return try await readers.pooled { connection in
+            try connection.first(
+                """
+                SELECT count(*), coalesce(sum(state_size_bytes + history_size_bytes), 0) FROM sessions
+                WHERE expires_at_ms <= ?1
+                """, .instant(now)
+            ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) } ?? Removal()
+        }
+    }
+
+    // MARK: Histories over their caps
+
+    /// Cuts the histories of live sessions to their caps: those were lowered, for an append holds its session's cap
+    /// itself.
+    ///
+    /// The cap of a session without its own is its template's or the setting, so sessions are looked at template by
+    /// template: the index finds just those with more items than their cap. A session's own cap never changes.
+    func removeExcessHistory(isDryRun: Bool) async throws -> Removal {
+        var total = Removal()
+        var group = try await readers.pooled { try $0.capGroup(after: nil) }
+        while let current = group {
+            total += try await removeExcessHistory(of: current, isDryRun: isDryRun)
+            group = try await readers.pooled { try $0.capGroup(after: current.template ?? "") }
+        }
+        return total
+    }
+
+    private func removeExcessHistory(of group: CapGroup, isDryRun: Bool) async throws -> Removal {
+        let cap = group.cap ?? settings.current.integer(.maxHistoryItems)
+        var total = Removal()
+        var last: (count: Int, ref: Int64) = (cap, .max)
+        while true {
+            let (start, now) = (last, clock.now())
+            let exceeded = try await readers.pooled { connection in
+                try connection.all(
+                    """
+                    SELECT history_count, session_ref FROM sessions
+                    WHERE template_name IS ?1 AND (history_count, session_ref) > (?2, ?3) AND max_history_items IS NULL
+                        AND (expires_at_ms IS NULL OR expires_at_ms > ?4)
+                    ORDER BY history_count, session_ref LIMIT ?5
+                    """,
+                    .optional(group.template, Value.text), .integer(start.count), .integer(start.ref), .instant(now),
+                    .integer(Limits.sweepBatchSessions)
+                ) { (count: $0.int(0), ref: $0.integer(1)) }
+            }
+            if isDryRun {
+                total += try await readers.pooled { connection in
+                    try exceeded.reduce(into: Removal()) {
+                        $0 += try connection.oldestHistory(of: $1.ref, count: $1.count - cap)
+                    }
+                }
+            } else {
+                total += try await trimHistories(exceeded.map(\.ref))
+            }
+            guard let end = exceeded.last, exceeded.count == Limits.sweepBatchSessions else { return total }
+            last = end
+        }
+    }
+
+    private func trimHistories(_ refs: [Int64]) async throws -> Removal {
+        var total = Removal()
+        var rest = refs[...]
+        while !rest.isEmpty {
+            let part = rest
+            let (step, left) = try await sessionTransaction(.background) { try $0.trimHistories(part) }
+            total += step
+            rest = left
+            signals.hasSpareSpace.store(true, ordering: .relaxed)
+        }
+        return total
+    }
+
+    // MARK: Temporary keys
+
+    /// Removes what sessions idle for `memory_cleanup_interval` can compute again.
+    func removeTemporaryKeys(isDryRun: Bool) async throws -> Removal {
+        let idle = settings.current.milliseconds(.cleanupInterval)
+        try await flushActivity(.background)
+        if isDryRun { return try await countTemporaryKeys(idleMilliseconds: idle) }
+        var total = Removal()
+        while true {
+            let step = try await sessionTransaction(.background) { try $0.removeTemporaryKeys(idleMilliseconds: idle) }
+            guard let step else { return total }
+            total += step
+            signals.hasSpareSpace.store(true, ordering: .relaxed)
+        }
+    }
+
+    private func countTemporaryKeys(idleMilliseconds: Int64) async throws -> Removal {
+        let now = clock.now()
+        return try await readers.pooled { connection in
+            try connection.first(
+                """
+                SELECT count(*), coalesce(sum(v.size_bytes), 0)
+                FROM sessions s CROSS JOIN session_state v ON v.session_ref = s.session_ref
+                WHERE s.temporary_key_count > 0 AND s.last_active_at_ms <= ?1
+                    AND (s.expires_at_ms IS NULL OR s.expires_at_ms > ?2) AND v.is_temporary
+                """, .instant(now.advanced(milliseconds: -idleMilliseconds)), .instant(now)
+            ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) } ?? Removal()
+        }
+    }
+
+    // MARK: Debounce marks
+
+    /// Forgets marks of live sessions whose time is over; those of expired sessions go with them.
+    func removeDebounceMarks(isDryRun: Bool) async throws -> Removal {
+        if isDryRun {
+            let now = clock.now()
+            let count = try await readers.pooled { connection in
+                try connection.first(
+                    """
+                    SELECT count(*) FROM debounce_marks m CROSS JOIN sessions s ON s.session_ref = m.session_ref
+                    WHERE m.expires_at_ms <= ?1 AND (s.expires_at_ms IS NULL OR s.expires_at_ms > ?1)
+                    """, .instant(now)
+                ) { $0.int(0) }
+            }
+            return Removal(removed: count ?? 0)
+        }
+        var total = Removal()
+        while true {
+            let step = try await sessionTransaction(.background) { try $0.removeDebounceMarks() }
+            total.removed += step
+            guard step == Limits.sweepBatchRows else { return total }
+        }
+    }
+}
+
+extension SessionTransaction {
+    /// One step of the sweep. A session that memory knows to be live has its row brought up to date instead; of one too
+    /// large for a step, a part of the history goes first.
+    fileprivate func removeExpired() throws -> (removal: Removal, isDone: Bool) {
+        let due = try connection.all(
+            """
+            SELECT session_ref, ttl_ms, state_key_count, history_count, state_size_bytes, history_size_bytes
+            FROM sessions WHERE expires_at_ms <= ?1 ORDER BY expires_at_ms LIMIT ?2
+            """, .instant(now), .integer(Limits.sweepBatchSessions)
+        ) { row in
+            (
+                ref: row.integer(0), lifetime: row.integer(1), keys: row.int(2), items: row.int(3),
+                bytes: row.int(4) + row.int(5)
+            )
+        }
+        var removal = Removal()
+        var rows = 0
+        for session in due {
+            if let activity = storage.activity.lastActivity(of: session.ref),
+                activity.advanced(milliseconds: session.lifetime) > now
+            {
+                try connection.run(
+                    "UPDATE sessions SET last_active_at_ms = max(last_active_at_ms, ?2) WHERE session_ref = ?1",
+                    .integer(session.ref), .instant(activity))
+                continue
+            }
+            let isTooMuch =
+                rows + session.keys + session.items > Limits.sweepBatchSessionRows
+                || removal.freedBytes + session.bytes > Limits.sweepBatchBytes
+            if isTooMuch {
+                if removal.removed > 0 { return (removal, false) }
+                if session.items > 0 {
+                    let part = try removeOldestHistory(of: session.ref, count: .max)
+                    return (Removal(removed: 0, freedBytes: part.freedBytes), false)
+                }
+            }
+            try connection.run("DELETE FROM sessions WHERE session_ref = ?1", .integer(session.ref))
+            rows += session.keys + session.items
+            removal += Removal(removed: 1, freedBytes: session.bytes)
+        }
+        return (removal, due.count < Limits.sweepBatchSessions)
+    }
+
+    /// One step over sessions whose history may be over its cap.
+    /// - Returns: what went, and the sessions another step must look at.
+    fileprivate func trimHistories(_ refs: ArraySlice<Int64>) throws -> (removal: Removal, left: ArraySlice<Int64>) {
+        var removal = Removal()
+        for index in refs.indices {
+            removal += try trimHistory(of: refs[index])
+            // This one may have more.
+            if removal.isFullStep { return (removal, refs[index...]) }
+        }
+        return (removal, [])
+    }
+
+    /// One step over idle sessions with temporary keys.
+    /// - Returns: nil when no session is left.
+    fileprivate func removeTemporaryKeys(idleMilliseconds: Int64) throws -> Removal? {
+        let cutoff = now.advanced(milliseconds: -idleMilliseconds)
+        let idle = try connection.all(
+            """
+            SELECT session_ref, state_key_count, state_size_bytes FROM sessions
+            WHERE temporary_key_count > 0 AND last_active_at_ms <= ?1 AND (expires_at_ms IS NULL OR expires_at_ms > ?2)
+            ORDER BY last_active_at_ms LIMIT ?3
+            """, .instant(cutoff), .instant(now), .integer(Limits.sweepBatchSessions)
+        ) { (ref: $0.integer(0), keys: $0.int(1), bytes: $0.int(2)) }
+        guard !idle.isEmpty else { return nil }
+        var removal = Removal()
+        for session in idle where !removal.isFullStep {
+            if let activity = storage.activity.lastActivity(of: session.ref), activity > cutoff {
+                try connection.run(
+                    "UPDATE sessions SET last_active_at_ms = max(last_active_at_ms, ?2) WHERE session_ref = ?1",
+                    .integer(session.ref), .instant(activity))
+                continue
+            }
+            try connection.run(
+                "DELETE FROM session_state WHERE session_ref = ?1 AND is_temporary", .integer(session.ref))
+            // The state changed, but nobody was active.
+            let left = try connection.first(
+                """
+                UPDATE sessions SET own_version = own_version + 1 WHERE session_ref = ?1
+                RETURNING state_key_count, state_size_bytes
+                """, .integer(session.ref)
+            ) { (keys: $0.int(0), bytes: $0.int(1)) }!
+            removal += Removal(removed: session.keys - left.keys, freedBytes: session.bytes - left.bytes)
+        }
+        return removal
+    }
+
+    /// - Returns: how many of a step's marks went.
+    fileprivate func removeDebounceMarks() throws -> Int {
+        try connection.run(
+            """
+            DELETE FROM debounce_marks WHERE (session_ref, name) IN (
+                SELECT m.session_ref, m.name
+                FROM debounce_marks m CROSS JOIN sessions s ON s.session_ref = m.session_ref
+                WHERE m.expires_at_ms <= ?1 AND (s.expires_at_ms IS NULL OR s.expires_at_ms > ?1)
+                ORDER BY m.expires_at_ms LIMIT ?2)
+            """, .instant(now), .integer(Limits.sweepBatchRows))
+        return connection.changes
+    }
+}
+
+/// Sessions whose history has the same cap.
+private struct CapGroup: Sendable {
+    /// nil: the sessions without a template.
+    var template: String?
+    /// The template's; nil: the setting.
+    var cap: Int?
+}
+
+extension Connection {
+    /// When the first session expires; nil when none does.
+    func earliestSessionExpiry() throws(SQLiteError) -> Instant? {
+        try first("SELECT min(expires_at_ms) FROM sessions WHERE expires_at_ms IS NOT NULL") {
+            $0.optionalInstant(0)
+        } ?? nil
+    }
+
+    /// The group after that of the template `name`: each look at the index finds the next distinct name. The sessions
+    /// without a template come first.
+    fileprivate func capGroup(after name: String?) throws(SQLiteError) -> CapGroup? {
+        guard let name else { return CapGroup(template: nil, cap: nil) }
+        return try first(
+            """
+            SELECT n.name, t.max_history_items
+            FROM (SELECT min(template_name) AS name FROM sessions WHERE template_name > ?1) n
+            LEFT JOIN session_templates t ON t.name = n.name WHERE n.name IS NOT NULL
+            """, .text(name)
+        ) { CapGroup(template: $0.text(0), cap: $0.optionalInt(1)) }
+    }
+
+    /// A session's oldest items: how many, and their bytes.
+    fileprivate func oldestHistory(of ref: Int64, count: Int) throws(SQLiteError) -> Removal {
+        try first(
+            """
+            SELECT count(*), coalesce(sum(size_bytes), 0) FROM (
+                SELECT size_bytes FROM history_items WHERE session_ref = ?1 ORDER BY item_ref LIMIT ?2)
+            """, .integer(ref), .integer(count)
+        ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) } ?? Removal()
+    }
+}

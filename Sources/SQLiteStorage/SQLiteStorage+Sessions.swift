@@ -1,0 +1,203 @@
+// Sessions: creating, opening, reading, listing, removing, optimizing.
+
+import Domain
+
+extension SQLiteStorage: SessionStore {
+    public func createSession(_ id: Name, _ draft: SessionDraft) async throws -> Session {
+        try await sessionTransaction(bytes: draft.sizeBytes) { transaction in
+            let old = try transaction.row(id)
+            if let old, old.isLive(at: transaction.now) {
+                throw Failure(
+                    .sessionExists, "There is a session '\(id)' already. PUT opens it whether it is there or not.")
+            }
+            let row = try transaction.create(id, draft, inPlaceOf: old)
+            return try transaction.checked(row, before: nil)
+        }
+    }
+
+    public func openSession(
+        _ id: Name, _ draft: SessionDraft, defaults: [StateEntry]
+    ) async throws -> SessionOpening {
+        if let session = try await openUnchanged(id, defaults: defaults) {
+            return SessionOpening(session: session, isNew: false, initializedKeys: [])
+        }
+        let bytes = draft.sizeBytes + StatePatch(setDefault: defaults).sizeBytes
+        return try await sessionTransaction(bytes: bytes) { transaction in
+            let old = try transaction.row(id)
+            if var row = old, row.isLive(at: transaction.now) {
+                let before = try transaction.connection.resolved(row)
+                let initialized = try transaction.initialize(defaults, in: row)
+                try transaction.touch(&row, changingState: !initialized.isEmpty)
+                let session = try transaction.checked(row, before: before)
+                return SessionOpening(session: session, isNew: false, initializedKeys: initialized)
+            }
+            let row = try transaction.create(id, draft, inPlaceOf: old)
+            let initialized = try transaction.initialize(defaults, in: row)
+            let session = try transaction.checked(row, before: nil)
+            return SessionOpening(session: session, isNew: true, initializedKeys: initialized)
+        }
+    }
+
+    /// The usual case of a front end that is run again: the session is there and has all its keys. Then opening it is
+    /// reading it, and nothing is written.
+    private func openUnchanged(_ id: Name, defaults: [StateEntry]) async throws -> Session? {
+        guard defaults.count <= Limits.maxPointReadKeys else { return nil }
+        do {
+            return try await visit(id) { connection, row in
+                for entry in defaults where try !connection.hasValue(entry.key, in: row) { return nil }
+                return try connection.resolved(row)
+            }
+        } catch let failure as Failure where failure.code == .sessionNotFound {
+            return nil
+        }
+    }
+
+    public func session(_ id: Name) async throws -> Session {
+        try await visit(id) { connection, row in try connection.resolved(row) }
+    }
+
+    public func sessions(
+        activeWithinMilliseconds: Int64?, after: CollectionPosition?, limit: Int
+    ) async throws -> Page<Session> {
+        // The clock first: what was active by then is then written.
+        let now = clock.now()
+        try await flushActivity(.foreground)
+        let since = activeWithinMilliseconds.map { now.advanced(milliseconds: -$0) }
+        return try await readers.pooled { connection in
+            try connection.consistently {
+                let rows = try connection.all(
+                    """
+                    SELECT s.session_ref, s.id, s.template_name, s.ttl_ms, s.max_history_items, s.own_version,
+                        s.created_at_ms, s.last_active_at_ms, s.state_key_count, s.state_size_bytes, s.history_count,
+                        s.history_size_bytes, s.metadata, t.template_id, t.revision, t.max_history_items,
+                        t.default_count, t.defaults_size_bytes
+                    FROM sessions s LEFT JOIN session_templates t ON t.name = s.template_name
+                    WHERE (s.last_active_at_ms, s.session_ref) < (?1, ?2) AND s.last_active_at_ms >= ?3
+                        AND (s.expires_at_ms IS NULL OR s.expires_at_ms > ?4)
+                    ORDER BY s.last_active_at_ms DESC, s.session_ref DESC LIMIT ?5
+                    """,
+                    .integer(after?.instant.milliseconds ?? .max), .integer(after?.number ?? .max),
+                    .integer(since?.milliseconds ?? .min), .instant(now), .integer(limit + 1)
+                ) { SessionRow($0) }
+                let page = try rows.prefix(limit).map { try connection.resolved($0) }
+                let next = rows.count > limit ? rows[limit - 1] : nil
+                return Page(
+                    items: page, next: next.map { CollectionPosition(instant: $0.lastActiveAt, number: $0.ref) })
+            }
+        }
+    }
+
+    public func removeSession(_ id: Name) async throws {
+        try await sessionTransaction { transaction in try transaction.remove(try transaction.live(id)) }
+    }
+
+    public func optimizeSession(_ id: Name, keep: [Key]) async throws -> SessionOptimization {
+        let kept = Set(keep)
+        let (ref, step, keys) = try await sessionTransaction { transaction in
+            var row = try transaction.live(id)
+            var keys: [Key] = []
+            var removal = Removal()
+            for prefix in TemporaryKeys.prefixes {
+                for (key, sizeBytes) in try transaction.storedKeys(prefix: prefix, of: row) where !kept.contains(key) {
+                    _ = try transaction.removeKey(key, from: row)
+                    keys.append(key)
+                    removal.freedBytes += sizeBytes
+                }
+            }
+            try transaction.touch(&row, changingState: !keys.isEmpty)
+            removal += try transaction.trimHistory(of: row.ref)
+            return (row.ref, removal, keys)
+        }
+        let removal = try await finishTrimming(ref, after: step)
+        return SessionOptimization(
+            historyRemoved: removal.removed, keysRemoved: keys, freedBytes: removal.freedBytes)
+    }
+
+    // MARK: Reading and its activity
+
+    /// Reads a live session on the calling thread, as one state of the database, and notes that as its activity.
+    ///
+    /// - Parameter body: gets the row with this activity counted in.
+    /// - Throws: `session_not_found`, and what `body` throws.
+    func visit<T: Sendable>(_ id: Name, _ body: (Connection, SessionRow) throws -> T) async throws -> T {
+        while true {
+            let now = clock.now()
+            let settlements = activity.settlements
+            let visit: Visit<T> = try readers.point { connection in
+                try connection.consistently {
+                    guard var row = try connection.session(id) else { return .absent }
+                    row.raiseActivity(to: activity.lastActivity(of: row.ref))
+                    guard row.isLive(at: now) else { return .expired }
+                    let isNoted = activity.note(row.ref, at: now)
+                    row.raiseActivity(to: now)
+                    return .live(ref: row.ref, isNoted: isNoted, try body(connection, row))
+                }
+            }
+            switch visit {
+            case .absent: throw Failure.sessionNotFound(id)
+            // Activity may have moved from memory to the row after the row was read.
+            case .expired where activity.settlements != settlements: continue
+            case .expired: throw Failure.sessionNotFound(id)
+            case .live(let ref, let isNoted, let value):
+                if !isNoted { try await write([(ref: ref, instant: now)], .foreground) }
+                return value
+            }
+        }
+    }
+
+    /// Reads a live session on a thread of the pool, as one state of the database, and notes that as its activity.
+    /// - Throws: `session_not_found`, and what `body` throws.
+    func visitPooled<T: Sendable>(
+        _ id: Name, _ body: @escaping @Sendable (Connection, SessionRow) throws -> T
+    ) async throws -> T {
+        let ref = try await visit(id) { _, row in row.ref }
+        return try await readers.pooled { connection in
+            try connection.consistently {
+                guard let row = try connection.session(id), row.ref == ref else { throw Failure.sessionNotFound(id) }
+                return try body(connection, row)
+            }
+        }
+    }
+
+    /// Writes the activity noted so far.
+    func flushActivity(_ priority: Writer.Priority) async throws {
+        let noted = activity.all()
+        for start in stride(from: 0, to: noted.count, by: Limits.flushBatchRows) {
+            let part = Array(noted[start..<min(start + Limits.flushBatchRows, noted.count)])
+            try await write(part, priority)
+            activity.settle(part)
+        }
+    }
+
+    private func write(_ activities: [(ref: Int64, instant: Instant)], _ priority: Writer.Priority) async throws {
+        try await writer.perform(priority) { connection in
+            for (ref, instant) in activities {
+                try connection.run(
+                    "UPDATE sessions SET last_active_at_ms = max(last_active_at_ms, ?2) WHERE session_ref = ?1",
+                    .integer(ref), .instant(instant))
+            }
+        }
+    }
+
+    /// A write inside the next group.
+    func sessionTransaction<T: Sendable>(
+        _ priority: Writer.Priority = .foreground, bytes: Int = 0,
+        _ body: @escaping @Sendable (SessionTransaction) throws -> T
+    ) async throws -> T {
+        try await writer.perform(priority, bytes: bytes) { connection in
+            try body(SessionTransaction(connection: connection, storage: self, now: self.clock.now()))
+        }
+    }
+}
+
+/// What looking a session up found.
+private enum Visit<T: Sendable>: Sendable {
+    case absent, expired
+    /// - Parameter isNoted: whether there was room to note the activity in memory.
+    case live(ref: Int64, isNoted: Bool, T)
+}
+
+extension SessionDraft {
+    /// About how many bytes it holds in memory.
+    fileprivate var sizeBytes: Int { StatePatch(set: state).sizeBytes + metadata.sizeBytes }
+}

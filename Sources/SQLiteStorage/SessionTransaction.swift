@@ -1,0 +1,306 @@
+// What a write does to sessions, inside one transaction. The storage's public methods wrap these.
+
+import Domain
+import Synchronization
+
+/// Sessions as one transaction sees and changes them. The clock is read once for all of it.
+struct SessionTransaction {
+    let connection: Connection
+    let storage: SQLiteStorage
+    let now: Instant
+
+    // MARK: Looking up
+
+    /// A session's row, its activity in memory counted in; live, or expired and not swept yet.
+    func row(_ id: Name) throws -> SessionRow? {
+        guard var row = try connection.session(id) else { return nil }
+        row.raiseActivity(to: storage.activity.lastActivity(of: row.ref))
+        return row
+    }
+
+    /// - Throws: `session_not_found`.
+    func live(_ id: Name) throws -> SessionRow {
+        guard let row = try row(id), row.isLive(at: now) else { throw Failure.sessionNotFound(id) }
+        return row
+    }
+
+    // MARK: Creating and removing
+
+    /// Creates a session in place of the expired one of its id, if that is still there.
+    func create(_ id: Name, _ draft: SessionDraft, inPlaceOf old: SessionRow?) throws -> SessionRow {
+        let template = try draft.template.map { name in
+            guard let template = try connection.templateRow(name), !template.isDeleted else {
+                throw Failure.invalid("template", "'\(name)' is no session template.")
+            }
+            return template
+        }
+        if let old { try remove(old) }
+        let lifetime =
+            draft.timeToLive ?? template?.timeToLive
+            ?? .finite(milliseconds: storage.settings.current.milliseconds(.sessionTTL))
+        let version = old.map { $0.version + 1 } ?? 1
+        try connection.run(
+            """
+            INSERT INTO sessions
+                (id, template_name, ttl_ms, max_history_items, own_version, created_at_ms, last_active_at_ms, metadata)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)
+            """,
+            .text(id.rawValue), .optional(draft.template) { .text($0.rawValue) },
+            .optional(lifetime.milliseconds, Value.integer), .optional(draft.maxHistoryItems, Value.integer),
+            .integer(version - (template?.revision ?? 0)), .instant(now), .textBytes(draft.metadata.bytes))
+        storage.signals.note(sessionExpiry: lifetime.expiry(from: now))
+        let row = try row(id)!
+        for entry in draft.state { try store(entry, in: row) }
+        return row
+    }
+
+    /// Removes a session at once, or if that would keep other writes waiting frees its id and leaves its rows to the
+    /// sweep.
+    func remove(_ row: SessionRow) throws {
+        guard row.rowCount > Limits.sweepBatchSessionRows || row.storedBytes > Limits.sweepBatchBytes else {
+            try connection.run("DELETE FROM sessions WHERE session_ref = ?1", .integer(row.ref))
+            return
+        }
+        // Without an id nobody finds it, and it expired in 1970.
+        try connection.run(
+            "UPDATE sessions SET id = NULL, ttl_ms = 0, last_active_at_ms = 0 WHERE session_ref = ?1",
+            .integer(row.ref))
+        storage.signals.note(sessionExpiry: Instant(milliseconds: 0))
+    }
+
+    // MARK: Changing
+
+    /// Notes the activity a write is, and counts the version up if the write changed the state.
+    func touch(_ row: inout SessionRow, changingState: Bool = false) throws {
+        try connection.run(
+            """
+            UPDATE sessions SET last_active_at_ms = max(last_active_at_ms, ?2), own_version = own_version + ?3
+            WHERE session_ref = ?1
+            """, .integer(row.ref), .instant(now), .integer(changingState ? 1 : 0))
+        row.raiseActivity(to: now)
+        if changingState { row.ownVersion += 1 }
+    }
+
+    /// Sets one key.
+    /// - Returns: whether that changed anything.
+    @discardableResult
+    func store(_ entry: StateEntry, in row: SessionRow) throws -> Bool {
+        try StateBounds.check(entry)
+        try connection.run(
+            """
+            INSERT INTO session_state (session_ref, key, value, updated_at_ms) VALUES (?1, ?2, ?3, ?4)
+            ON CONFLICT (session_ref, key) DO UPDATE SET value = excluded.value, updated_at_ms = excluded.updated_at_ms
+            WHERE value <> excluded.value
+            """,
+            .integer(row.ref), .text(entry.key.rawValue), .textBytes(entry.value.bytes), .instant(now))
+        return connection.changes > 0
+    }
+
+    /// Sets defaults whose keys are absent.
+    /// - Returns: their keys.
+    func initialize(_ defaults: [StateEntry], in row: SessionRow) throws -> [Key] {
+        var initialized: [Key] = []
+        for entry in defaults where try !connection.hasValue(entry.key, in: row) {
+            try store(entry, in: row)
+            initialized.append(entry.key)
+        }
+        return initialized
+    }
+
+    /// Removes one stored key.
+    /// - Returns: whether it was there.
+    func removeKey(_ key: Key, from row: SessionRow) throws -> Bool {
+        try connection.run(
+            "DELETE FROM session_state WHERE session_ref = ?1 AND key = ?2", .integer(row.ref), .text(key.rawValue))
+        return connection.changes > 0
+    }
+
+    /// The stored keys that begin with `prefix`, and the bytes of their values.
+    func storedKeys(prefix: String, of row: SessionRow) throws -> [(key: Key, sizeBytes: Int)] {
+        let range = KeyRange(prefix: prefix)
+        return try connection.all(
+            "SELECT key, size_bytes FROM session_state WHERE session_ref = ?1 AND key >= ?2 AND key < ?3 ORDER BY key",
+            .integer(row.ref), range.start, range.end
+        ) { (Key(stored: $0.text(0)), $0.int(1)) }
+    }
+
+    /// The row as it is now, after its state changed, with the figures of its resolved state.
+    /// - Parameter before: the same before the change; nil for a session that is new.
+    /// - Throws: `too_many_keys`, `payload_too_large`.
+    func checked(_ row: SessionRow, before: Session?) throws -> Session {
+        var changed = try connection.session(row.id)!
+        changed.raiseActivity(to: row.lastActiveAt)
+        let session = try connection.resolved(changed)
+        try StateBounds.check(
+            keys: session.stateKeyCount, keysBefore: before?.stateKeyCount ?? 0, bytes: session.stateSizeBytes,
+            bytesBefore: before?.stateSizeBytes ?? 0)
+        return session
+    }
+
+    /// Removes a session's oldest items, from the oldest on: at most `count`, at most those up to `last`, and not many
+    /// more bytes than ``Limits/sweepBatchBytes``.
+    func removeOldestHistory(of ref: Int64, count: Int, upTo last: Int64 = .max) throws -> Removal {
+        var removal = Removal()
+        var end: Int64 = 0
+        try connection.each(
+            """
+            SELECT item_ref, size_bytes FROM history_items WHERE session_ref = ?1 AND item_ref <= ?2
+            ORDER BY item_ref LIMIT ?3
+            """, .integer(ref), .integer(last), .integer(min(count, Limits.sweepBatchSessionRows))
+        ) { row in
+            end = row.integer(0)
+            removal += Removal(removed: 1, freedBytes: row.int(1))
+            return removal.freedBytes < Limits.sweepBatchBytes
+        }
+        if removal.removed > 0 {
+            try connection.run(
+                "DELETE FROM history_items WHERE session_ref = ?1 AND item_ref <= ?2", .integer(ref), .integer(end))
+        }
+        return removal
+    }
+
+    /// Removes items beyond the cap of a session's history, the oldest first, as many as one step may.
+    func trimHistory(of ref: Int64) throws -> Removal {
+        let standard = storage.settings.current.integer(.maxHistoryItems)
+        let excess = try connection.first(
+            """
+            SELECT s.history_count - coalesce(s.max_history_items, t.max_history_items, ?2)
+            FROM sessions s LEFT JOIN session_templates t ON t.name = s.template_name WHERE s.session_ref = ?1
+            """, .integer(ref), .integer(standard)
+        ) { $0.int(0) }
+        guard let excess, excess > 0 else { return Removal() }
+        return try removeOldestHistory(of: ref, count: excess)
+    }
+}
+
+/// A session's row and what its template adds to it.
+struct SessionRow: Sendable {
+    var ref: Int64
+    var id: Name
+    var template: Name?
+    var timeToLive: TimeToLive
+    var ownCap: Int?
+    var ownVersion: Int64
+    var createdAt: Instant
+    var lastActiveAt: Instant
+    var storedKeyCount: Int
+    var storedSizeBytes: Int
+    var historyCount: Int
+    var historySizeBytes: Int
+    var metadata: JSONText
+    var templateID: Int64?
+    var templateRevision: Int64
+    var templateCap: Int?
+    var defaultCount: Int
+    var defaultsSizeBytes: Int
+
+    var version: Int64 { ownVersion + templateRevision }
+    /// Rows and bytes of values that go with it.
+    var rowCount: Int { storedKeyCount + historyCount }
+    var storedBytes: Int { storedSizeBytes + historySizeBytes }
+    /// Upper bounds of what its resolved state holds.
+    var maxKeyCount: Int { storedKeyCount + defaultCount }
+    var maxStateBytes: Int { storedSizeBytes + defaultsSizeBytes }
+
+    func isLive(at now: Instant) -> Bool { timeToLive.expiry(from: lastActiveAt).map { $0 > now } ?? true }
+
+    mutating func raiseActivity(to instant: Instant?) {
+        if let instant { lastActiveAt = max(lastActiveAt, instant) }
+    }
+
+    /// From the columns in the order ``Connection/session(_:)`` selects them.
+    init(_ row: borrowing Row) {
+        ref = row.integer(0)
+        id = Name(stored: row.text(1))
+        template = row.optionalText(2).map { Name(stored: $0) }
+        timeToLive = TimeToLive(storedMilliseconds: row.optionalInteger(3))
+        ownCap = row.optionalInt(4)
+        ownVersion = row.integer(5)
+        createdAt = row.instant(6)
+        lastActiveAt = row.instant(7)
+        storedKeyCount = row.int(8)
+        storedSizeBytes = row.int(9)
+        historyCount = row.int(10)
+        historySizeBytes = row.int(11)
+        metadata = JSONText(stored: row.blob(12))
+        templateID = row.optionalInteger(13)
+        templateRevision = row.integer(14)
+        templateCap = row.optionalInt(15)
+        defaultCount = row.int(16)
+        defaultsSizeBytes = row.int(17)
+    }
+}
+
+extension Connection {
+    /// Runs several look-ups on one state of the database.
+    func consistently<T>(_ body: () throws -> T) throws -> T {
+        if isInTransaction { return try body() }
+        try run("BEGIN")
+        defer { try? run("COMMIT") }
+        return try body()
+    }
+
+    /// A session's row as it is stored, live or not.
+    func session(_ id: Name) throws(SQLiteError) -> SessionRow? {
+        try first(
+            """
+            SELECT s.session_ref, s.id, s.template_name, s.ttl_ms, s.max_history_items, s.own_version, s.created_at_ms,
+                s.last_active_at_ms, s.state_key_count, s.state_size_bytes, s.history_count, s.history_size_bytes,
+                s.metadata, t.template_id, t.revision, t.max_history_items, t.default_count, t.defaults_size_bytes
+            FROM sessions s LEFT JOIN session_templates t ON t.name = s.template_name WHERE s.id = ?1
+            """, .text(id.rawValue)
+        ) { SessionRow($0) }
+    }
+
+    /// The session with the figures of its resolved state: what is stored, and the defaults that does not override.
+    func resolved(_ row: SessionRow) throws(SQLiteError) -> Session {
+        var overridden = Removal()
+        if let templateID = row.templateID, row.defaultCount > 0, row.storedKeyCount > 0 {
+            overridden =
+                try first(
+                    """
+                    SELECT count(*), coalesce(sum(d.size_bytes), 0) FROM session_state v
+                    CROSS JOIN session_template_defaults d
+                    WHERE v.session_ref = ?1 AND d.template_id = ?2 AND d.key = v.key
+                    """, .integer(row.ref), .integer(templateID)
+                ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) } ?? Removal()
+        }
+        return Session(
+            id: row.id, createdAt: row.createdAt, lastActiveAt: row.lastActiveAt, timeToLive: row.timeToLive,
+            version: row.version, template: row.template, metadata: row.metadata,
+            stateKeyCount: row.maxKeyCount - overridden.removed,
+            stateSizeBytes: row.maxStateBytes - overridden.freedBytes, historyCount: row.historyCount,
+            historySizeBytes: row.historySizeBytes)
+    }
+
+    /// The resolved value of a key; nil when it is absent.
+    func value(of key: Key, in row: SessionRow) throws(SQLiteError) -> JSONText? {
+        let stored = try first(
+            "SELECT value FROM session_state WHERE session_ref = ?1 AND key = ?2", .integer(row.ref),
+            .text(key.rawValue)
+        ) { JSONText(stored: $0.blob(0)) }
+        if let stored { return stored }
+        guard let templateID = row.templateID, row.defaultCount > 0 else { return nil }
+        return try first(
+            "SELECT value FROM session_template_defaults WHERE template_id = ?1 AND key = ?2",
+            .integer(templateID), .text(key.rawValue)
+        ) { JSONText(stored: $0.blob(0)) }
+    }
+
+    /// Whether a key is stored or has a default.
+    func hasValue(_ key: Key, in row: SessionRow) throws(SQLiteError) -> Bool {
+        let found = try first(
+            """
+            SELECT EXISTS (SELECT 1 FROM session_state WHERE session_ref = ?1 AND key = ?3)
+                OR EXISTS (SELECT 1 FROM session_template_defaults WHERE template_id = ?2 AND key = ?3)
+            """, .integer(row.ref), .optional(row.templateID, Value.integer), .text(key.rawValue)
+        ) { $0.bool(0) }
+        return found ?? false
+    }
+}
+
+extension Failure {
+    static func sessionNotFound(_ id: Name) -> Failure {
+        Failure(.sessionNotFound, "There is no session '\(id)': it was never created, was deleted or has expired.")
+    }
+}
