@@ -13,6 +13,7 @@ step "Python tools" scripts/ensure-venv.sh
 step "release build" swift build -c release --static-swift-stdlib --product reprise
 step "test build" swift build --build-tests
 step "swift test" swift test --skip-build
+step "end to end" .venv/bin/python -B -m pytest -q -p no:cacheprovider Tests/EndToEnd
 step "contract" scripts/check-contract.sh
 step "tour of the README" scripts/run-tour.sh
 step "image" scripts/check-image-steps.sh

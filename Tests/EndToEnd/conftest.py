@@ -1,0 +1,112 @@
+"""The real release binary as a process of its own, on a free port and a temporary folder."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BINARY = os.environ.get("REPRISE_BINARY", os.path.join(ROOT, ".build", "release", "reprise"))
+
+
+def environment(**more):
+    """The environment without settings of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("REPRISE_")}
+    return {**kept, **more}
+
+
+def run(*arguments, **variables):
+    """Runs the binary to its end."""
+    return subprocess.run([BINARY, *arguments], env=environment(**variables), capture_output=True, text=True, timeout=30)
+
+
+class Server:
+    def __init__(self, folder, *flags):
+        self.folder, self.flags = str(folder), flags
+        self.database = os.path.join(self.folder, "test.db")
+        self.log_path = os.path.join(self.folder, "log")
+        self.start()
+
+    def start(self):
+        with open(self.log_path, "a") as log:
+            self.process = subprocess.Popen(
+                [BINARY, "serve", "--port", "0", "--database", self.database, *self.flags],
+                stdout=subprocess.PIPE, stderr=log, text=True, env=environment())
+        match = re.fullmatch(r"listening on http://([^:]+):(\d+)\n", self.process.stdout.readline())
+        assert match, self.log
+        self.host, self.port = match.group(1), int(match.group(2))
+
+    def stop(self, number=signal.SIGTERM, seconds=20):
+        """Ends it with a signal; the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=seconds)
+
+    def restart(self):
+        assert self.stop() == 0
+        self.start()
+
+    @property
+    def log(self):
+        with open(self.log_path) as log:
+            return log.read()
+
+    def connect(self):
+        return http.client.HTTPConnection(self.host, self.port, timeout=30)
+
+    def socket(self):
+        return socket.create_connection((self.host, self.port), timeout=30)
+
+    def request(self, method, path, body=None, headers=None):
+        """One request on a connection of its own: status, header fields, bytes."""
+        connection = self.connect()
+        try:
+            if isinstance(body, (dict, list)):
+                body, headers = json.dumps(body), {"Content-Type": "application/json", **(headers or {})}
+            connection.request(method, path, body=body, headers=headers or {})
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        finally:
+            connection.close()
+
+    def json(self, method, path, body=None):
+        return json.loads(self.request(method, path, body)[2])
+
+    def query(self, sql):
+        """Rows of a query by the sqlite3 command line tool, beside the running server."""
+        output = subprocess.run(
+            ["sqlite3", "-readonly", self.database, sql], capture_output=True, text=True, check=True, timeout=60).stdout
+        return output.split()
+
+    def resident_megabytes(self):
+        with open(f"/proc/{self.process.pid}/status") as status:
+            return int(re.search(r"VmRSS:\s+(\d+)", status.read()).group(1)) / 1024
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = Server(tmp_path)
+    yield server
+    if server.process.poll() is None:
+        server.process.kill()
+        server.process.wait()
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts servers with flags of the test's own."""
+    servers = []
+
+    def start(*flags):
+        servers.append(Server(tmp_path, *flags))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
