@@ -17,7 +17,7 @@ import Testing
             let all: [HTTPRequest.Method] = [.get, .head, .put, .post, .patch, .delete, .options]
             let byPath = Dictionary(grouping: api.services.routes.routes, by: \.path)
             for (path, routes) in byPath {
-                let uri = path.replacing("{namespace}", with: "n").replacing("{key}", with: "k").replacing("{name}", with: "port")
+                let uri = path.split(separator: "/").map { $0.first == "{" ? "/x" : "/\($0)" }.joined()
                 var allowed = routes.map(\.method)
                 if allowed.contains(.get) { allowed.append(.head) }
                 for method in all where !allowed.contains(method) {
