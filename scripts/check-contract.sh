@@ -18,6 +18,10 @@ curl -fsS "$REPRISE/openapi.yaml" | cmp - openapi.yaml || {
 # The value that Tests/Contract/hooks.py sends every other read to.
 printf 'RIFF of a kind' | curl -fsS -X PUT --data-binary @- -H 'Content-Type: audio/wav' -H 'Reprise-TTL: none' \
     "$REPRISE/v1/cache/scores/entries/song.wav"
+json() { curl -fsS -o /dev/null -X "$1" -H 'Content-Type: application/json' -d "$3" "$REPRISE$2"; }
+json PUT /v1/session-templates/melodai '{"defaults": {"auto_generate": false}}'
+json PUT /v1/sessions/tab-7 '{"template": "melodai", "ttl_seconds": null, "state": {"song.wav": 1}}'
+json POST /v1/sessions/tab-7/history '{"id": "take-7", "data": {"rating": 4}}'
 
 PYTHONDONTWRITEBYTECODE=1 .venv/bin/schemathesis --config-file Tests/Contract/schemathesis.toml \
     run openapi.yaml --url "$REPRISE" --no-color "$@" || {

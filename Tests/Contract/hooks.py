@@ -6,6 +6,7 @@ import schemathesis
 
 # Stored by check.py before the run, so that reads meet a value and not only misses.
 STORED = {"namespace": "scores", "key": "song.wav"}
+STORED_SESSION = {"session_id": "tab-7", "item_id": "take-7", "key": "song.wav"}
 
 
 @schemathesis.hook
@@ -18,6 +19,8 @@ def map_case(context, case):
         position = str(case.query["cursor"])[:100]
         if case.operation.path == "/v1/maintenance/runs":
             position = str(len(position))
+        if case.operation.path.startswith("/v1/sessions") or case.operation.path == "/v1/history":
+            position = f"{len(position)}.{len(position)}"
         case.query["cursor"] = base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
     if case.operation.path == "/v1/cache" and case.method == "DELETE" and case.query is not None:
         # Exactly one of the two must be sent.
@@ -28,6 +31,15 @@ def map_case(context, case):
     if case.operation.path == "/v1/config" and isinstance(case.body, dict) and "max_entry_bytes" in case.body:
         # A smaller bound is valid, but would have all the values sent later refused.
         case.body["max_entry_bytes"] = max(case.body["max_entry_bytes"], 1024 * 1024)
+    if case.operation.path.startswith("/v1/sessions") and isinstance(case.body, dict) and case.body.get("template"):
+        # A template must be there to be used.
+        case.body["template"] = "melodai"
+    if case.operation.path.startswith("/v1/sessions/{session_id}/"):
+        # Every other request goes to the stored session.
+        if len(str(case.path_parameters["session_id"])) % 2 == 0:
+            stored = {name: value for name, value in STORED_SESSION.items() if name in case.path_parameters}
+            case.path_parameters.update(stored)
+        return case
     if "key" in (case.path_parameters or {}) and case.method in ("GET", "HEAD", "POST"):
         # Every other request goes to the stored value.
         if len(str(case.path_parameters["key"])) % 2 == 0:
