@@ -31,9 +31,12 @@ def map_case(context, case):
     if case.operation.path == "/v1/config" and isinstance(case.body, dict) and "max_entry_bytes" in case.body:
         # A smaller bound is valid, but would have all the values sent later refused.
         case.body["max_entry_bytes"] = max(case.body["max_entry_bytes"], 1024 * 1024)
-    if case.operation.path.startswith("/v1/sessions") and isinstance(case.body, dict) and case.body.get("template"):
-        # A template must be there to be used.
-        case.body["template"] = "melodai"
+    if case.operation.path.startswith("/v1/sessions") and isinstance(case.body, dict):
+        # A template must be there to be used, and other requests may have removed any.
+        case.body.pop("template", None)
+        if "session_id" in (case.path_parameters or {}):
+            # The id in the body must be that in the path.
+            case.body.pop("id", None)
     if case.operation.path.startswith("/v1/sessions/{session_id}/"):
         # Every other request goes to the stored session.
         if len(str(case.path_parameters["session_id"])) % 2 == 0:
