@@ -98,7 +98,7 @@ public struct MaintenanceBacklog: Sendable, Equatable {
     public var hasCounters: Bool
 
     public init(
-        nextExpiry: Instant?, nextSessionExpiry: Instant?, hasClearedRows: Bool, hasExceededCaps: Bool,
+        nextExpiry: Instant?, nextSessionExpiry: Instant? = nil, hasClearedRows: Bool, hasExceededCaps: Bool,
         hasOrphans: Bool, hasSpareSpace: Bool, hasCounters: Bool
     ) {
         self.nextExpiry = nextExpiry

@@ -123,9 +123,6 @@ final class Connection {
         return lines
     }
 
-    /// The texts of the statements run so far: for tests of query plans.
-    var statementTexts: [String] { statements.values.map(\.text) }
-
     // MARK: State
 
     /// Rows the latest statement changed, triggers not counted.

@@ -162,7 +162,7 @@ extension SQLiteStorage {
 extension SessionTransaction {
     /// One step of the sweep. A session that memory knows to be live has its row brought up to date instead; of one too
     /// large for a step, a part of the history goes first.
-    fileprivate func removeExpired() throws -> (removal: Removal, isDone: Bool) {
+    func removeExpired() throws -> (removal: Removal, isDone: Bool) {
         let due = try connection.all(
             """
             SELECT session_ref, ttl_ms, state_key_count, history_count, state_size_bytes, history_size_bytes
@@ -284,20 +284,23 @@ extension Connection {
         guard let name else { return CapGroup(template: nil, cap: nil) }
         return try first(
             """
-            SELECT n.name, t.max_history_items
-            FROM (SELECT min(template_name) AS name FROM sessions WHERE template_name > ?1) n
-            LEFT JOIN session_templates t ON t.name = n.name WHERE n.name IS NOT NULL
+            SELECT s.template_name, t.max_history_items
+            FROM sessions s LEFT JOIN session_templates t ON t.name = s.template_name
+            WHERE s.template_name > ?1 ORDER BY s.template_name LIMIT 1
             """, .text(name)
         ) { CapGroup(template: $0.text(0), cap: $0.optionalInt(1)) }
     }
 
     /// A session's oldest items: how many, and their bytes.
     fileprivate func oldestHistory(of ref: Int64, count: Int) throws(SQLiteError) -> Removal {
-        try first(
-            """
-            SELECT count(*), coalesce(sum(size_bytes), 0) FROM (
-                SELECT size_bytes FROM history_items WHERE session_ref = ?1 ORDER BY item_ref LIMIT ?2)
-            """, .integer(ref), .integer(count)
-        ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) } ?? Removal()
+        var oldest = Removal()
+        try each(
+            "SELECT size_bytes FROM history_items WHERE session_ref = ?1 ORDER BY item_ref LIMIT ?2",
+            .integer(ref), .integer(count)
+        ) { row in
+            oldest += Removal(removed: 1, freedBytes: row.int(0))
+            return true
+        }
+        return oldest
     }
 }

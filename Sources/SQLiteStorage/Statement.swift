@@ -37,9 +37,6 @@ final class Statement {
     /// Whether it is between its first row and its reset.
     var isBusy: Bool { sqlite3_stmt_busy(handle) != 0 }
 
-    /// The SQL it was made from.
-    var text: String { String(cString: sqlite3_sql(handle)) }
-
     /// Binds one value for each parameter.
     func bind(_ values: [Value]) throws(SQLiteError) {
         precondition(values.count == Int(sqlite3_bind_parameter_count(handle)), "a value for each parameter")

@@ -1,0 +1,102 @@
+// Sessions over the API, on a real temporary SQLite file, with a clock that moves by hand.
+
+import Domain
+import FoundationEssentials
+import HTTPAPI
+import HTTPTypes
+import Hummingbird
+import HummingbirdTesting
+import Logging
+import NIOCore
+import SQLiteStorage
+import Synchronization
+import Testing
+
+/// What a test of sessions talks to.
+struct SessionAPI {
+    struct Answer {
+        var status: Int
+        var headers: HTTPFields
+        var text: String
+
+        var json: JSON { (try? JSON(parsing: text.utf8)) ?? .null }
+        var entityTag: String? { headers[.eTag] }
+
+        /// The string in a member.
+        func string(_ name: String) -> String? { json[name]?.stringValue }
+
+        /// The values of a member in each of `items`, as JSON text.
+        func items(_ name: String) -> [String] {
+            guard case .array(let items) = json["items"] else { return [] }
+            return items.map { $0[name]?.text ?? "absent" }
+        }
+    }
+
+    private final class Clock: Sendable {
+        let milliseconds = Atomic<Int64>(1_795_418_040_123)
+        var now: Instant { Instant(milliseconds: milliseconds.load(ordering: .sequentiallyConsistent)) }
+    }
+
+    private let client: any TestClientProtocol
+    private let clock: Clock
+
+    var now: Instant { clock.now }
+
+    func advance(seconds: Double) {
+        clock.milliseconds.wrappingAdd(Int64((seconds * 1000).rounded()), ordering: .sequentiallyConsistent)
+    }
+
+    @discardableResult
+    func send(
+        _ method: HTTPRequest.Method, _ uri: String, _ body: String? = nil, headers: [String: String] = [:]
+    ) async throws -> Answer {
+        var fields = HTTPFields()
+        if body != nil { fields[.contentType] = "application/json" }
+        for (name, value) in headers { fields[HTTPField.Name(name)!] = value }
+        return try await client.execute(
+            uri: uri, method: method, headers: fields, body: body.map { ByteBuffer(string: $0) }
+        ) { Answer(status: $0.status.code, headers: $0.headers, text: String(buffer: $0.body)) }
+    }
+
+    /// Runs a test against a fresh API.
+    static func run(_ body: @escaping @Sendable (SessionAPI) async throws -> Void) async throws {
+        let folder = FileManager.default.temporaryDirectory.path + "/reprise-session-api-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        var values = Settings()
+        values.set(.durability, to: .text("normal"), source: .flag)
+        let settings = LiveSettings(values)
+        let clock = Clock()
+        let wallClock = WallClock { clock.now }
+        var logger = Logger(label: "test")
+        logger.logLevel = .critical
+        let storage = try SQLiteStorage(path: folder + "/test.db", settings: settings, clock: wallClock, logger: logger)
+        let services = Services(
+            cache: storage, sessions: storage, history: storage, health: storage, maintenance: storage,
+            settingsStore: storage, settings: settings, clock: wallClock)
+        let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: logger)
+        do {
+            try await application.test(.router) { client in
+                try await body(SessionAPI(client: client, clock: clock))
+            }
+        } catch {
+            await storage.close()
+            throw error
+        }
+        await storage.close()
+    }
+}
+
+extension SessionAPI.Answer {
+    /// Asserts that this is a problem of a kind.
+    func expect(_ code: Failure.Code, _ status: Int, sourceLocation: SourceLocation = #_sourceLocation) {
+        #expect(self.status == status, "\(text)", sourceLocation: sourceLocation)
+        #expect(string("code") == code.rawValue, sourceLocation: sourceLocation)
+        #expect(headers[.contentType] == "application/problem+json", sourceLocation: sourceLocation)
+    }
+
+    /// The fields a validation problem names.
+    var fields: [String] {
+        guard case .array(let errors) = json["errors"] else { return [] }
+        return errors.compactMap { $0["field"]?.stringValue }
+    }
+}
