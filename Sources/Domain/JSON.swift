@@ -216,14 +216,14 @@ private struct JSONParser {
 
     private mutating func parseObject() throws(Failure) -> JSON {
         var members: [JSON.Member] = []
-        var names = Set<String>()
+        var names = Set<ExactText>()
         skipWhiteSpace()
         if take(UInt8(ascii: "}")) { return .object([]) }
         while true {
             skipWhiteSpace()
             guard current == UInt8(ascii: "\"") else { throw stopped("expected a member's name") }
             let name = try parseString()
-            guard names.insert(name).inserted else { throw stopped("a member's name stands twice in one object") }
+            guard names.insert(ExactText(name)).inserted else { throw stopped("a member's name stands twice in one object") }
             skipWhiteSpace()
             guard take(UInt8(ascii: ":")) else { throw stopped("expected ':'") }
             members.append(JSON.Member(name: name, value: try parseValue()))

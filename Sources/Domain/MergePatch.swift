@@ -9,10 +9,10 @@ extension JSON {
         guard case .object(let changes) = patch else { return patch }
         var members: [Member?] = []
         if case .object(let own) = self { members = own }
-        var places: [String: Int] = [:]
-        for (place, member) in members.enumerated() { places[member!.name] = place }
+        var places: [ExactText: Int] = [:]
+        for (place, member) in members.enumerated() { places[ExactText(member!.name)] = place }
         for change in changes {
-            let place = places[change.name]
+            let place = places[ExactText(change.name)]
             if change.value == .null {
                 if let place { members[place] = nil }
             } else if let place {

@@ -65,13 +65,10 @@ public struct Key: Hashable, Sendable, CustomStringConvertible {
         self.rawValue = rawValue
     }
 
-    /// Keys are the same when their bytes are, as in storage. Swift takes two spellings of one `é` for the same string.
-    public static func == (a: Self, b: Self) -> Bool { a.rawValue.utf8.elementsEqual(b.rawValue.utf8) }
+    /// Keys are the same when their bytes are, as in storage.
+    public static func == (a: Self, b: Self) -> Bool { ExactText(a.rawValue) == ExactText(b.rawValue) }
 
-    public func hash(into hasher: inout Hasher) {
-        var text = rawValue
-        text.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
-    }
+    public func hash(into hasher: inout Hasher) { ExactText(rawValue).hash(into: &hasher) }
 }
 
 /// A tag: 1–128 visible ASCII characters without a comma, for a comma separates tags in their header.

@@ -100,7 +100,7 @@ struct SessionRoutes: Sendable {
         var body = try await request.objectBody(context)
         let seconds = body.decimal("delay_seconds", in: 0...Double(Limits.maxDebounceDelayMilliseconds / 1000))
         try body.finish()
-        let delay = seconds.map { Int64(($0 * 1000).rounded()) } ?? settings.current.milliseconds(.debounceDelay)
+        let delay = seconds.map { Int64(($0 * 1000).rounded(.up)) } ?? settings.current.milliseconds(.debounceDelay)
         let decision = try await sessions.debounce(name, of: id, delayMilliseconds: delay)
         return .json([
             "allowed": .bool(decision.isAllowed),

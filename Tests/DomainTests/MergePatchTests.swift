@@ -32,6 +32,11 @@ struct MergePatchTests {
         #expect(merged.text == #"{"a":1.50,"b":12345678901234567890,"c":1}"#)
     }
 
+    @Test func namesThatOnlyLookAlikeAreTwo() throws {
+        let target = try JSON(parsing: "{\"caf\u{E9}\":1,\"cafe\u{301}\":2}".utf8)
+        #expect(target.merged(with: ["cafe\u{301}": nil]).text == "{\"caf\u{E9}\":1}")
+    }
+
     @Test func costDoesNotGrowWithTheProductOfTheSizes() {
         let members = (0..<20_000).map { JSON.Member(name: "k\($0)", value: .integer($0)) }
         let elapsed = ContinuousClock().measure {
