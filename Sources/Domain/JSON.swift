@@ -213,14 +213,17 @@ private struct JSONParser {
 
     private mutating func parseObject() throws(Failure) -> JSON {
         var members: [JSON.Member] = []
-        var names = Set<String>()
+        // By bytes: to Swift, strings are equal whose characters are canonically equivalent; to JSON they are not.
+        var names = Set<[UInt8]>()
         skipWhiteSpace()
         if take(UInt8(ascii: "}")) { return .object([]) }
         while true {
             skipWhiteSpace()
             guard current == UInt8(ascii: "\"") else { throw stopped("expected a member's name") }
             let name = try parseString()
-            guard names.insert(name).inserted else { throw stopped("a member's name stands twice in one object") }
+            guard names.insert(Array(name.utf8)).inserted else {
+                throw stopped("a member's name stands twice in one object")
+            }
             skipWhiteSpace()
             guard take(UInt8(ascii: ":")) else { throw stopped("expected ':'") }
             members.append(JSON.Member(name: name, value: try parseValue()))
