@@ -105,7 +105,12 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .testTarget(
-            name: "RepriseTests", dependencies: ["Domain", "reprise"], swiftSettings: swiftSettings
+            name: "RepriseTests",
+            dependencies: [
+                "Domain", "reprise",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: swiftSettings
         ),
     ]
 )

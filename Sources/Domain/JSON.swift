@@ -223,7 +223,9 @@ private struct JSONParser {
             skipWhiteSpace()
             guard current == UInt8(ascii: "\"") else { throw stopped("expected a member's name") }
             let name = try parseString()
-            guard names.insert(ExactText(name)).inserted else { throw stopped("a member's name stands twice in one object") }
+            guard names.insert(ExactText(name)).inserted else {
+                throw stopped("a member's name stands twice in one object")
+            }
             skipWhiteSpace()
             guard take(UInt8(ascii: ":")) else { throw stopped("expected ':'") }
             members.append(JSON.Member(name: name, value: try parseValue()))

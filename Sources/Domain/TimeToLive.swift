@@ -31,7 +31,9 @@ public enum TimeToLive: Hashable, Sendable {
         guard seconds.isFinite, seconds > 0 else {
             throw .invalid(field, "must be a positive number of seconds.")
         }
-        let milliseconds = (seconds * 1000).rounded(.up)
+        // 0.069 * 1000 is a little over 69: what a decimal of milliseconds says is taken as it says it.
+        let nearest = (seconds * 1000).rounded()
+        let milliseconds = nearest / 1000 == seconds ? nearest : (seconds * 1000).rounded(.up)
         guard milliseconds <= Double(Limits.maxLifetimeMilliseconds) else {
             throw .invalid(field, "must be at most \(Limits.maxLifetimeMilliseconds / 1000) seconds.")
         }

@@ -18,6 +18,19 @@ final class AccessLedger: Sendable {
         var hits = 0
         var misses: [MissReason: Int] = [:]
         var entries: [Int64: Access] = [:]
+
+        var isEmpty: Bool { hits == 0 && misses.isEmpty && entries.isEmpty }
+
+        /// Adds earlier reads.
+        mutating func add(_ earlier: Tally) {
+            hits += earlier.hits
+            misses.merge(earlier.misses, uniquingKeysWith: +)
+            entries.merge(earlier.entries) { later, earlier in
+                Access(
+                    hits: later.hits + earlier.hits, lastAccess: max(later.lastAccess, earlier.lastAccess),
+                    tick: max(later.tick, earlier.tick))
+            }
+        }
     }
 
     private struct State {
@@ -72,34 +85,70 @@ final class AccessLedger: Sendable {
 
     var isEmpty: Bool { state.withLock { $0.namespaces.isEmpty } }
 
-    /// Takes out everything counted so far.
-    func takeAll() -> [Int64: Tally] {
-        state.withLock { state in
-            defer {
-                state.namespaces = [:]
-                state.trackedEntries = 0
+    /// Namespaces with something to write, and how many of their entries were read.
+    func waiting() -> [(namespaceID: Int64, entries: Int)] {
+        state.withLock { $0.namespaces.map { ($0.key, $0.value.entries.count) } }
+    }
+
+    /// What one write has taken out. If the write is undone, it goes back.
+    final class Withdrawal: Sendable {
+        private let ledger: AccessLedger
+        private let taken = Mutex<[(namespaceID: Int64, tally: Tally)]>([])
+
+        init(from ledger: AccessLedger) { self.ledger = ledger }
+
+        /// Takes out a namespace's counters, with the reads of so many of its entries.
+        func takeCounters(namespaceID: Int64, entries limit: Int) -> Tally {
+            take(namespaceID) { tally in
+                let entries = tally.entries.prefix(limit)
+                defer {
+                    for (entryID, _) in entries { tally.entries[entryID] = nil }
+                    (tally.hits, tally.misses) = (0, [:])
+                }
+                return Tally(
+                    hits: tally.hits, misses: tally.misses, entries: Dictionary(uniqueKeysWithValues: Array(entries)))
             }
-            return state.namespaces
+        }
+
+        /// Takes out the reads of all of a namespace's entries, before these are put in order of use.
+        func takeAccesses(namespaceID: Int64) -> [Int64: Access] {
+            take(namespaceID) { tally in
+                defer { tally.entries = [:] }
+                return Tally(entries: tally.entries)
+            }.entries
+        }
+
+        private func take(_ namespaceID: Int64, _ part: (inout Tally) -> Tally) -> Tally {
+            let tally = ledger.take(namespaceID, part)
+            if !tally.isEmpty { taken.withLock { $0.append((namespaceID, tally)) } }
+            return tally
+        }
+
+        /// Puts everything back.
+        func undo() {
+            let all = taken.withLock { taken in
+                defer { taken = [] }
+                return taken
+            }
+            for (namespaceID, tally) in all { ledger.putBack(tally, namespaceID) }
         }
     }
 
-    /// Takes counters back that could not be written; reads by entry are let go.
-    func putBack(_ tally: Tally, namespaceID: Int64) {
+    private func take(_ namespaceID: Int64, _ part: (inout Tally) -> Tally) -> Tally {
         state.withLock { state in
-            withTally(of: namespaceID, in: &state) {
-                $0.hits += tally.hits
-                $0.misses.merge(tally.misses, uniquingKeysWith: +)
-            }
+            guard var tally = state.namespaces.removeValue(forKey: namespaceID) else { return Tally() }
+            let taken = part(&tally)
+            state.trackedEntries -= taken.entries.count
+            if !tally.isEmpty { state.namespaces[namespaceID] = tally }
+            return taken
         }
     }
 
-    /// Takes out one namespace's reads by entry, before its entries are put in order of use.
-    func takeAccesses(namespaceID: Int64) -> [Int64: Access] {
+    private func putBack(_ tally: Tally, _ namespaceID: Int64) {
         state.withLock { state in
-            guard let entries = state.namespaces[namespaceID]?.entries, !entries.isEmpty else { return [:] }
-            state.namespaces[namespaceID]!.entries = [:]
-            state.trackedEntries -= entries.count
-            return entries
+            let before = state.namespaces[namespaceID]?.entries.count ?? 0
+            state.namespaces[namespaceID, default: Tally()].add(tally)
+            state.trackedEntries += state.namespaces[namespaceID]!.entries.count - before
         }
     }
 

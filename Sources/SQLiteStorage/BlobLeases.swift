@@ -48,17 +48,18 @@ final class BlobLeases: Sendable {
         state.withLock { $0.users[blobID] != nil }
     }
 
-    /// Of these blobs, those nobody uses; nobody can lease them any more.
-    func condemn(_ blobIDs: [Int64]) -> [Int64] {
+    /// Lets nobody lease a blob any more.
+    /// - Returns: whether nobody uses it; if somebody does, nothing has changed.
+    func condemn(_ blobID: Int64) -> Bool {
         state.withLock { state in
-            let unused = blobIDs.filter { state.users[$0] == nil }
-            state.condemned.formUnion(unused)
-            return unused
+            guard state.users[blobID] == nil else { return false }
+            state.condemned.insert(blobID)
+            return true
         }
     }
 
-    /// Forgets blobs that are deleted for good.
-    func forget(_ blobIDs: [Int64]) {
-        state.withLock { $0.condemned.subtract(blobIDs) }
+    /// Forgets a blob that is deleted for good, or was not condemned after all.
+    func forget(_ blobID: Int64) {
+        state.withLock { _ = $0.condemned.remove(blobID) }
     }
 }

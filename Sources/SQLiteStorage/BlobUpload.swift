@@ -18,6 +18,9 @@ final class BlobUpload: ValueUpload {
         self.lease = lease
     }
 
+    /// Whether nothing was appended yet, so that there is no blob.
+    var isEmpty: Bool { chunks.load(ordering: .relaxed) == 0 }
+
     deinit {
         // Attached by now or not: the sweep looks.
         storage.signals.hasOrphans.store(true, ordering: .relaxed)
@@ -70,13 +73,15 @@ extension Connection {
         let sql: StaticString =
             "SELECT substr(data, ?3) FROM cache_chunks WHERE blob_id = ?1 AND number = ?2"
         let bytes = try first(sql, .integer(blobID), .integer(number), .integer(skipped + 1)) { $0.blob(0) }
-        guard let bytes, !bytes.isEmpty else {
-            throw Failure(.databaseDamaged, "A part of the stored value is missing.")
-        }
+        guard let bytes, !bytes.isEmpty else { throw Failure.valueMissing }
         return bytes
     }
 
     func hasBlob(_ blobID: Int64) throws(SQLiteError) -> Bool {
         try first("SELECT 1 FROM cache_blobs WHERE blob_id = ?1", .integer(blobID)) { _ in true } ?? false
     }
+}
+
+extension Failure {
+    static let valueMissing = Failure(.databaseDamaged, "A part of the stored value is missing.")
 }

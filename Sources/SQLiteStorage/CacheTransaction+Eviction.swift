@@ -12,7 +12,7 @@ import Synchronization
 //
 // A write that leaves its namespace over a cap makes room in the same transaction: expired entries first, then the
 // lowest ranks, never the entry just written. Uses still counted in memory are written before ranks are compared, so
-// an entry read a moment ago is not taken for an old one. One write evicts a bounded number of entries; should that
+// an entry read a moment ago is not taken for an old one. One write removes a bounded number of entries; should that
 // not do (one large value in place of thousands of small ones), the background task goes on at once.
 //
 // Entries of namespaces without caps have no rank, and cost no index. When a policy first sets a cap, or another
@@ -29,28 +29,32 @@ extension CacheTransaction {
         }
     }
 
-    /// Evicts until the namespace is within its caps or the bound for one write is reached.
+    /// What was evicted, and whether nothing is left to do.
+    typealias CapStep = (evicted: Removal, isDone: Bool)
+
+    /// Removes entries until the namespace is within its caps or the bound for one write is reached.
     /// - Parameter entryID: an entry that must stay; nil in the background.
-    /// - Returns: what was evicted.
     @discardableResult
-    func holdCaps(of namespace: Namespace, sparing entryID: Int64?) throws -> Removal {
-        guard try isExceeded(namespace) else { return Removal() }
-        try removeExpired(of: namespace)
-        var removal = Removal()
-        guard try isExceeded(namespace) else { return removal }
-        try apply(storage.ledger.takeAccesses(namespaceID: namespace.id))
-        for _ in 0..<Limits.maxEvictionsPerWrite {
-            guard let victim = try lowestRanked(of: namespace, sparing: entryID) else { return removal }
+    func holdCaps(of namespace: Namespace, sparing entryID: Int64?) throws -> CapStep {
+        guard try isExceeded(namespace) else { return (Removal(), isDone: true) }
+        // As long as expired entries are left no live one goes.
+        var left = Limits.maxEvictionsPerWrite - (try removeExpired(of: namespace))
+        var evicted = Removal()
+        if try left > 0 && isExceeded(namespace) { try apply(withdrawal.takeAccesses(namespaceID: namespace.id)) }
+        while try left > 0 && isExceeded(namespace), let victim = try lowestRanked(of: namespace, sparing: entryID) {
             try remember(victim.key, in: namespace.id, reason: .evicted, at: now)
             try removeRow(victim.id, blobID: victim.blobID)
-            removal += Removal(removed: 1, freedBytes: victim.sizeBytes)
-            if try !isExceeded(namespace) { break }
+            evicted += Removal(removed: 1, freedBytes: victim.sizeBytes)
+            left -= 1
         }
-        try connection.run(
-            "UPDATE cache_namespaces SET evictions = evictions + ?2 WHERE namespace_id = ?1",
-            .integer(namespace.id), .integer(removal.removed))
-        if try isExceeded(namespace) { storage.signals.hasExceededCaps.store(true, ordering: .relaxed) }
-        return removal
+        if evicted.removed > 0 {
+            try connection.run(
+                "UPDATE cache_namespaces SET evictions = evictions + ?2 WHERE namespace_id = ?1",
+                .integer(namespace.id), .integer(evicted.removed))
+        }
+        let isDone = try left > 0 || !isExceeded(namespace)
+        if !isDone { storage.signals.hasExceededCaps.store(true, ordering: .relaxed) }
+        return (evicted, isDone)
     }
 
     func isExceeded(_ namespace: Namespace) throws -> Bool {
@@ -73,7 +77,8 @@ extension CacheTransaction {
     }
 
     /// Removes expired entries of one namespace, a bounded number of them.
-    private func removeExpired(of namespace: Namespace) throws {
+    /// - Returns: how many.
+    private func removeExpired(of namespace: Namespace) throws -> Int {
         let due = try connection.all(
             """
             SELECT entry_id, key, expires_at_ms, blob_id FROM cache_entries
@@ -85,6 +90,7 @@ extension CacheTransaction {
             try removeRow(entry.id, blobID: entry.blobID)
         }
         if !due.isEmpty { try countExpirations(due.count, namespaceID: namespace.id) }
+        return due.count
     }
 
     /// Writes uses that were counted in memory.

@@ -8,6 +8,7 @@ import Synchronization
 struct CacheTransaction {
     let connection: Connection
     let storage: SQLiteStorage
+    let withdrawal: AccessLedger.Withdrawal
     let now: Instant
 
     /// A namespace's row, as far as writing needs it.
@@ -113,25 +114,30 @@ struct CacheTransaction {
         let expiresAt = lifetime.expiry(from: now)
         let blobID = try store(write.content)
         let entryID: Int64
-        if let old {
-            if live == nil { try countExpirations(1, namespaceID: namespace.id) }
-            entryID = old.id
-            try replace(old, with: write, blobID: blobID, lifetime: lifetime, expiresAt: expiresAt, in: namespace)
+        if let live {
+            entryID = live.id
+            try replace(live, with: write, blobID: blobID, lifetime: lifetime, expiresAt: expiresAt, in: namespace)
         } else {
+            if let old {
+                try countExpirations(1, namespaceID: namespace.id)
+                try removeRow(old.id, blobID: old.blobID)
+            }
             entryID = storage.signals.nextEntryID.wrappingAdd(1, ordering: .relaxed).oldValue
             try insert(entryID, write, blobID: blobID, lifetime: lifetime, expiresAt: expiresAt, in: namespace)
         }
-        if case .bytes(let bytes) = write.content, blobID == nil {
+        if blobID == nil {
+            // An upload of nothing has no blob.
+            let bytes = if case .bytes(let bytes) = write.content { bytes } else { [] as [UInt8] }
             try connection.run(
                 """
                 INSERT INTO cache_values (entry_id, value) VALUES (?1, ?2)
                 ON CONFLICT (entry_id) DO UPDATE SET value = excluded.value
                 """, .integer(entryID), .blob(bytes))
-        } else if old != nil, old?.blobID == nil {
+        } else if let live, live.blobID == nil {
             try connection.run("DELETE FROM cache_values WHERE entry_id = ?1", .integer(entryID))
         }
-        try setTags(write.tags, of: entryID, key: write.key, in: namespace, hadEntry: old != nil)
-        if old?.blobID != nil { storage.signals.hasOrphans.store(true, ordering: .relaxed) }
+        try setTags(write.tags, of: entryID, key: write.key, in: namespace, hadEntry: live != nil)
+        if live?.blobID != nil { storage.signals.hasOrphans.store(true, ordering: .relaxed) }
         storage.signals.note(expiry: expiresAt)
         if namespace.policy.isCapped { try holdCaps(of: namespace, sparing: entryID) }
         return CacheWriteOutcome(created: live == nil, entityTag: write.entityTag, expiresAt: expiresAt)
@@ -143,7 +149,7 @@ struct CacheTransaction {
         switch content {
         case .uploaded(let upload):
             guard let upload = upload as? BlobUpload else { preconditionFailure("an upload of another engine") }
-            return upload.blobID
+            return upload.isEmpty ? nil : upload.blobID
         case .bytes(let bytes):
             guard bytes.count > Limits.maxInlineValueBytes else { return nil }
             let blobID = storage.signals.nextBlobID.wrappingAdd(1, ordering: .relaxed).oldValue
@@ -171,31 +177,28 @@ struct CacheTransaction {
             .optional(write.description.encoding, Value.text), .instant(now), .optional(expiresAt, Value.instant),
             .optional(lifetime.milliseconds, Value.integer), .optional(write.computeSeconds, Value.real),
             rank(in: namespace, hitCount: 0, creating: true))
+        // Why an earlier entry left explains nothing about this one.
+        try connection.run(
+            "DELETE FROM cache_removals WHERE namespace_id = ?1 AND key = ?2",
+            .integer(namespace.id), .text(write.key.rawValue))
     }
 
-    /// A replaced live entry stays the same entry, with its age and hits; in place of an expired one stands a new one.
+    /// A replaced entry stays the same entry, with its age and hits.
     private func replace(
         _ old: Entry, with write: CacheWrite, blobID: Int64?, lifetime: TimeToLive, expiresAt: Instant?,
         in namespace: Namespace
     ) throws {
-        let isNew = !old.isLive(at: now)
-        let rank =
-            namespace.policy.eviction == .firstInFirstOut && !isNew
-            ? Value.null : rank(in: namespace, hitCount: isNew ? 0 : old.hitCount, creating: isNew)
         try connection.run(
             """
             UPDATE cache_entries SET size_bytes = ?2, blob_id = ?3, sha256 = ?4, content_type = ?5, content_encoding = ?6,
                 updated_at_ms = ?7, expires_at_ms = ?8, ttl_ms = ?9, compute_seconds = ?10,
-                eviction_rank = CASE WHEN ?13 THEN coalesce(?11, eviction_rank) END,
-                created_at_ms = CASE WHEN ?12 THEN ?7 ELSE created_at_ms END,
-                hit_count = CASE WHEN ?12 THEN 0 ELSE hit_count END,
-                last_accessed_at_ms = CASE WHEN ?12 THEN NULL ELSE last_accessed_at_ms END
+                eviction_rank = CASE WHEN ?12 THEN coalesce(?11, eviction_rank) END
             WHERE entry_id = ?1
             """,
             .integer(old.id), .integer(write.sizeBytes), .optional(blobID, Value.integer), .blob(write.entityTag.digest),
             .optional(write.description.type, Value.text), .optional(write.description.encoding, Value.text), .instant(now),
             .optional(expiresAt, Value.instant), .optional(lifetime.milliseconds, Value.integer),
-            .optional(write.computeSeconds, Value.real), rank, .integer(isNew ? 1 : 0),
+            .optional(write.computeSeconds, Value.real), rank(in: namespace, hitCount: old.hitCount, creating: false),
             .integer(namespace.isRanked ? 1 : 0))
     }
 

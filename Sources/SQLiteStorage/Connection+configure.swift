@@ -8,7 +8,6 @@ extension Connection {
     func configureWriter() throws(SQLiteError) {
         try execute(
             """
-            PRAGMA busy_timeout = 5000;
             PRAGMA auto_vacuum = INCREMENTAL;
             PRAGMA journal_mode = WAL;
             PRAGMA synchronous = FULL;
@@ -28,7 +27,6 @@ extension Connection {
     func configureReader() throws(SQLiteError) {
         try execute(
             """
-            PRAGMA busy_timeout = 5000;
             PRAGMA query_only = ON;
             PRAGMA cache_size = -4096;
             PRAGMA mmap_size = 0;

@@ -46,6 +46,7 @@ final class Connection {
         deadline.initialize(to: 0)
         logPages = .allocate(capacity: 1)
         logPages.initialize(to: 0)
+        sqlite3_busy_timeout(handle, 5000)
         reprise_sqlite3_db_config_int(handle, SQLITE_DBCONFIG_DEFENSIVE, 1)
         reprise_sqlite3_db_config_int(handle, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
         // Called every 1,000 virtual-machine steps, some tens of microseconds. https://sqlite.org/c3ref/progress_handler.html

@@ -26,6 +26,7 @@ struct Migrator {
         try checkOwnership(connection)
         try connection.execute(
             """
+            PRAGMA application_id = \(Self.applicationID);
             CREATE TABLE IF NOT EXISTS schema_migrations (
                 version        INTEGER PRIMARY KEY,
                 name           TEXT    NOT NULL,
@@ -53,14 +54,15 @@ struct Migrator {
         return pending.map(\.version)
     }
 
-    private func checkOwnership(_ connection: Connection) throws {
+    /// Changes nothing, so that another program's file stays as it is.
+    /// - Throws: ``OpeningError`` when the file is neither empty nor Reprise's; ``SQLiteError``.
+    func checkOwnership(_ connection: Connection) throws {
         let id = try connection.first("PRAGMA application_id") { $0.integer(0) } ?? 0
         if id == Self.applicationID { return }
         let tables = try connection.first("SELECT count(*) FROM sqlite_schema") { $0.int(0) } ?? 0
         guard id == 0, tables == 0 else {
             throw OpeningError("the file is an SQLite database of another program. Choose another path.")
         }
-        try connection.execute("PRAGMA application_id = \(Self.applicationID)")
     }
 
     private func apply(_ migration: Migration, to connection: Connection, now: Instant) throws {

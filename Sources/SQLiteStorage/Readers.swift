@@ -8,6 +8,7 @@ import Synchronization
 /// A connection several threads take turns with. Opened when first used.
 final class SharedConnection: Sendable {
     private let connection = Mutex<Connection?>(nil)
+    private let isClosed = Atomic(false)
     private let path: String
 
     init(path: String) { self.path = path }
@@ -31,13 +32,23 @@ final class SharedConnection: Sendable {
         _ body: (Connection) throws -> T, on connection: inout sending Connection?
     ) throws -> T {
         if let connection { return try body(connection) }
+        guard !isClosed.load(ordering: .relaxed) else { throw Failure.shuttingDown }
         let opened = try Connection(path: path, mode: .reader)
         try opened.configureReader()
         connection = opened
         return try body(opened)
     }
 
-    func close() { connection.withLock { $0 = nil } }
+    func close() {
+        connection.withLock {
+            isClosed.store(true, ordering: .relaxed)
+            $0 = nil
+        }
+    }
+}
+
+extension Failure {
+    static let shuttingDown = Failure(.shuttingDown, "The server is shutting down.")
 }
 
 /// The connections for point look-ups, which keep their view of the database until there is something new.
@@ -160,7 +171,7 @@ final class Readers: Sendable {
                 return try poolReaders[0].use(bounded)
             }
         } catch is CancellationError {
-            throw Failure(.shuttingDown, "The server is shutting down.")
+            throw Failure.shuttingDown
         } catch {
             throw storageFailure(error)
         }

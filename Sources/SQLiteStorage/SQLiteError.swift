@@ -23,12 +23,6 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
 
     private var primary: Int32 { code & 0xFF }
 
-    /// Whether running the operation again, alone, may succeed: the disk has no room for this group, or the file
-    /// system failed once.
-    var concernsWholeTransaction: Bool {
-        [SQLITE_FULL, SQLITE_IOERR, SQLITE_NOMEM, SQLITE_BUSY, SQLITE_INTERRUPT].contains(primary)
-    }
-
     /// The decided outcome for the caller.
     ///
     /// | result code | code, status | what it means for the operator |

@@ -109,7 +109,7 @@ extension SQLiteStorage {
                 try transaction.connection.run(
                     """
                     UPDATE cache_entries SET eviction_rank = CASE ?4
-                        WHEN 'lru' THEN coalesce(last_accessed_at_ms, updated_at_ms) * 1000
+                        WHEN 'lru' THEN max(coalesce(last_accessed_at_ms, 0), updated_at_ms) * 1000
                         WHEN 'lfu' THEN hit_count
                         ELSE created_at_ms * 1000 END
                     WHERE generation_id = ?1 AND key > ?2 AND key <= ?3
@@ -124,14 +124,12 @@ extension SQLiteStorage {
     func evictExcess(of name: Name) async throws -> Removal {
         var total = Removal()
         while true {
-            let step: Removal? = try await transaction(.background) { transaction in
-                guard let namespace = try transaction.namespace(name), namespace.policy.isCapped,
-                    try transaction.isExceeded(namespace)
-                else { return nil }
+            let step: CacheTransaction.CapStep = try await transaction(.background) { transaction in
+                guard let namespace = try transaction.namespace(name) else { return (Removal(), isDone: true) }
                 return try transaction.holdCaps(of: namespace, sparing: nil)
             }
-            guard let step, step.removed > 0 else { return total }
-            total += step
+            total += step.evicted
+            if step.isDone { return total }
         }
     }
 
@@ -195,24 +193,23 @@ extension SQLiteStorage {
     private func page(
         of name: Name, filter: EntryFilter, after start: String, updatedBy cutoff: Instant
     ) async throws -> (ids: [Int64], last: String?) {
-        let range = KeyRange(prefix: filter.prefix)
+        let range = KeyRange(prefix: filter.prefix, after: start)
         let rows = try await readers.pooled { connection in
             guard let tag = filter.tag else {
                 return try connection.all(
                     """
                     SELECT e.entry_id, e.key, e.updated_at_ms FROM cache_namespaces n
                     JOIN cache_entries e ON e.generation_id = n.generation_id
-                    WHERE n.name = ?1 AND e.key > ?2 AND e.key >= ?3 AND e.key < ?4 ORDER BY e.key LIMIT ?5
-                    """, .text(name.rawValue), .text(start), range.start, range.end, .integer(Limits.sweepBatchRows)
+                    WHERE n.name = ?1 AND e.key >= ?2 AND e.key < ?3 ORDER BY e.key LIMIT ?4
+                    """, .text(name.rawValue), range.start, range.end, .integer(Limits.sweepBatchRows)
                 ) { (id: $0.integer(0), key: $0.text(1), updatedAt: $0.instant(2)) }
             }
             return try connection.all(
                 """
                 SELECT t.entry_id, t.key, e.updated_at_ms FROM cache_entry_tags t JOIN cache_entries e USING (entry_id)
                 WHERE t.tag = ?1 AND t.generation_id = (SELECT generation_id FROM cache_namespaces WHERE name = ?2)
-                    AND t.key > ?3 AND t.key >= ?4 AND t.key < ?5 ORDER BY t.key LIMIT ?6
-                """, .text(tag.rawValue), .text(name.rawValue), .text(start), range.start, range.end,
-                .integer(Limits.sweepBatchRows)
+                    AND t.key >= ?3 AND t.key < ?4 ORDER BY t.key LIMIT ?5
+                """, .text(tag.rawValue), .text(name.rawValue), range.start, range.end, .integer(Limits.sweepBatchRows)
             ) { (id: $0.integer(0), key: $0.text(1), updatedAt: $0.instant(2)) }
         }
         return (rows.filter { $0.updatedAt <= cutoff }.map(\.id), rows.last?.key)
@@ -280,6 +277,8 @@ extension CacheTransaction {
         try connection.run(
             "UPDATE cache_generations SET cleared_at_ms = ?2, cleared_namespace_id = ?3 WHERE generation_id = ?1",
             .integer(namespace.generationID), .instant(now), .integer(namespace.id))
+        // The sweep counts expirations of namespaces' current generations only.
+        if expired.removed > 0 { try countExpirations(expired.removed, namespaceID: namespace.id) }
         storage.signals.hasClearedRows.store(true, ordering: .relaxed)
         return (
             Removal(removed: all.removed - expired.removed, freedBytes: all.freedBytes - expired.freedBytes), all.removed

@@ -4,6 +4,7 @@ import Domain
 
 extension SQLiteStorage {
     public func read(_ address: EntryAddress) async throws -> CacheHit {
+        var missingBlob: Int64?
         while true {
             let now = clock.now()
             let found = try readers.point { try $0.find(address, now: now) }
@@ -12,8 +13,13 @@ extension SQLiteStorage {
                 ledger.countMiss(namespaceID: namespaceID, reason: found.missReason)
                 throw Failure.miss(found.missReason)
             }
-            // A blob deleted since the look-up belonged to a value that was replaced since: look again.
-            guard let content = try content(of: entry) else { continue }
+            guard let content = try content(of: entry) else {
+                // A blob deleted since the look-up belonged to a value that was replaced since, so the next look-up finds
+                // another; or the database is damaged.
+                guard entry.blobID != missingBlob else { throw Failure.valueMissing }
+                missingBlob = entry.blobID
+                continue
+            }
             ledger.countHit(namespaceID: namespaceID, entryID: entry.id, at: now)
             return entry.hit(content: content, now: now)
         }
@@ -40,38 +46,42 @@ extension SQLiteStorage {
         _ namespace: Name, filter: EntryFilter, after key: String?, limit: Int
     ) async throws -> [CacheMetadata] {
         let now = clock.now()
-        let range = KeyRange(prefix: filter.prefix)
+        let range = KeyRange(prefix: filter.prefix, after: key)
         return try await readers.pooled { connection in
             guard let tag = filter.tag else {
                 return try connection.all(
                     """
                     SELECT * FROM cache_contents
-                    WHERE namespace = ?1 AND key > ?2 AND key >= ?3 AND key < ?4
-                        AND (expires_at_ms IS NULL OR expires_at_ms > ?5)
-                    ORDER BY key LIMIT ?6
-                    """, .text(namespace.rawValue), .text(key ?? ""), range.start, range.end, .instant(now), .integer(limit)
+                    WHERE namespace = ?1 AND key >= ?2 AND key < ?3
+                        AND (expires_at_ms IS NULL OR expires_at_ms > ?4)
+                    ORDER BY key LIMIT ?5
+                    """, .text(namespace.rawValue), range.start, range.end, .instant(now), .integer(limit)
                 ) { CacheMetadata($0, now: now) }
             }
             return try connection.all(
                 """
                 SELECT c.* FROM cache_entry_tags t JOIN cache_contents c ON c.entry_id = t.entry_id
                 WHERE t.tag = ?1 AND t.generation_id = (SELECT generation_id FROM cache_namespaces WHERE name = ?2)
-                    AND t.key > ?3 AND t.key >= ?4 AND t.key < ?5 AND (c.expires_at_ms IS NULL OR c.expires_at_ms > ?6)
-                ORDER BY t.key LIMIT ?7
-                """, .text(tag.rawValue), .text(namespace.rawValue), .text(key ?? ""), range.start, range.end,
-                .instant(now), .integer(limit)
+                    AND t.key >= ?3 AND t.key < ?4 AND (c.expires_at_ms IS NULL OR c.expires_at_ms > ?5)
+                ORDER BY t.key LIMIT ?6
+                """, .text(tag.rawValue), .text(namespace.rawValue), range.start, range.end, .instant(now),
+                .integer(limit)
             ) { CacheMetadata($0, now: now) }
         }
     }
 }
 
-/// The keys that begin with a prefix, as a half-open range of their bytes: SQLite compares text byte by byte.
+/// The keys that begin with a prefix and come after a key, as a half-open range of their bytes: SQLite compares text byte
+/// by byte. With one lower bound, for of two SQLite seeks to either and walks to the other.
 struct KeyRange {
     var start: Value
     var end: Value
 
-    init(prefix: String?) {
-        start = .text(prefix ?? "")
+    init(prefix: String?, after key: String?) {
+        let first = Array((prefix ?? "").utf8)
+        // The least text above a key is the key with a zero byte.
+        let next: [UInt8] = key.map { Array($0.utf8) + [0] } ?? []
+        start = .textBytes(first.lexicographicallyPrecedes(next) ? next : first)
         // The successor of a prefix is the prefix with its last byte counted up; no UTF-8 byte is above 0xF4, so none
         // overflows. Without a prefix: above any UTF-8.
         var bytes = Array((prefix ?? "").utf8)

@@ -74,31 +74,9 @@ extension SQLiteStorage: MaintenanceStore {
 
     public func flushCounters() async throws {
         try await flushActivity(.background)
-        for (namespaceID, tally) in ledger.takeAll() {
-            do {
-                try await writer.perform(.background) { connection in
-                    try connection.run(
-                        "UPDATE cache_namespaces SET hits = hits + ?2 WHERE namespace_id = ?1",
-                        .integer(namespaceID), .integer(tally.hits))
-                    for (reason, count) in tally.misses {
-                        try connection.run(
-                            """
-                            INSERT INTO cache_misses (namespace_id, reason, misses)
-                            SELECT namespace_id, ?2, ?3 FROM cache_namespaces WHERE namespace_id = ?1
-                            ON CONFLICT (namespace_id, reason) DO UPDATE SET misses = misses + excluded.misses
-                            """, .integer(namespaceID), .text(reason.rawValue), .integer(count))
-                    }
-                }
-            } catch {
-                ledger.putBack(tally, namespaceID: namespaceID)
-                throw error
-            }
-            let entries = Array(tally.entries)
-            for start in stride(from: 0, to: entries.count, by: Limits.sweepBatchRows) {
-                let part = entries[start..<min(start + Limits.sweepBatchRows, entries.count)]
-                try await transaction(.background) {
-                    try $0.apply(Dictionary(uniqueKeysWithValues: part.map { ($0.key, $0.value) }))
-                }
+        for (namespaceID, entries) in ledger.waiting() {
+            for _ in 0...entries / Limits.sweepBatchRows {
+                try await transaction(.background) { try $0.writeCounters(namespaceID: namespaceID) }
             }
         }
     }
@@ -197,22 +175,24 @@ extension SQLiteStorage: MaintenanceStore {
             }
             guard let newest = orphans.last else { return total }
             last = newest
-            let unused = leases.condemn(orphans)
-            defer { leases.forget(unused) }
-            // Still read or written by somebody: looked at again later.
-            if unused.count < orphans.count { signals.hasOrphans.store(true, ordering: .relaxed) }
-            for blobID in unused { total += try await removeBlob(blobID) }
+            for blobID in orphans { total += try await removeBlob(blobID) }
         }
     }
 
+    /// Removes a blob unless it is in use, or has become a value since it was listed.
     private func removeBlob(_ blobID: Int64) async throws -> Removal {
+        defer { leases.forget(blobID) }
         var freed = 0
         while true {
             let step: Int? = try await writer.perform(.background) { connection in
-                // Attached since it was listed? Then it is nobody's orphan.
                 let isOrphan = try connection.first(
                     "SELECT 1 FROM cache_blobs WHERE blob_id = ?1 AND is_attached = 0", .integer(blobID)) { _ in true }
                 guard isOrphan != nil else { return nil }
+                // Condemned only here, between two writes: whoever uploads it holds it until it is attached.
+                guard self.leases.condemn(blobID) else {
+                    self.signals.hasOrphans.store(true, ordering: .relaxed)
+                    return nil
+                }
                 let chunks = try connection.all(
                     "SELECT chunk_id, length(data) FROM cache_chunks WHERE blob_id = ?1 ORDER BY number LIMIT ?2",
                     .integer(blobID), .integer(Limits.sweepBatchBytes / Limits.chunkBytes)
@@ -265,25 +245,47 @@ extension SQLiteStorage: MaintenanceStore {
 }
 
 extension CacheTransaction {
+    /// Writes a namespace's counters, and those of a bounded number of its entries.
+    fileprivate func writeCounters(namespaceID: Int64) throws {
+        let tally = withdrawal.takeCounters(namespaceID: namespaceID, entries: Limits.sweepBatchRows)
+        if tally.hits > 0 {
+            try connection.run(
+                "UPDATE cache_namespaces SET hits = hits + ?2 WHERE namespace_id = ?1",
+                .integer(namespaceID), .integer(tally.hits))
+        }
+        for (reason, count) in tally.misses {
+            try connection.run(
+                """
+                INSERT INTO cache_misses (namespace_id, reason, misses)
+                SELECT namespace_id, ?2, ?3 FROM cache_namespaces WHERE namespace_id = ?1
+                ON CONFLICT (namespace_id, reason) DO UPDATE SET misses = misses + excluded.misses
+                """, .integer(namespaceID), .text(reason.rawValue), .integer(count))
+        }
+        try apply(tally.entries)
+    }
+
     fileprivate func removeExpired(limit: Int) throws -> Removal {
         let due = try connection.all(
             """
-            SELECT e.entry_id, e.key, e.expires_at_ms, e.size_bytes, e.blob_id, n.namespace_id
-            FROM cache_entries e LEFT JOIN cache_namespaces n USING (generation_id)
+            SELECT e.entry_id, e.key, e.expires_at_ms, e.size_bytes, e.blob_id, n.namespace_id, g.cleared_at_ms
+            FROM cache_entries e LEFT JOIN cache_generations g USING (generation_id)
+            LEFT JOIN cache_namespaces n ON n.namespace_id = coalesce(g.cleared_namespace_id,
+                (SELECT c.namespace_id FROM cache_namespaces c WHERE c.generation_id = e.generation_id))
             WHERE e.expires_at_ms <= ?1 ORDER BY e.expires_at_ms LIMIT ?2
             """, .instant(now), .integer(limit)
         ) {
             (
                 id: $0.integer(0), key: $0.text(1), expiry: $0.instant(2), sizeBytes: $0.int(3),
-                blobID: $0.optionalInteger(4), namespaceID: $0.optionalInteger(5)
+                blobID: $0.optionalInteger(4), namespaceID: $0.optionalInteger(5), clearedAt: $0.optionalInstant(6)
             )
         }
         var removal = Removal()
         var expirations: [Int64: Int] = [:]
         for entry in due {
             if let namespaceID = entry.namespaceID {
-                try remember(entry.key, in: namespaceID, reason: .expired, at: entry.expiry)
-                expirations[namespaceID, default: 0] += 1
+                try remember(entry.key, in: namespaceID, expiry: entry.expiry, clearedAt: entry.clearedAt)
+                // Those of a cleared generation were counted when it was cleared.
+                if entry.clearedAt == nil { expirations[namespaceID, default: 0] += 1 }
             }
             try removeRow(entry.id, blobID: entry.blobID)
             removal += Removal(removed: 1, freedBytes: entry.sizeBytes)
@@ -303,13 +305,20 @@ extension CacheTransaction {
         ) { (id: $0.integer(0), clearedAt: $0.instant(1), namespaceID: $0.optionalInteger(2)) }
         guard let generation else { return nil }
         let entries = try connection.all(
-            "SELECT entry_id, key, size_bytes, blob_id FROM cache_entries WHERE generation_id = ?1 ORDER BY key LIMIT ?2",
-            .integer(generation.id), .integer(limit)
-        ) { (id: $0.integer(0), key: $0.text(1), sizeBytes: $0.int(2), blobID: $0.optionalInteger(3)) }
+            """
+            SELECT entry_id, key, size_bytes, blob_id, expires_at_ms FROM cache_entries
+            WHERE generation_id = ?1 ORDER BY key LIMIT ?2
+            """, .integer(generation.id), .integer(limit)
+        ) {
+            (
+                id: $0.integer(0), key: $0.text(1), sizeBytes: $0.int(2), blobID: $0.optionalInteger(3),
+                expiry: $0.optionalInstant(4)
+            )
+        }
         var removal = Removal()
         for entry in entries {
             if let namespaceID = generation.namespaceID {
-                try remember(entry.key, in: namespaceID, reason: .cleared, at: generation.clearedAt)
+                try remember(entry.key, in: namespaceID, expiry: entry.expiry, clearedAt: generation.clearedAt)
             }
             try removeRow(entry.id, blobID: entry.blobID)
             removal += Removal(removed: 1, freedBytes: entry.sizeBytes)
@@ -318,5 +327,14 @@ extension CacheTransaction {
             try connection.run("DELETE FROM cache_generations WHERE generation_id = ?1", .integer(generation.id))
         }
         return removal
+    }
+
+    /// Remembers which came first: an entry's expiry or the clear of its namespace.
+    private func remember(_ key: String, in namespaceID: Int64, expiry: Instant?, clearedAt: Instant?) throws {
+        if let clearedAt, expiry.map({ $0 > clearedAt }) ?? true {
+            try remember(key, in: namespaceID, reason: .cleared, at: clearedAt)
+        } else if let expiry {
+            try remember(key, in: namespaceID, reason: .expired, at: expiry)
+        }
     }
 }

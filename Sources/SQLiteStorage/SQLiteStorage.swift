@@ -73,6 +73,8 @@ public final class SQLiteStorage: Sendable {
         lock = try DatabaseLock(database: path)
         do {
             let connection = try Connection(path: path, mode: .writer)
+            // Before anything is set, for some settings are written into the file.
+            try Migrator().checkOwnership(connection)
             try connection.configureWriter()
             let applied = try Migrator().migrate(connection, now: clock.now())
             if !applied.isEmpty {
@@ -147,8 +149,17 @@ public final class SQLiteStorage: Sendable {
         _ priority: Writer.Priority = .foreground, bytes: Int = 0,
         _ body: @escaping @Sendable (CacheTransaction) throws -> T
     ) async throws -> T {
-        try await writer.perform(priority, bytes: bytes) { connection in
-            try body(CacheTransaction(connection: connection, storage: self, now: self.clock.now()))
+        let withdrawal = AccessLedger.Withdrawal(from: ledger)
+        do {
+            return try await writer.perform(priority, bytes: bytes) { connection in
+                // Run once more after its group failed, it has not written what it took out.
+                withdrawal.undo()
+                return try body(
+                    CacheTransaction(connection: connection, storage: self, withdrawal: withdrawal, now: self.clock.now()))
+            }
+        } catch {
+            withdrawal.undo()
+            throw error
         }
     }
 }

@@ -107,7 +107,7 @@ final class Writer: Sendable {
 
     private func enqueue(_ operation: Operation, _ priority: Priority) {
         let refusal: Failure? = queue.withLock { queue in
-            if queue.isClosed { return Failure(.shuttingDown, "The server is shutting down.") }
+            if queue.isClosed { return .shuttingDown }
             guard queue.foreground.count + queue.background.count < Limits.maxQueuedWrites,
                 queue.bytes + operation.bytes <= Limits.maxQueuedWriteBytes || queue.bytes == 0
             else { return .overloaded("Too many writes wait already.") }

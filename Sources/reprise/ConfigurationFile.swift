@@ -22,13 +22,28 @@ enum ConfigurationFile {
             throw wrong("\(path), line \(parser.problem_mark.line + 1): \(problem)")
         }
         defer { yaml_document_delete(&document) }
-        return try settings(in: &document, path)
+        let values = try settings(in: &document, path)
+        try requireEnd(&parser, path)
+        return values
+    }
+
+    /// A second document would be lost silently.
+    private static func requireEnd(_ parser: inout yaml_parser_t, _ path: String) throws(ExitMessage) {
+        var document = yaml_document_t()
+        let line = parser.mark.line + 1
+        guard yaml_parser_load(&parser, &document) == 1 else {
+            throw wrong("\(path), line \(line): not valid after the settings")
+        }
+        defer { yaml_document_delete(&document) }
+        guard yaml_document_get_root_node(&document) == nil else {
+            throw wrong("\(path), line \(line): a second document; all settings must stand in one")
+        }
     }
 
     private static func settings(
         in document: inout yaml_document_t, _ path: String
     ) throws(ExitMessage) -> [String: String] {
-        guard let root = yaml_document_get_root_node(&document) else { return [:] }
+        guard let root = yaml_document_get_root_node(&document), scalar(root) != "" else { return [:] }
         guard root.pointee.type == YAML_MAPPING_NODE else {
             throw wrong("\(path): must be a mapping of settings to values, such as 'port: 8080'")
         }

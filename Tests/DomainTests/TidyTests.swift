@@ -1,0 +1,124 @@
+// The rules of the house that a machine can hold: read from the repository's own text.
+
+import FoundationEssentials
+import Testing
+
+struct TidyTests {
+    private struct SourceFile: CustomTestStringConvertible {
+        /// From the repository's root.
+        let path: String
+        let text: String
+
+        var testDescription: String { path }
+        var lines: [Substring] { text.split(separator: "\n", omittingEmptySubsequences: false) }
+        var name: Substring { path.split(separator: "/").last! }
+        /// `Domain` of `Sources/Domain/JSON.swift`.
+        var target: Substring { path.split(separator: "/").dropFirst().first ?? "" }
+
+        /// The modules imported, of `@testable import struct A.B` the A.
+        var imports: [Substring] {
+            let kinds: Set<Substring> = ["struct", "class", "enum", "protocol", "func", "var", "let", "typealias"]
+            let access: Set<Substring> = ["public", "package", "internal", "fileprivate", "private"]
+            return lines.compactMap { line in
+                var words = line.split { $0 == " " || $0 == ";" }[...]
+                words = words.drop { $0.hasPrefix("@") || access.contains($0) }
+                guard words.popFirst() == "import" else { return nil }
+                return words.drop { kinds.contains($0) }.first?.split(separator: ".").first
+            }
+        }
+    }
+
+    private static let root: String = {
+        // Tests/DomainTests/TidyTests.swift
+        let parts = #filePath.split(separator: "/", omittingEmptySubsequences: false)
+        return parts.dropLast(3).joined(separator: "/")
+    }()
+
+    private static let files: [SourceFile] = {
+        var files: [SourceFile] = []
+        func walk(_ folder: String) {
+            for name in (try? FileManager.default.contentsOfDirectory(atPath: "\(root)/\(folder)"))?.sorted() ?? [] {
+                guard !name.hasPrefix(".") else { continue }
+                let path = folder.isEmpty ? name : "\(folder)/\(name)"
+                if name.hasSuffix(".swift"), let data = FileManager.default.contents(atPath: "\(root)/\(path)") {
+                    files.append(SourceFile(path: path, text: String(decoding: data, as: UTF8.self)))
+                } else {
+                    walk(path)
+                }
+            }
+        }
+        walk("")
+        return files
+    }()
+
+    private static func sources(of target: String) -> [SourceFile] {
+        files.filter { $0.path.hasPrefix("Sources/\(target)/") }
+    }
+
+    @Test func theRepositoryWasFound() {
+        #expect(Self.files.contains { $0.path == "Package.swift" })
+        #expect(!Self.sources(of: "Domain").isEmpty)
+        #expect(!Self.sources(of: "SQLiteStorage").isEmpty)
+    }
+
+    /// Its size, its start-up time and ICU's 40 MB: docs/design/dependencies.md.
+    @Test func onlyFoundationEssentialsIsImported() {
+        for file in Self.files { #expect(!file.imports.contains("Foundation"), "\(file.path)") }
+    }
+
+    @Test func linesAreAtMost120Characters() {
+        let long = Self.files.flatMap { file in
+            file.lines.enumerated().filter { $0.element.count > 120 }.map { "\(file.path):\($0.offset + 1)" }
+        }
+        #expect(long == [])
+    }
+
+    @Test func nothingIsLeftForLater() {
+        for file in Self.files {
+            for word in ["TO" + "DO", "FIX" + "ME"] {
+                #expect(!file.text.contains(word), "\(file.path): \(word)")
+            }
+        }
+    }
+
+    @Test func theFirstLineSaysWhatAFileIsFor() {
+        for file in Self.files where file.lines.contains(where: { !$0.isEmpty && !$0.hasPrefix("import ") }) {
+            // The tools version must come first in a manifest.
+            let first = file.lines.dropFirst(file.name == "Package.swift" ? 1 : 0).first ?? ""
+            #expect(first.hasPrefix("// ") && first.count > 10, "\(file.path)")
+        }
+    }
+
+    @Test func thereAreNoBanners() {
+        for file in Self.files {
+            for line in file.lines {
+                let text = line.drop { $0 == " " }
+                #expect(!["//--", "// --", "//==", "// ==", "// **", "////"].contains { text.hasPrefix($0) },
+                    "\(file.path): \(line)")
+            }
+        }
+    }
+
+    @Test(arguments: [
+        ("Domain", ["Migrations", "SQLiteStorage", "HTTPAPI", "reprise", "CSQLite", "CSupport", "CYAML"]),
+        ("SQLiteStorage", ["HTTPAPI", "reprise", "CYAML"]),
+        ("HTTPAPI", ["SQLiteStorage", "CSQLite", "Migrations", "reprise", "CYAML"]),
+    ])
+    func dependenciesPointOneWay(target: String, forbidden: [Substring]) {
+        for file in Self.sources(of: target) {
+            #expect(Set(forbidden).isDisjoint(with: file.imports), "\(file.path)")
+        }
+    }
+
+    @Test func onlyTheWrapperTouchesSQLite() {
+        for file in Self.files where file.path.hasPrefix("Sources/") && file.imports.contains("CSQLite") {
+            #expect(["Connection.swift", "Statement.swift", "SQLiteError.swift"].contains(file.name), "\(file.path)")
+        }
+    }
+
+    @Test func sendingUncheckedIsAnExceptionThatStaysOne() {
+        let uses = Self.files.filter { $0.path.hasPrefix("Sources/") }
+            .reduce(0) { $0 + $1.text.split(separator: "@unchecked Sendable", omittingEmptySubsequences: false).count - 1 }
+        #expect(uses <= 1)
+    }
+}

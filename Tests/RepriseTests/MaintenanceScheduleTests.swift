@@ -1,0 +1,113 @@
+// When which background task runs.
+
+import Domain
+import Testing
+
+@testable import reprise
+
+struct MaintenanceScheduleTests {
+    private static let start = Instant(milliseconds: 1_800_000_000_000)
+    private var schedule = MaintenanceSchedule()
+
+    private static func backlog(
+        nextExpiry: Instant? = nil, cleared: Bool = false, caps: Bool = false, orphans: Bool = false, space: Bool = false
+    ) -> MaintenanceBacklog {
+        MaintenanceBacklog(
+            nextExpiry: nextExpiry, hasClearedRows: cleared, hasExceededCaps: caps, hasOrphans: orphans,
+            hasSpareSpace: space, hasCounters: true)
+    }
+
+    /// What is due so many seconds after the start, as `task trigger`; the interval is 600 seconds.
+    private mutating func due(
+        _ seconds: Double, _ backlog: MaintenanceBacklog = Self.backlog()
+    ) -> [String] {
+        let now = Self.start.advanced(milliseconds: Int64(seconds * 1000))
+        return schedule.due(now: now, intervalMilliseconds: 600_000, backlog: backlog)
+            .map { "\($0.task.rawValue) \($0.trigger.rawValue)" }
+    }
+
+    private mutating func finished(_ task: MaintenanceTask, _ seconds: Double, succeeded: Bool) {
+        schedule.finished(
+            task, succeeded: succeeded, at: Self.start.advanced(milliseconds: Int64(seconds * 1000)))
+    }
+
+    private func all(_ trigger: String) -> [String] { MaintenanceTask.allCases.map { "\($0.rawValue) \(trigger)" } }
+
+    @Test mutating func everyTaskRunsAtTheStartAndAfterEachInterval() {
+        #expect(due(0) == all("startup"))
+        #expect(due(1) == [])
+        #expect(due(599.999) == [])
+        #expect(due(600) == all("interval"))
+        #expect(due(601) == [])
+        #expect(due(1200) == all("interval"))
+    }
+
+    @Test mutating func aShorterIntervalHoldsAtOnce() {
+        _ = due(0)
+        let now = Self.start.advanced(milliseconds: 10_000)
+        let due = schedule.due(now: now, intervalMilliseconds: 10_000, backlog: Self.backlog())
+        #expect(due.count == MaintenanceTask.allCases.count)
+    }
+
+    @Test mutating func aClockSetBackRunsEverything() {
+        _ = due(1000)
+        #expect(due(999) == all("interval"))
+        #expect(due(1000) == [])
+    }
+
+    @Test mutating func theEarliestDeadlineIsMet() {
+        _ = due(0)
+        let expiry = Self.start.advanced(milliseconds: 5000)
+        #expect(due(4.999, Self.backlog(nextExpiry: expiry)) == [])
+        #expect(due(5, Self.backlog(nextExpiry: expiry)) == ["cache_expiry deadline"])
+        #expect(due(6, Self.backlog(nextExpiry: expiry, cleared: true)) == ["cache_expiry deadline"])
+    }
+
+    @Test mutating func whatWaitsIsDone() {
+        _ = due(0)
+        #expect(due(1, Self.backlog(cleared: true)) == ["cache_expiry backlog"])
+        #expect(due(2, Self.backlog(caps: true)) == ["cache_caps backlog"])
+        #expect(due(3, Self.backlog(orphans: true)) == ["blob_orphans backlog"])
+        #expect(
+            due(4, Self.backlog(cleared: true, caps: true, orphans: true))
+                == ["cache_expiry backlog", "cache_caps backlog", "blob_orphans backlog"])
+    }
+
+    @Test mutating func spaceIsGivenBackAtMostEveryThirtySeconds() {
+        _ = due(0)
+        #expect(due(29.999, Self.backlog(space: true)) == [])
+        #expect(due(30, Self.backlog(space: true)) == ["space backlog"])
+        #expect(due(59, Self.backlog(space: true)) == [])
+        #expect(due(60, Self.backlog(space: true)) == ["space backlog"])
+    }
+
+    @Test mutating func aFailedTaskIsTriedAgainAfterAPauseThatDoubles() {
+        _ = due(0)
+        var now = 0.0
+        for pause in [1.0, 2, 4, 8, 16, 32, 64, 64, 64] {
+            finished(.blobOrphans, now, succeeded: false)
+            #expect(due(now + pause - 0.001, Self.backlog(orphans: true)) == [])
+            #expect(due(now + pause) == ["blob_orphans backlog"])
+            now += pause
+        }
+        finished(.blobOrphans, now, succeeded: true)
+        #expect(due(now + 1) == [])
+        // Forgotten with its success: the next pause is the shortest again.
+        finished(.blobOrphans, now + 1, succeeded: false)
+        #expect(due(now + 2) == ["blob_orphans backlog"])
+    }
+
+    @Test mutating func aFailedTaskStopsNoOther() {
+        _ = due(0)
+        finished(.cacheExpiry, 0, succeeded: false)
+        #expect(due(0.5, Self.backlog(nextExpiry: Self.start, caps: true)) == ["cache_caps backlog"])
+        #expect(due(1, Self.backlog(nextExpiry: Self.start, caps: true)) == ["cache_expiry deadline", "cache_caps backlog"])
+    }
+
+    @Test mutating func aPauseHoldsAtTheIntervalToo() {
+        _ = due(0)
+        finished(.space, 599.5, succeeded: false)
+        #expect(due(600) == all("interval").filter { $0 != "space interval" })
+        #expect(due(600.5) == ["space backlog"])
+    }
+}
