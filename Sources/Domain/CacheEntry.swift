@@ -97,7 +97,8 @@ public protocol LargeValue: Sendable {
     func read(from offset: Int) async throws -> [UInt8]
 }
 
-/// A large value being written. Invisible, and swept away if abandoned, until it becomes the content of a ``CacheWrite``.
+/// A large value being written. Invisible, and swept away if abandoned, until it becomes the content of a
+/// ``CacheWrite``.
 public protocol ValueUpload: Sendable {
     /// Appends ``Limits/chunkBytes`` bytes, at the end of the value what is left; returns when the storage has taken
     /// them, which is what holds a fast sender back.

@@ -1,7 +1,7 @@
 // Comparing texts as storage and other languages do.
 
-/// A text that is the same as another when its bytes are. Swift's own comparison takes two spellings of one `é`, a letter
-/// or a letter and an accent, for the same string; to SQLite and to JSON they are two.
+/// A text that is the same as another when its bytes are. Swift's own comparison takes two spellings of one `é`, a
+/// letter or a letter and an accent, for the same string; to SQLite and to JSON they are two.
 struct ExactText: Hashable {
     let text: String
 

@@ -18,7 +18,8 @@ extension Instant {
             let day = Int(parts[order.day]), let writtenYear = Int(parts[order.year]),
             let hour = Int(parts[order.time]), let minute = Int(parts[order.time + 1]),
             let second = Int(parts[order.time + 2]),
-            (1...31).contains(day), (0...9999).contains(writtenYear), (0...23).contains(hour), (0...59).contains(minute),
+            (1...31).contains(day), (0...9999).contains(writtenYear), (0...23).contains(hour),
+            (0...59).contains(minute),
             (0...60).contains(second)
         else { return nil }
         var year = writtenYear

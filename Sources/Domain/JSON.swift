@@ -61,7 +61,8 @@ extension JSON: ExpressibleByDictionaryLiteral, ExpressibleByArrayLiteral, Expre
 // MARK: Reading values
 
 extension JSON {
-    /// The integer this number is, written with or without a fraction of zeros; nil for anything else or beyond 64 bits.
+    /// The integer this number is, written with or without a fraction of zeros; nil for anything else or beyond 64
+    /// bits.
     public var integerValue: Int64? {
         guard case .number(let text) = self else { return nil }
         if let value = Int64(text) { return value }

@@ -49,9 +49,6 @@ public struct Key: Hashable, Sendable, CustomStringConvertible {
     public let rawValue: String
     public var description: String { rawValue }
 
-    /// By bytes, as the storage compares: to Swift, strings are equal whose characters are canonically equivalent.
-    public static func == (a: Self, b: Self) -> Bool { a.rawValue.utf8.elementsEqual(b.rawValue.utf8) }
-
     /// - Throws: `validation_failed` naming `field`.
     public init(_ rawValue: String, field: String) throws(Failure) {
         guard (1...Limits.maxKeyBytes).contains(rawValue.utf8.count) else {

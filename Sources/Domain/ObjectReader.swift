@@ -59,7 +59,10 @@ public struct ObjectReader {
     }
 
     public mutating func decimal(_ field: String, in range: ClosedRange<Double>) -> Double? {
-        value(field, "must be a number from \(JSON.decimal(range.lowerBound).text) to \(JSON.decimal(range.upperBound).text).") {
+        value(
+            field,
+            "must be a number from \(JSON.decimal(range.lowerBound).text) to \(JSON.decimal(range.upperBound).text)."
+        ) {
             $0.doubleValue.flatMap { range.contains($0) ? $0 : nil }
         }
     }

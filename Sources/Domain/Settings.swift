@@ -169,7 +169,8 @@ extension Setting {
         summary: "Time that requests under way get to finish at shutdown.")
 
     public static let all = [
-        cacheTTL, maxHistoryItems, cleanupInterval, enableMonitoring, debounceDelay, sessionTTL, maxEntryBytes, host, port,
+        cacheTTL, maxHistoryItems, cleanupInterval, enableMonitoring, debounceDelay, sessionTTL, maxEntryBytes, host,
+        port,
         database, durability, logLevel, logFormat, idleTimeout, shutdownTimeout,
     ]
 }
@@ -195,18 +196,24 @@ public struct Settings: Sendable {
     public func text(_ setting: Setting) -> String { value(of: setting).description }
 
     public func integer(_ setting: Setting) -> Int {
-        guard case .integer(let value) = value(of: setting) else { preconditionFailure("\(setting.name) is no integer") }
+        guard case .integer(let value) = value(of: setting) else {
+            preconditionFailure("\(setting.name) is no integer")
+        }
         return value
     }
 
     public func boolean(_ setting: Setting) -> Bool {
-        guard case .boolean(let value) = value(of: setting) else { preconditionFailure("\(setting.name) is no boolean") }
+        guard case .boolean(let value) = value(of: setting) else {
+            preconditionFailure("\(setting.name) is no boolean")
+        }
         return value
     }
 
     /// The value of a setting in seconds, as whole milliseconds.
     public func milliseconds(_ setting: Setting) -> Int64 {
-        guard case .decimal(let value) = value(of: setting) else { preconditionFailure("\(setting.name) is no decimal") }
+        guard case .decimal(let value) = value(of: setting) else {
+            preconditionFailure("\(setting.name) is no decimal")
+        }
         return Int64((value * 1000).rounded())
     }
 }

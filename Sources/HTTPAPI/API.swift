@@ -66,7 +66,8 @@ public func buildApplication(
         additionalChannelHandlers: [ConnectionHandler(stallTimeout: .milliseconds(idle))],
         idleTimeout: .milliseconds(idle),
         httpDecoderConfiguration: .init(
-            maxHeaderFieldSize: Limits.maxHeaderBytes, maxHeaderListSize: Limits.maxHeaderBytes, maxHeaderFieldCount: 200))
+            maxHeaderFieldSize: Limits.maxHeaderBytes, maxHeaderListSize: Limits.maxHeaderBytes,
+            maxHeaderFieldCount: 200))
     return Application(
         router: router,
         server: HTTPServerBuilder { EventLoopChannel(base: HTTP1Channel(responder: $0, configuration: channel)) },

@@ -214,7 +214,8 @@ private struct EntryHeaders {
             // RFC 9110, section 14.5: must not be taken for the whole value.
             throw Failure(.malformedRequest, "A PUT stores whole values; Content-Range is not possible.")
         }
-        description = ContentDescription(type: headers[.contentType].nonEmpty, encoding: headers[.contentEncoding].nonEmpty)
+        description = ContentDescription(
+            type: headers[.contentType].nonEmpty, encoding: headers[.contentEncoding].nonEmpty)
         for (value, name) in [(description.type, "Content-Type"), (description.encoding, "Content-Encoding")] {
             guard value?.utf8.count ?? 0 <= Limits.maxMediaTypeBytes else {
                 throw .invalid(name, "must be at most \(Limits.maxMediaTypeBytes) bytes.")
@@ -222,11 +223,13 @@ private struct EntryHeaders {
         }
         if let text = headers[.repriseTTL] { timeToLive = try Self.lifetime(text.trimmed) }
         if let text = headers[.repriseTags] {
-            tags = try Tag.set(of: text.split(separator: ",").map(\.trimmed).filter { !$0.isEmpty }, field: "Reprise-Tags")
+            tags = try Tag.set(
+                of: text.split(separator: ",").map(\.trimmed).filter { !$0.isEmpty }, field: "Reprise-Tags")
         }
         if let text = headers[.repriseComputeSeconds] {
             guard let seconds = DecimalSeconds.parse(text.trimmed), seconds <= Limits.maxComputeSeconds else {
-                throw .invalid("Reprise-Compute-Seconds", "must be a number of seconds, 0 to \(Int(Limits.maxComputeSeconds)).")
+                throw .invalid(
+                    "Reprise-Compute-Seconds", "must be a number of seconds, 0 to \(Int(Limits.maxComputeSeconds)).")
             }
             computeSeconds = seconds
         }

@@ -1,4 +1,5 @@
-// What must be decided on the connection, below any request: "100 Continue", bytes that are no HTTP, readers that stall.
+// What must be decided on the connection, below any request: "100 Continue", bytes that are no HTTP, readers that
+// stall.
 
 import Domain
 import HTTPTypes

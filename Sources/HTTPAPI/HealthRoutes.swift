@@ -35,8 +35,12 @@ struct HealthRoutes: Sendable {
     }
 
     @Sendable func contract(_ request: Request, _ context: APIContext) async throws -> Response {
-        var headers: HTTPFields = [.contentType: "application/yaml", .eTag: Self.contractTag, .cacheControl: "no-cache"]
-        if let sent = EntityTagList(request.headers, .ifNoneMatch), sent.contains(opaque: Self.contractTag, weakly: true) {
+        var headers: HTTPFields = [
+            .contentType: "application/yaml", .eTag: Self.contractTag, .cacheControl: "no-cache",
+        ]
+        if let sent = EntityTagList(request.headers, .ifNoneMatch),
+            sent.contains(opaque: Self.contractTag, weakly: true)
+        {
             headers[.contentType] = nil
             return Response(status: .notModified, headers: headers)
         }

@@ -128,7 +128,8 @@ extension Response {
 
     /// A page of a collection.
     static func page(_ items: [JSON], next: String?, for request: Request) throws(Failure) -> Response {
-        try entity(["items": .array(items), "next_cursor": .optional(next) { .string(Cursor.encode($0)) }], for: request)
+        try entity(
+            ["items": .array(items), "next_cursor": .optional(next) { .string(Cursor.encode($0)) }], for: request)
     }
 }
 

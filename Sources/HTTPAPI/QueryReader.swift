@@ -88,7 +88,8 @@ struct QueryReader {
     /// Positive decimal seconds as milliseconds.
     mutating func milliseconds(_ name: String) -> Int64? {
         value(name) { text throws(Failure) in
-            guard let seconds = DecimalSeconds.parse(text), seconds * 1000 <= Double(Limits.maxLifetimeMilliseconds) else {
+            guard let seconds = DecimalSeconds.parse(text), seconds * 1000 <= Double(Limits.maxLifetimeMilliseconds)
+            else {
                 throw .invalid(name, "must be a number of seconds, 0 or more.")
             }
             return Int64((seconds * 1000).rounded())

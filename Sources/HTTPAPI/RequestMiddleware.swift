@@ -61,7 +61,8 @@ struct RequestMiddleware: RouterMiddleware {
             return (Failure(.malformedRequest, "The body ended before the length its header announced."), nil)
         case is IOError, is ChannelError:
             // The client went away; nobody reads the answer.
-            context.logger.debug("a client went away", metadata: ["request_id": "\(context.requestID)", "error": "\(error)"])
+            context.logger.debug(
+                "a client went away", metadata: ["request_id": "\(context.requestID)", "error": "\(error)"])
             return (Failure(.malformedRequest, "The connection ended before the request did."), nil)
         default:
             log(error, context)

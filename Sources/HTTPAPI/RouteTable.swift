@@ -36,7 +36,10 @@ public struct RouteTable: Sendable {
             if route.method == .get { methods[route.path]!.append(.head) }
         }
         paths = methods.map { path, methods in
-            (path.dropFirst().split(separator: "/", omittingEmptySubsequences: false), methods.sorted { $0.rawValue < $1.rawValue })
+            (
+                path.dropFirst().split(separator: "/", omittingEmptySubsequences: false),
+                methods.sorted { $0.rawValue < $1.rawValue }
+            )
         }
     }
 

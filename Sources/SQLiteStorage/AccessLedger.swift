@@ -39,8 +39,9 @@ final class AccessLedger: Sendable {
         var lastTick: Int64 = 0
 
         mutating func nextTick(_ now: Instant) -> Int64 {
-            // Microseconds, so that ticks compare with ranks from before a restart; never the same twice.
-            lastTick = max(lastTick + 1, now.milliseconds * 1000)
+            // Microseconds, so that ticks compare with ranks from before a restart; never the same twice, and never the
+            // first of a millisecond, the rank of an entry whose use was not counted finer.
+            lastTick = max(lastTick + 1, now.milliseconds * 1000 + 1)
             return lastTick
         }
     }

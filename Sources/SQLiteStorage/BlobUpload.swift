@@ -3,8 +3,8 @@
 import Domain
 import Synchronization
 
-/// Writes chunks that nothing points at yet. Whoever drops it before an entry has taken the blob leaves an orphan, which
-/// the sweep removes.
+/// Writes chunks that nothing points at yet. Whoever drops it before an entry has taken the blob leaves an orphan,
+/// which the sweep removes.
 final class BlobUpload: ValueUpload {
     let blobID: Int64
     private let storage: SQLiteStorage

@@ -38,12 +38,14 @@ struct CacheTransaction {
     func namespace(_ name: Name) throws -> Namespace? {
         try connection.first(
             """
-            SELECT namespace_id, generation_id, has_ttl, ttl_ms, max_entries, max_bytes, max_entry_bytes, eviction, is_ranked
+            SELECT namespace_id, generation_id, has_ttl, ttl_ms, max_entries, max_bytes, max_entry_bytes, eviction,
+                is_ranked
             FROM cache_namespaces WHERE name = ?1
             """, .text(name.rawValue)
         ) { row in
             Namespace(
-                id: row.integer(0), generationID: row.integer(1), policy: CachePolicy(row, from: 2), isRanked: row.bool(8))
+                id: row.integer(0), generationID: row.integer(1), policy: CachePolicy(row, from: 2),
+                isRanked: row.bool(8))
         }
     }
 
@@ -77,7 +79,8 @@ struct CacheTransaction {
         ) { row in
             Entry(
                 id: row.integer(0), digest: row.blob(1), sizeBytes: row.int(2), blobID: row.optionalInteger(3),
-                updatedAt: row.instant(4), expiresAt: row.optionalInstant(5), timeToLiveMilliseconds: row.optionalInteger(6),
+                updatedAt: row.instant(4), expiresAt: row.optionalInstant(5),
+                timeToLiveMilliseconds: row.optionalInteger(6),
                 hitCount: row.int(7))
         }
     }
@@ -173,7 +176,8 @@ struct CacheTransaction {
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?11, ?12, ?13)
             """,
             .integer(entryID), .integer(namespace.generationID), .text(write.key.rawValue), .integer(write.sizeBytes),
-            .optional(blobID, Value.integer), .blob(write.entityTag.digest), .optional(write.description.type, Value.text),
+            .optional(blobID, Value.integer), .blob(write.entityTag.digest),
+            .optional(write.description.type, Value.text),
             .optional(write.description.encoding, Value.text), .instant(now), .optional(expiresAt, Value.instant),
             .optional(lifetime.milliseconds, Value.integer), .optional(write.computeSeconds, Value.real),
             rank(in: namespace, hitCount: 0, creating: true))
@@ -190,13 +194,15 @@ struct CacheTransaction {
     ) throws {
         try connection.run(
             """
-            UPDATE cache_entries SET size_bytes = ?2, blob_id = ?3, sha256 = ?4, content_type = ?5, content_encoding = ?6,
-                updated_at_ms = ?7, expires_at_ms = ?8, ttl_ms = ?9, compute_seconds = ?10,
+            UPDATE cache_entries SET size_bytes = ?2, blob_id = ?3, sha256 = ?4, content_type = ?5,
+                content_encoding = ?6, updated_at_ms = ?7, expires_at_ms = ?8, ttl_ms = ?9, compute_seconds = ?10,
                 eviction_rank = CASE WHEN ?12 THEN coalesce(?11, eviction_rank) END
             WHERE entry_id = ?1
             """,
-            .integer(old.id), .integer(write.sizeBytes), .optional(blobID, Value.integer), .blob(write.entityTag.digest),
-            .optional(write.description.type, Value.text), .optional(write.description.encoding, Value.text), .instant(now),
+            .integer(old.id), .integer(write.sizeBytes), .optional(blobID, Value.integer),
+            .blob(write.entityTag.digest),
+            .optional(write.description.type, Value.text), .optional(write.description.encoding, Value.text),
+            .instant(now),
             .optional(expiresAt, Value.instant), .optional(lifetime.milliseconds, Value.integer),
             .optional(write.computeSeconds, Value.real), rank(in: namespace, hitCount: old.hitCount, creating: false),
             .integer(namespace.isRanked ? 1 : 0))
@@ -240,7 +246,9 @@ struct CacheTransaction {
         return try connection.metadata(key: key, namespace: name, now: now)!
     }
 
-    private func setExpiry(_ expiresAt: Instant?, _ lifetime: TimeToLive, of entry: Entry, in namespace: Namespace) throws {
+    private func setExpiry(_ expiresAt: Instant?, _ lifetime: TimeToLive, of entry: Entry, in namespace: Namespace)
+        throws
+    {
         let rank =
             namespace.policy.eviction == .leastRecentlyUsed
             ? rank(in: namespace, hitCount: entry.hitCount, creating: false) : .null
@@ -249,7 +257,8 @@ struct CacheTransaction {
             UPDATE cache_entries SET expires_at_ms = ?2, ttl_ms = ?3, eviction_rank = coalesce(?4, eviction_rank)
             WHERE entry_id = ?1
             """,
-            .integer(entry.id), .optional(expiresAt, Value.instant), .optional(lifetime.milliseconds, Value.integer), rank)
+            .integer(entry.id), .optional(expiresAt, Value.instant), .optional(lifetime.milliseconds, Value.integer),
+            rank)
         storage.signals.note(expiry: expiresAt)
     }
 
@@ -264,7 +273,8 @@ struct CacheTransaction {
             return sum
         }
         let bytes = try value(of: old)
-        guard let text = bytes.flatMap({ String(validating: $0, as: UTF8.self) }), let current = Int64(jsonInteger: text)
+        guard let text = bytes.flatMap({ String(validating: $0, as: UTF8.self) }),
+            let current = Int64(jsonInteger: text)
         else {
             throw Failure(
                 .notAnInteger, "The entry's value is not a JSON integer of 64 bits, so nothing can be added to it.")
@@ -314,7 +324,8 @@ struct CacheTransaction {
         try connection.run(
             """
             INSERT INTO cache_removals (namespace_id, key, reason, removed_at_ms) VALUES (?1, ?2, ?3, ?4)
-            ON CONFLICT (namespace_id, key) DO UPDATE SET reason = excluded.reason, removed_at_ms = excluded.removed_at_ms
+            ON CONFLICT (namespace_id, key) DO UPDATE
+            SET reason = excluded.reason, removed_at_ms = excluded.removed_at_ms
             WHERE excluded.removed_at_ms >= removed_at_ms
             """, .integer(namespaceID), .text(key), .text(reason.rawValue), .instant(instant))
         storage.signals.newRemovals.wrappingAdd(1, ordering: .relaxed)

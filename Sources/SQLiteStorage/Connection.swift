@@ -49,7 +49,8 @@ final class Connection {
         sqlite3_busy_timeout(handle, 5000)
         reprise_sqlite3_db_config_int(handle, SQLITE_DBCONFIG_DEFENSIVE, 1)
         reprise_sqlite3_db_config_int(handle, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
-        // Called every 1,000 virtual-machine steps, some tens of microseconds. https://sqlite.org/c3ref/progress_handler.html
+        // Called every 1,000 virtual-machine steps, some tens of microseconds.
+        // https://sqlite.org/c3ref/progress_handler.html
         sqlite3_progress_handler(
             handle, 1000,
             { context in

@@ -2,8 +2,8 @@
 
 import Glibc
 
-/// Holds `<database>.lock` for as long as it lives. The kernel lets go of it with the process, however that ends, so a
-/// lock is never stale and its file may stay behind.
+/// Holds `<database>.lock` until it is released or no longer used. The kernel lets go of it with the process, however
+/// that ends, so a lock is never stale and its file may stay behind.
 final class DatabaseLock: Sendable {
     private let descriptor: Int32
 
@@ -27,6 +27,9 @@ final class DatabaseLock: Sendable {
     }
 
     deinit { close(descriptor) }
+
+    /// Lets another server have the file.
+    func release() { flock(descriptor, LOCK_UN) }
 
     private static func contents(of descriptor: Int32) -> String {
         var buffer = [UInt8](repeating: 0, count: 20)

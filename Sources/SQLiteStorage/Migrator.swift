@@ -40,7 +40,7 @@ struct Migrator {
         for (index, row) in applied.enumerated() {
             guard index < migrations.count, row.version == migrations[index].version else {
                 throw OpeningError(
-                    "the database has migration \(row.version) (\(row.name)), which this version of reprise does not know. "
+                    "the database has migration \(row.version) (\(row.name)), unknown to this version of reprise. "
                         + "Run the version that made it, or restore a backup from before.")
             }
             guard row.checksum == Self.checksum(of: migrations[index]) else {

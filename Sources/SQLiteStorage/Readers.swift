@@ -53,16 +53,17 @@ extension Failure {
 
 /// The connections for point look-ups, which keep their view of the database until there is something new.
 ///
-/// A read transaction takes and drops file locks, two system calls each, and when the database has changed it empties the
-/// page cache. A look-up itself is cheaper than that. As only this process writes, it knows when something has changed:
-/// a connection keeps its transaction open and begins a new one when the count of commits is not the one it began at.
+/// A read transaction takes and drops file locks, two system calls each, and when the database has changed it empties
+/// the page cache. A look-up itself is cheaper than that. As only this process writes, it knows when something has
+/// changed: a connection keeps its transaction open and begins a new one when the count of commits is not the one it
+/// began at.
 ///
-/// The count is odd while a commit is under way, and then a look-up takes a transaction for itself. So an answer is never
-/// older than the latest commit that anybody was told of, and once somebody has seen a commit nobody is served the state
-/// before it.
+/// The count is odd while a commit is under way, and then a look-up takes a transaction for itself. So an answer is
+/// never older than the latest commit that anybody was told of, and once somebody has seen a commit nobody is served
+/// the state before it.
 ///
-/// A transaction that stays open keeps the log from being written back entirely and begun anew, so a checkpoint ends them
-/// all first, and while it runs none is kept.
+/// A transaction that stays open keeps the log from being written back entirely and begun anew, so a checkpoint ends
+/// them all first, and while it runs none is kept.
 final class Snapshots: Sendable {
     private let readers: [PointReader]
     /// Two for each commit or checkpoint; odd while one is under way.
@@ -89,7 +90,8 @@ final class Snapshots: Sendable {
         return try readers[0].shared.use { try read(body, $0, readers[0]) }
     }
 
-    private func read<T>(_ body: (Connection) throws -> T, _ connection: Connection, _ reader: PointReader) throws -> T {
+    private func read<T>(_ body: (Connection) throws -> T, _ connection: Connection, _ reader: PointReader) throws -> T
+    {
         let current = commits.load(ordering: .acquiring)
         if reader.begunAt.load(ordering: .relaxed) != current {
             if connection.isInTransaction { try connection.run("COMMIT") }

@@ -90,8 +90,8 @@ extension SQLiteStorage {
         return (try await namespace(name), created)
     }
 
-    /// Gives every entry of a namespace the rank its policy asks for, in steps. `is_ranked` is 1 while this is under way
-    /// and 2 afterwards; if it breaks off, the background task does it again.
+    /// Gives every entry of a namespace the rank its policy asks for, in steps. `is_ranked` is 1 while this is under
+    /// way and 2 afterwards; if it breaks off, the background task does it again.
     func rankEntries(of name: Name) async throws {
         var key: String? = ""
         while let start = key {
@@ -165,8 +165,10 @@ extension SQLiteStorage {
         guard let tag else {
             return try await transaction { transaction in
                 var total = Removal()
-                let names = try transaction.connection.all("SELECT name FROM cache_namespaces ORDER BY name LIMIT ?1",
-                    .integer(Limits.maxNamespaces)) { Name(stored: $0.text(0)) }
+                let names = try transaction.connection.all(
+                    "SELECT name FROM cache_namespaces ORDER BY name LIMIT ?1",
+                    .integer(Limits.maxNamespaces)
+                ) { Name(stored: $0.text(0)) }
                 for name in names { total += try transaction.clear(name) }
                 return total
             }
@@ -180,7 +182,8 @@ extension SQLiteStorage {
                     """
                     SELECT t.entry_id, t.generation_id, t.key FROM cache_entry_tags t
                     WHERE t.tag = ?1 AND (t.generation_id, t.key) > (?2, ?3) ORDER BY t.generation_id, t.key LIMIT ?4
-                    """, .text(tag.rawValue), .integer(start.generation), .text(start.key), .integer(Limits.sweepBatchRows)
+                    """, .text(tag.rawValue), .integer(start.generation), .text(start.key),
+                    .integer(Limits.sweepBatchRows)
                 ) { (id: $0.integer(0), generation: $0.integer(1), key: $0.text(2)) }
             }
             total += try await remove(rows.map(\.id), updatedBy: began)
@@ -231,6 +234,7 @@ extension SQLiteStorage {
                 guard let (namespaceID, key, size, blobID, expiry) = row else { continue }
                 if let expiry, expiry <= transaction.now {
                     try transaction.remember(key, in: namespaceID, reason: .expired, at: expiry)
+                    try transaction.countExpirations(1, namespaceID: namespaceID)
                 } else {
                     try transaction.remember(key, in: namespaceID, reason: .cleared, at: transaction.now)
                     removal += Removal(removed: 1, freedBytes: size)
@@ -281,7 +285,8 @@ extension CacheTransaction {
         if expired.removed > 0 { try countExpirations(expired.removed, namespaceID: namespace.id) }
         storage.signals.hasClearedRows.store(true, ordering: .relaxed)
         return (
-            Removal(removed: all.removed - expired.removed, freedBytes: all.freedBytes - expired.freedBytes), all.removed
+            Removal(removed: all.removed - expired.removed, freedBytes: all.freedBytes - expired.freedBytes),
+            all.removed
         )
     }
 }

@@ -14,8 +14,8 @@ extension SQLiteStorage {
                 throw Failure.miss(found.missReason)
             }
             guard let content = try content(of: entry) else {
-                // A blob deleted since the look-up belonged to a value that was replaced since, so the next look-up finds
-                // another; or the database is damaged.
+                // A blob deleted since the look-up belonged to a value that was replaced since, so the next look-up
+                // finds another; or the database is damaged.
                 guard entry.blobID != missingBlob else { throw Failure.valueMissing }
                 missingBlob = entry.blobID
                 continue
@@ -71,8 +71,8 @@ extension SQLiteStorage {
     }
 }
 
-/// The keys that begin with a prefix and come after a key, as a half-open range of their bytes: SQLite compares text byte
-/// by byte. With one lower bound, for of two SQLite seeks to either and walks to the other.
+/// The keys that begin with a prefix and come after a key, as a half-open range of their bytes: SQLite compares text
+/// byte by byte. With one lower bound, for of two SQLite seeks to either and walks to the other.
 struct KeyRange {
     var start: Value
     var end: Value

@@ -48,7 +48,8 @@ extension SQLiteStorage: CacheStore {
         do {
             return try await change(operations, bytes: bytes, namespace: namespace, atomic: atomic)
         } catch let aborted as BatchAborted {
-            let others = Failure(.batchAborted, "Operation \(aborted.index) failed, and the batch is atomic: nothing was done.")
+            let others = Failure(
+                .batchAborted, "Operation \(aborted.index) failed, and the batch is atomic: nothing was done.")
             return operations.indices.map { .failed($0 == aborted.index ? aborted.failure : others) }
         }
     }
@@ -104,7 +105,7 @@ extension CacheTransaction {
         case .delete(let key):
             try delete(key, namespace: namespace, condition: .none)
             return .deleted
-        case .touch(let key, let lifetime): 
+        case .touch(let key, let lifetime):
             return .touched(try touch(key, namespace: namespace, timeToLive: lifetime, condition: .none))
         case .increment(let increment): return .counted(try self.increment(increment, namespace: namespace))
         }
@@ -130,7 +131,8 @@ private struct BatchReading {
             return .failed(
                 Failure(
                     .payloadTooLarge,
-                    "The answer would hold more than \(Limits.maxBatchAnswerBytes) bytes of values. Get this one singly."))
+                    "The answer would exceed \(Limits.maxBatchAnswerBytes) bytes of values. Get this one singly."
+                ))
         }
         bytesLeft -= entry.sizeBytes
         var bytes = entry.value

@@ -42,8 +42,10 @@ extension SessionTransaction {
 
     /// Keeps a session from remembering more than ``Limits/maxDebounceMarks``.
     private func forgetOldMarks(of ref: Int64) throws {
-        let count = try connection.first(
-            "SELECT count(*) FROM debounce_marks WHERE session_ref = ?1", .integer(ref)) { $0.int(0) } ?? 0
+        let count =
+            try connection.first(
+                "SELECT count(*) FROM debounce_marks WHERE session_ref = ?1", .integer(ref)
+            ) { $0.int(0) } ?? 0
         guard count > Limits.maxDebounceMarks else { return }
         try connection.run(
             """

@@ -1,8 +1,8 @@
 // The background work: sweeping, evicting, flushing counters, giving space back. All in steps that let writes go first.
 
 import Domain
-import Synchronization
 import Glibc
+import Synchronization
 
 extension SQLiteStorage: MaintenanceStore {
     public func perform(_ task: MaintenanceTask, isDryRun: Bool) async throws -> Removal {
@@ -112,13 +112,16 @@ extension SQLiteStorage: MaintenanceStore {
         return total
     }
 
-    /// Forgets the oldest reasons of removal: beyond their age, and beyond their number when many came since the last time.
+    /// Forgets the oldest reasons of removal: beyond their age, and beyond their number when many came since the last
+    /// time.
     private func trimRemovals() async throws {
         let horizon = clock.now().advanced(milliseconds: -Limits.removalMemoryMilliseconds)
         var excess = 0
         if signals.newRemovals.load(ordering: .relaxed) > Limits.maxRememberedRemovals / 10 {
             signals.newRemovals.store(0, ordering: .relaxed)
-            let count = try await readers.pooled { try $0.first("SELECT count(*) FROM cache_removals") { $0.int(0) } ?? 0 }
+            let count = try await readers.pooled {
+                try $0.first("SELECT count(*) FROM cache_removals") { $0.int(0) } ?? 0
+            }
             excess = count - Limits.maxRememberedRemovals
         }
         while true {
@@ -169,7 +172,10 @@ extension SQLiteStorage: MaintenanceStore {
             let start = last
             let orphans = try await readers.pooled { connection in
                 try connection.all(
-                    "SELECT blob_id FROM cache_blobs WHERE is_attached = 0 AND blob_id > ?1 ORDER BY blob_id LIMIT ?2",
+                    """
+                    SELECT blob_id FROM cache_blobs INDEXED BY cache_blobs_orphaned
+                    WHERE is_attached = 0 AND blob_id > ?1 ORDER BY blob_id LIMIT ?2
+                    """,
                     .integer(start), .integer(Limits.sweepBatchRows)
                 ) { $0.integer(0) }
             }
@@ -186,7 +192,8 @@ extension SQLiteStorage: MaintenanceStore {
         while true {
             let step: Int? = try await writer.perform(.background) { connection in
                 let isOrphan = try connection.first(
-                    "SELECT 1 FROM cache_blobs WHERE blob_id = ?1 AND is_attached = 0", .integer(blobID)) { _ in true }
+                    "SELECT 1 FROM cache_blobs WHERE blob_id = ?1 AND is_attached = 0", .integer(blobID)
+                ) { _ in true }
                 guard isOrphan != nil else { return nil }
                 // Condemned only here, between two writes: whoever uploads it holds it until it is attached.
                 guard self.leases.condemn(blobID) else {
@@ -232,7 +239,8 @@ extension SQLiteStorage: MaintenanceStore {
 
     static let pageBytes = 4096
 
-    /// Pages to give back in the next step. A tenth of the file may stay free: the next writes use it without growing it.
+    /// Pages to give back in the next step. A tenth of the file may stay free: the next writes use it without growing
+    /// it.
     static func sparePages(free: Int, of all: Int) -> Int {
         max(0, min(free - max(Limits.keptFreePages, all / 10), Limits.vacuumStepPages))
     }

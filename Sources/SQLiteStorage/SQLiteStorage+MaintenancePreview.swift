@@ -82,7 +82,7 @@ extension SQLiteStorage {
             try connection.all(
                 """
                 SELECT b.blob_id, (SELECT sum(length(c.data)) FROM cache_chunks c WHERE c.blob_id = b.blob_id)
-                FROM cache_blobs b WHERE b.is_attached = 0
+                FROM cache_blobs b INDEXED BY cache_blobs_orphaned WHERE b.is_attached = 0
                 """
             ) { (id: $0.integer(0), bytes: $0.int(1)) }
         }

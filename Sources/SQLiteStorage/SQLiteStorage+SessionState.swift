@@ -70,7 +70,8 @@ extension SQLiteStorage {
                 guard try transaction.connection.hasValue(key, in: row) else { throw Failure.stateKeyNotFound(key) }
                 throw Failure(
                     .stateKeyNotFound,
-                    "Nothing is stored under this key; its value is its template's default, which stays with the template.")
+                    "Nothing is stored under this key; its value is its template's default, which stays there."
+                )
             }
             try transaction.touch(&row, changingState: true)
         }

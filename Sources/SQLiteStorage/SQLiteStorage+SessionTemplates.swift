@@ -90,12 +90,13 @@ extension SessionTransaction {
 
     /// - Throws: `too_many_templates`.
     private func makeRoom() throws {
-        let count = try connection.first(
-            """
-            SELECT (SELECT count(*) FROM session_templates)
-                - (SELECT count(*) FROM session_templates WHERE deleted_at_ms IS NOT NULL)
-            """
-        ) { $0.int(0) } ?? 0
+        let count =
+            try connection.first(
+                """
+                SELECT (SELECT count(*) FROM session_templates)
+                    - (SELECT count(*) FROM session_templates WHERE deleted_at_ms IS NOT NULL)
+                """
+            ) { $0.int(0) } ?? 0
         guard count < Limits.maxTemplates else {
             throw Failure(.tooManyTemplates, "There are \(count) session templates already, the most there may be.")
         }
@@ -107,7 +108,8 @@ extension SessionTransaction {
         try condition.check(live?.tag)
         guard let live else { throw Failure.templateNotFound(name) }
         let isUsed = try connection.first(
-            "SELECT 1 FROM sessions WHERE template_name = ?1 LIMIT 1", .text(name.rawValue)) { _ in true }
+            "SELECT 1 FROM sessions WHERE template_name = ?1 LIMIT 1", .text(name.rawValue)
+        ) { _ in true }
         guard isUsed != nil else {
             try connection.run("DELETE FROM session_templates WHERE template_id = ?1", .integer(live.id))
             return

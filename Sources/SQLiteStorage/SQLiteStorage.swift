@@ -119,17 +119,22 @@ public final class SQLiteStorage: Sendable {
         return Signals(
             nextEntryID: (try one("SELECT max(entry_id) FROM cache_entries") ?? 0) + 1,
             nextBlobID: (try one("SELECT max(blob_id) FROM cache_blobs") ?? 0) + 1,
-            earliestExpiry: try one("SELECT min(expires_at_ms) FROM cache_entries WHERE expires_at_ms IS NOT NULL") ?? .max,
+            earliestExpiry: try one("SELECT min(expires_at_ms) FROM cache_entries WHERE expires_at_ms IS NOT NULL")
+                ?? .max,
             earliestSessionExpiry: try connection.earliestSessionExpiry()?.milliseconds ?? .max,
             hasClearedRows: try one("SELECT 1 FROM cache_generations WHERE cleared_at_ms IS NOT NULL LIMIT 1") != nil,
-            hasOrphans: try one("SELECT 1 FROM cache_blobs WHERE is_attached = 0 LIMIT 1") != nil)
+            // Named, for where SQLite's statistics are of a small table it would rather walk that.
+            hasOrphans: try one(
+                "SELECT 1 FROM cache_blobs INDEXED BY cache_blobs_orphaned WHERE is_attached = 0 LIMIT 1") != nil)
     }
 
-    /// Writes what is gathered in memory, finishes what waits and closes the file. Later calls fail with `shutting_down`.
+    /// Writes what is gathered in memory, finishes what waits and closes the file. Later calls fail with
+    /// `shutting_down`.
     public func close() async {
         do { try await flushCounters() } catch { logger.error("counters were lost", metadata: ["error": "\(error)"]) }
         await readers.close()
         await writer.close()
+        lock.release()
         let statistics = writer.statistics
         logger.info(
             "database closed",
@@ -155,7 +160,8 @@ public final class SQLiteStorage: Sendable {
                 // Run once more after its group failed, it has not written what it took out.
                 withdrawal.undo()
                 return try body(
-                    CacheTransaction(connection: connection, storage: self, withdrawal: withdrawal, now: self.clock.now()))
+                    CacheTransaction(
+                        connection: connection, storage: self, withdrawal: withdrawal, now: self.clock.now()))
             }
         } catch {
             withdrawal.undo()

@@ -117,7 +117,7 @@ struct SessionTransaction {
 
     /// The stored keys that begin with `prefix`, and the bytes of their values.
     func storedKeys(prefix: String, of row: SessionRow) throws -> [(key: Key, sizeBytes: Int)] {
-        let range = KeyRange(prefix: prefix)
+        let range = KeyRange(prefix: prefix, after: nil)
         return try connection.all(
             "SELECT key, size_bytes FROM session_state WHERE session_ref = ?1 AND key >= ?2 AND key < ?3 ORDER BY key",
             .integer(row.ref), range.start, range.end

@@ -129,15 +129,22 @@ final class Writer: Sendable {
     ///
     /// - Parameter truncating: also waits a moment for readers and cuts the file to nothing.
     func checkpoint(truncating: Bool) async throws {
+        try await betweenGroups { connection in
+            if truncating { try connection.execute("PRAGMA busy_timeout = 50") }
+            defer { if truncating { try? connection.execute("PRAGMA busy_timeout = 5000") } }
+            _ = try self.snapshots.checkpoint { () throws(SQLiteError) in
+                try connection.checkpoint(truncating ? .truncate : .passive)
+            }
+        }
+    }
+
+    /// Runs `body` outside any transaction; nothing once the storage is closed.
+    func betweenGroups(_ body: @escaping @Sendable (Connection) throws -> Void) async throws {
         try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
             thread.submit { _ in
                 self.connection.withLock { connection in
                     do {
-                        if truncating { try connection?.execute("PRAGMA busy_timeout = 50") }
-                        defer { if truncating { try? connection?.execute("PRAGMA busy_timeout = 5000") } }
-                        _ = try self.snapshots.checkpoint { () throws(SQLiteError) in
-                            try connection?.checkpoint(truncating ? .truncate : .passive)
-                        }
+                        if let connection { try body(connection) }
                         continuation.resume()
                     } catch {
                         continuation.resume(throwing: storageFailure(error))
@@ -152,8 +159,8 @@ final class Writer: Sendable {
         queue.withLock { $0.isClosed = true }
         while queue.withLock({ $0.isDraining }) { try? await Task.sleep(for: .milliseconds(1)) }
         connection.withLock { connection in
-            // Both only save the next start some work; failing loses nothing.
-            try? connection?.execute("PRAGMA optimize")
+            // Only saves the next start some work; failing loses nothing. No `PRAGMA optimize`: statistics of tables
+            // that were small once would have them walked when they are large.
             _ = try? connection?.checkpoint(.truncate)
             connection = nil
         }
@@ -172,8 +179,8 @@ final class Writer: Sendable {
         }
     }
 
-    /// Writes the log back when it has grown by ``Limits/checkpointPages``, after the group is answered. A pooled reader
-    /// in the way leaves a rest for the next time.
+    /// Writes the log back when it has grown by ``Limits/checkpointPages``, after the group is answered. A pooled
+    /// reader in the way leaves a rest for the next time.
     private func checkpointIfLong(_ connection: Connection) {
         let pages = connection.pagesInLog
         guard pages >= nextCheckpointPages.load(ordering: .relaxed) else {
@@ -227,14 +234,17 @@ final class Writer: Sendable {
                 if monotonicMilliseconds() - started > Limits.maxGroupMilliseconds { break }
             }
             let committing = monotonicMilliseconds()
-            if connection.isInTransaction { try snapshots.commit { () throws(SQLiteError) in try connection.run("COMMIT") } }
+            if connection.isInTransaction {
+                try snapshots.commit { () throws(SQLiteError) in try connection.run("COMMIT") }
+            }
             count(attempts.count, commitMilliseconds: monotonicMilliseconds() - committing)
             for attempt in attempts { attempt.reply() }
             return group.dropFirst(attempts.count)
         } catch {
             if connection.isInTransaction { try? connection.run("ROLLBACK") }
             if group.count > 1 {
-                logger.warning("a group commit failed; trying its operations one by one", metadata: ["error": "\(error)"])
+                logger.warning(
+                    "a group commit failed; trying its operations one by one", metadata: ["error": "\(error)"])
                 for index in group.indices { commit(group[index...index], on: connection) }
             } else {
                 logger.error("a write failed", metadata: ["error": "\(error)"])
@@ -268,7 +278,11 @@ final class Writer: Sendable {
     /// before it durable too, for it syncs the same file.
     private func setSynchronous(for group: ArraySlice<Operation>, on connection: Connection) throws(SQLiteError) {
         let isDurable = fullSynchronous && group.contains { $0.persistence == .durable }
-        if isDurable { try connection.run("PRAGMA synchronous = FULL") } else { try connection.run("PRAGMA synchronous = NORMAL") }
+        if isDurable {
+            try connection.run("PRAGMA synchronous = FULL")
+        } else {
+            try connection.run("PRAGMA synchronous = NORMAL")
+        }
     }
 
     private func count(_ operations: Int, commitMilliseconds: Int64) {

@@ -68,7 +68,8 @@ func serve(_ settings: LiveSettings) async throws {
     } catch let error as IOError {
         await storage.close()
         throw ExitMessage(
-            message: "cannot listen on \(host):\(values.integer(.port)): \(String(cString: strerror(error.errnoCode))). "
+            message:
+                "cannot listen on \(host):\(values.integer(.port)): \(String(cString: strerror(error.errnoCode))). "
                 + "Is another program there? Choose another --port, or 0 for a free one.",
             code: ExitMessage.failed)
     } catch is CancellationError {
@@ -87,10 +88,12 @@ private func applyOverrides(
 ) async throws(ExitMessage) {
     do {
         for name in settings.apply(try await store.settingOverrides()) {
-            logger.warning("a setting changed at run time is not valid any more and is ignored", metadata: ["name": "\(name)"])
+            logger.warning(
+                "a setting changed at run time is not valid any more and is ignored", metadata: ["name": "\(name)"])
         }
     } catch {
-        throw ExitMessage(message: "the settings changed at run time cannot be read: \(error)", code: ExitMessage.failed)
+        throw ExitMessage(
+            message: "the settings changed at run time cannot be read: \(error)", code: ExitMessage.failed)
     }
 }
 

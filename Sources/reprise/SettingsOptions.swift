@@ -13,7 +13,8 @@ struct SettingsOptions: ParsableArguments {
     @Option(help: ArgumentHelp("The SQLite file (default: data/reprise.db).", valueName: "file")) var database: String?
     @Option(help: ArgumentHelp("A configuration file, YAML or JSON (environment: REPRISE_CONFIG).", valueName: "file"))
     var config: String?
-    @Option(name: .customLong("log-level"), help: "trace, debug, info, notice, warning, error or critical (default: info).")
+    @Option(
+        name: .customLong("log-level"), help: "trace, debug, info, notice, warning, error or critical (default: info).")
     var logLevel: String?
     @Option(help: "full or normal (default: full): whether an acknowledged write survives power loss.")
     var durability: String?
@@ -21,12 +22,17 @@ struct SettingsOptions: ParsableArguments {
 
     /// The settings in force: for each the first of flag, environment, file, default.
     /// - Throws: ``ExitMessage`` naming the place of what is wrong.
-    func load(environment: [String: String] = ProcessInfo.processInfo.environment) async throws(ExitMessage) -> Settings {
+    func load(environment: [String: String] = ProcessInfo.processInfo.environment) async throws(ExitMessage) -> Settings
+    {
         let file = config ?? environment["REPRISE_CONFIG"]
         let sources: [(source: SettingSource, values: ConfigReader)] = [
             (.flag, try flags().reader(named: "flags")),
             (.environment, environmentReader(environment)),
-            (.file, try (file.map { path throws(ExitMessage) in try ConfigurationFile.read(path) } ?? [:]).reader(named: "file")),
+            (
+                .file,
+                try (file.map { path throws(ExitMessage) in try ConfigurationFile.read(path) } ?? [:]).reader(
+                    named: "file")
+            ),
         ]
         warnOfUnknown(environment)
         var settings = Settings()
@@ -49,7 +55,8 @@ struct SettingsOptions: ParsableArguments {
     private func flags() throws(ExitMessage) -> [String: String] {
         var values: [String: String] = [:]
         for assignment in set {
-            let parts = assignment.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+            let parts = assignment.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(
+                String.init)
             guard parts.count == 2, Setting.all.contains(where: { $0.name == parts[0] }) else {
                 throw ExitMessage(
                     message: "--set \(assignment): must be name=value with one of "
@@ -76,7 +83,8 @@ struct SettingsOptions: ParsableArguments {
         for name in environment.keys.sorted() where name.hasPrefix("REPRISE_") && !known.contains(name) {
             let isKubernetes = name.contains("_SERVICE_") || name.contains("_TCP")
             guard !isKubernetes else { continue }
-            let line = "reprise: warning: the environment's \(name) is no setting and is ignored; see reprise serve --help\n"
+            let line =
+                "reprise: warning: the environment's \(name) is no setting and is ignored; see reprise serve --help\n"
             _ = line.withCString { write(STDERR_FILENO, $0, strlen($0)) }
         }
     }

@@ -43,6 +43,7 @@ struct DebounceTests {
     @Test func isRememberedForAnHourAtLeast() {
         #expect(DebounceDecision.expiry(ofCallAt: start, delayMilliseconds: 0).milliseconds(since: start) == 3_600_000)
         #expect(
-            DebounceDecision.expiry(ofCallAt: start, delayMilliseconds: 7_200_000).milliseconds(since: start) == 7_200_000)
+            DebounceDecision.expiry(ofCallAt: start, delayMilliseconds: 7_200_000).milliseconds(since: start)
+                == 7_200_000)
     }
 }

@@ -58,9 +58,10 @@ struct JSONTests {
         #expect(isMalformed(Array(text.utf8)))
     }
 
-    @Test(arguments: [
-        [0x80], [0xC3], [0xC0, 0x80], [0xE0, 0x80, 0x80], [0xED, 0xA0, 0x80], [0xF4, 0x90, 0x80, 0x80], [0xFF],
-    ] as [[UInt8]])
+    @Test(
+        arguments: [
+            [0x80], [0xC3], [0xC0, 0x80], [0xE0, 0x80, 0x80], [0xED, 0xA0, 0x80], [0xF4, 0x90, 0x80, 0x80], [0xFF],
+        ] as [[UInt8]])
     func invalidUTF8IsRefused(bytes: [UInt8]) {
         let quote = UInt8(ascii: "\"")
         #expect(isMalformed([quote] + bytes + [quote]))
@@ -104,10 +105,11 @@ struct JSONTests {
         #expect(parsed > 500)
     }
 
-    @Test(arguments: [
-        ("1", 1), ("-9223372036854775808", .min), ("9223372036854775807", .max), ("9223372036854775808", nil),
-        ("1.0", 1), ("1.5", nil), ("-0", 0), ("1e400", nil), ("\"1\"", nil), ("true", nil), ("null", nil),
-    ] as [(String, Int64?)])
+    @Test(
+        arguments: [
+            ("1", 1), ("-9223372036854775808", .min), ("9223372036854775807", .max), ("9223372036854775808", nil),
+            ("1.0", 1), ("1.5", nil), ("-0", 0), ("1e400", nil), ("\"1\"", nil), ("true", nil), ("null", nil),
+        ] as [(String, Int64?)])
     func integerValue(text: String, value: Int64?) throws {
         #expect(try parse(text).integerValue == value)
     }
@@ -118,10 +120,11 @@ struct JSONTests {
         #expect(try parse("\"1\"").doubleValue == nil)
     }
 
-    @Test(arguments: [
-        (0, "0"), (-0.0, "0"), (1.5, "1.5"), (300, "300"), (0.001, "0.001"), (1e16, "1e+16"), (.infinity, "null"),
-        (.nan, "null"),
-    ] as [(Double, String)])
+    @Test(
+        arguments: [
+            (0, "0"), (-0.0, "0"), (1.5, "1.5"), (300, "300"), (0.001, "0.001"), (1e16, "1e+16"), (.infinity, "null"),
+            (.nan, "null"),
+        ] as [(Double, String)])
     func decimalsArePrintedShort(value: Double, text: String) throws {
         #expect(JSON.decimal(value).text == text)
     }

@@ -40,9 +40,11 @@ struct MergePatchTests {
     @Test func costDoesNotGrowWithTheProductOfTheSizes() {
         let members = (0..<20_000).map { JSON.Member(name: "k\($0)", value: .integer($0)) }
         let elapsed = ContinuousClock().measure {
-            let merged = JSON.object(members).merged(with: .object(members.reversed().map {
-                JSON.Member(name: $0.name, value: .null)
-            }))
+            let merged = JSON.object(members).merged(
+                with: .object(
+                    members.reversed().map {
+                        JSON.Member(name: $0.name, value: .null)
+                    }))
             #expect(merged == .object([]))
         }
         #expect(elapsed < .seconds(5))

@@ -31,7 +31,8 @@ struct ObjectReaderTests {
 
     @Test func everythingWrongIsNamed() throws {
         var reader = try ObjectReader(
-            ["s": 1, "i": .number("1.5"), "range": 11, "t": 0, "l": ["a", 1], "typo": 1, "other": 2], path: "operations[3]")
+            ["s": 1, "i": .number("1.5"), "range": 11, "t": 0, "l": ["a", 1], "typo": 1, "other": 2],
+            path: "operations[3]")
         #expect(reader.string("s") == nil)
         #expect(reader.integer("i") == nil)
         #expect(reader.integer("range", in: 1...10) == nil)

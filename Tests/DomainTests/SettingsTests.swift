@@ -4,24 +4,27 @@ import Domain
 import Testing
 
 struct SettingsTests {
-    @Test(arguments: [
-        (.port, "0", .integer(0)), (.port, "65535", .integer(65_535)), (.maxEntryBytes, "1073741824", .integer(1 << 30)),
-        (.cacheTTL, "0.001", .decimal(0.001)), (.cacheTTL, "300", .decimal(300)),
-        (.enableMonitoring, "true", .boolean(true)), (.enableMonitoring, "No", .boolean(false)),
-        (.enableMonitoring, "on", .boolean(true)), (.enableMonitoring, "0", .boolean(false)),
-        (.logLevel, "debug", .text("debug")), (.durability, "normal", .text("normal")), (.host, "::", .text("::")),
-    ] as [(Setting, String, SettingValue)])
+    @Test(
+        arguments: [
+            (.port, "0", .integer(0)), (.port, "65535", .integer(65_535)),
+            (.maxEntryBytes, "1073741824", .integer(1 << 30)),
+            (.cacheTTL, "0.001", .decimal(0.001)), (.cacheTTL, "300", .decimal(300)),
+            (.enableMonitoring, "true", .boolean(true)), (.enableMonitoring, "No", .boolean(false)),
+            (.enableMonitoring, "on", .boolean(true)), (.enableMonitoring, "0", .boolean(false)),
+            (.logLevel, "debug", .text("debug")), (.durability, "normal", .text("normal")), (.host, "::", .text("::")),
+        ] as [(Setting, String, SettingValue)])
     func isRead(setting: Setting, text: String, value: SettingValue) throws {
         #expect(try setting.parse(text) == value)
     }
 
-    @Test(arguments: [
-        (.port, "65536"), (.port, "-1"), (.port, "80.5"), (.port, "http"), (.port, ""), (.port, " 80"),
-        (.maxEntryBytes, "0"), (.maxEntryBytes, "1073741825"), (.maxEntryBytes, "99999999999999999999"),
-        (.cacheTTL, "0"), (.cacheTTL, "-5"), (.cacheTTL, "1e3"), (.cacheTTL, "none"), (.cleanupInterval, "0.5"),
-        (.enableMonitoring, "maybe"), (.enableMonitoring, ""), (.logLevel, "loud"), (.logLevel, "INFO"),
-        (.durability, ""), (.host, ""), (.database, "a\u{0}b"), (.database, "a\nb"),
-    ] as [(Setting, String)])
+    @Test(
+        arguments: [
+            (.port, "65536"), (.port, "-1"), (.port, "80.5"), (.port, "http"), (.port, ""), (.port, " 80"),
+            (.maxEntryBytes, "0"), (.maxEntryBytes, "1073741825"), (.maxEntryBytes, "99999999999999999999"),
+            (.cacheTTL, "0"), (.cacheTTL, "-5"), (.cacheTTL, "1e3"), (.cacheTTL, "none"), (.cleanupInterval, "0.5"),
+            (.enableMonitoring, "maybe"), (.enableMonitoring, ""), (.logLevel, "loud"), (.logLevel, "INFO"),
+            (.durability, ""), (.host, ""), (.database, "a\u{0}b"), (.database, "a\nb"),
+        ] as [(Setting, String)])
     func isRefused(setting: Setting, text: String) {
         #expect(invalidFields { _ = try setting.parse(text) } == [setting.name])
     }

@@ -93,7 +93,8 @@ struct TidyTests {
         for file in Self.files {
             for line in file.lines {
                 let text = line.drop { $0 == " " }
-                #expect(!["//--", "// --", "//==", "// ==", "// **", "////"].contains { text.hasPrefix($0) },
+                #expect(
+                    !["//--", "// --", "//==", "// ==", "// **", "////"].contains { text.hasPrefix($0) },
                     "\(file.path): \(line)")
             }
         }
@@ -118,7 +119,9 @@ struct TidyTests {
 
     @Test func sendingUncheckedIsAnExceptionThatStaysOne() {
         let uses = Self.files.filter { $0.path.hasPrefix("Sources/") }
-            .reduce(0) { $0 + $1.text.split(separator: "@unchecked Sendable", omittingEmptySubsequences: false).count - 1 }
+            .reduce(0) {
+                $0 + $1.text.split(separator: "@unchecked Sendable", omittingEmptySubsequences: false).count - 1
+            }
         #expect(uses <= 1)
     }
 }

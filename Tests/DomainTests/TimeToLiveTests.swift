@@ -45,8 +45,9 @@ struct TimeToLiveTests {
 }
 
 struct DecimalSecondsTests {
-    @Test(arguments: [("0", 0), ("1800", 1800), ("0.5", 0.5), ("12.345", 12.345), ("007", 7), ("1.", nil)]
-        as [(String, Double?)])
+    @Test(
+        arguments: [("0", 0), ("1800", 1800), ("0.5", 0.5), ("12.345", 12.345), ("007", 7), ("1.", nil)]
+            as [(String, Double?)])
     func isRead(text: String, seconds: Double?) {
         #expect(DecimalSeconds.parse(text) == seconds)
     }
@@ -59,10 +60,12 @@ struct DecimalSecondsTests {
         #expect(DecimalSeconds.parse(text) == nil)
     }
 
-    @Test(arguments: [
-        (0, "0"), (1, "0.001"), (500, "0.5"), (1_800_000, "1800"), (12_345, "12.345"), (12_300, "12.3"), (-1500, "-1.5"),
-        (.max, "9223372036854775.807"), (.min, "-9223372036854775.808"),
-    ] as [(Int64, String)])
+    @Test(
+        arguments: [
+            (0, "0"), (1, "0.001"), (500, "0.5"), (1_800_000, "1800"), (12_345, "12.345"), (12_300, "12.3"),
+            (-1500, "-1.5"),
+            (.max, "9223372036854775.807"), (.min, "-9223372036854775.808"),
+        ] as [(Int64, String)])
     func isPrintedAsShortAsPossible(milliseconds: Int64, text: String) {
         #expect(DecimalSeconds.format(milliseconds: milliseconds) == text)
     }

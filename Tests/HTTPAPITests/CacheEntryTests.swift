@@ -13,12 +13,14 @@ import Testing
 
     @Test func storesAndServesAnyBytes() async throws {
         var generator = Generator(seed: 1)
-        for size in [0, 1, 1024, Limits.maxInlineValueBytes, Limits.maxInlineValueBytes + 1, 3 * Limits.chunkBytes + 7] {
+        for size in [0, 1, 1024, Limits.maxInlineValueBytes, Limits.maxInlineValueBytes + 1, 3 * Limits.chunkBytes + 7]
+        {
             let value = generator.bytes(size)
             try await withAPI { api in
                 let put = try await api.send(
                     .put, entry, bytes: value, headers: [.contentType: "audio/x-odd; a=b", .contentEncoding: "gzip"])
-                let tag = "\"" + SHA256.hash(data: value).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() + "\""
+                let tag =
+                    "\"" + SHA256.hash(data: value).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() + "\""
                 #expect(put.status == .created)
                 #expect(put.headers[.eTag] == tag)
                 #expect(put[header: "Reprise-Expires-At"] == "2026-11-23T07:19:00.123Z")
@@ -118,7 +120,8 @@ import Testing
 
     @Test func comparesAndSets() async throws {
         try await withAPI { api in
-            try await api.send(.put, entry, "x", headers: [.ifMatch: "*"]).expectProblem(.preconditionFailed, status: 412)
+            try await api.send(.put, entry, "x", headers: [.ifMatch: "*"]).expectProblem(
+                .preconditionFailed, status: 412)
             let tag = try #require(try await api.send(.put, entry, "one").headers[.eTag])
             try await api.send(.put, entry, "no", headers: [.ifMatch: "\"0000\""])
                 .expectProblem(.preconditionFailed, status: 412)
@@ -141,7 +144,8 @@ import Testing
             let tag = try #require(try await api.send(.head, entry).headers[.eTag])
             let other: HTTPFields = [.ifMatch: "\"x\"", .contentType: "application/json"]
             for path in ["/touch", "/increment"] {
-                try await api.send(.post, entry + path, "{}", headers: other).expectProblem(.preconditionFailed, status: 412)
+                try await api.send(.post, entry + path, "{}", headers: other).expectProblem(
+                    .preconditionFailed, status: 412)
                 #expect(try await api.send(.post, entry + path, "{}", headers: [.ifMatch: tag]).status == .ok)
             }
             #expect(try await api.send(.get, entry).text == "2")
@@ -150,8 +154,10 @@ import Testing
             try await api.send(.put, "/v1/cache/scores", headers: [.ifNoneMatch: "*"])
                 .expectProblem(.preconditionFailed, status: 412)
             try await api.send(.get, "/v1/cache/scores", headers: other).expectProblem(.preconditionFailed, status: 412)
-            try await api.send(.delete, "/v1/cache/scores", headers: other).expectProblem(.preconditionFailed, status: 412)
-            try await api.send(.patch, "/v1/config", "{}", headers: other).expectProblem(.preconditionFailed, status: 412)
+            try await api.send(.delete, "/v1/cache/scores", headers: other).expectProblem(
+                .preconditionFailed, status: 412)
+            try await api.send(.patch, "/v1/config", "{}", headers: other).expectProblem(
+                .preconditionFailed, status: 412)
             #expect(try await api.send(.put, "/v1/cache/new", headers: [.ifNoneMatch: "*"]).status == .created)
         }
     }
@@ -180,7 +186,8 @@ import Testing
                 #expect(answer.body.readableBytes == 0)
             }
             for headers: HTTPFields in [
-                [.ifNoneMatch: "\"x\""], [.ifModifiedSince: "Mon, 23 Nov 2026 07:13:59 GMT"], [.ifModifiedSince: "soon"],
+                [.ifNoneMatch: "\"x\""], [.ifModifiedSince: "Mon, 23 Nov 2026 07:13:59 GMT"],
+                [.ifModifiedSince: "soon"],
                 [.ifNoneMatch: "\"x\"", .ifModifiedSince: "Mon, 23 Nov 2026 07:14:00 GMT"], [.ifMatch: tag],
                 [.ifUnmodifiedSince: "Mon, 23 Nov 2026 07:14:00 GMT"],
             ] {
@@ -202,7 +209,8 @@ import Testing
         try await withAPI { api in
             let tag = try #require(try await api.send(.put, entry, bytes: value).headers[.eTag])
             for (range, expected) in [
-                ("bytes=0-0", 0...0), ("bytes=2-5", 2...5), ("bytes=\(border - 1)-\(border + 1)", border - 1...border + 1),
+                ("bytes=0-0", 0...0), ("bytes=2-5", 2...5),
+                ("bytes=\(border - 1)-\(border + 1)", border - 1...border + 1),
                 ("bytes=\(border)-", border...last), ("bytes=-3", length - 3...last), ("bytes=-999999999", 0...last),
                 ("bytes=4-999999999", 4...last), ("BYTES = 1-2 ", 1...2), ("bytes=\(last)-\(last)", last...last),
                 ("bytes=4-99999999999999999999999", 4...last),
@@ -210,7 +218,8 @@ import Testing
                 let answer = try await api.send(.get, entry, headers: [.range: range])
                 #expect(answer.status == .partialContent, "\(range)")
                 #expect(answer.bytes == Array(value[expected]), "\(range)")
-                #expect(answer.headers[.contentRange] == "bytes \(expected.lowerBound)-\(expected.upperBound)/\(length)")
+                #expect(
+                    answer.headers[.contentRange] == "bytes \(expected.lowerBound)-\(expected.upperBound)/\(length)")
                 #expect(answer.headers[.contentLength] == String(expected.count))
             }
             for range in ["bytes=\(length)-", "bytes=5-2", "bytes=-0", "bytes=x-1", "bytes=", "bytes=--1", "bytes=1"] {
@@ -220,7 +229,8 @@ import Testing
             }
             for headers: HTTPFields in [
                 [.range: "lines=1-2"], [.range: "bytes=0-0,2-3"], [.range: "bytes=0-0", .ifRange: "\"other\""],
-                [.range: "bytes=0-0", .ifRange: "Mon, 23 Nov 2026 07:13:00 GMT"], [.range: "bytes=0-0", .ifRange: "W/\(tag)"],
+                [.range: "bytes=0-0", .ifRange: "Mon, 23 Nov 2026 07:13:00 GMT"],
+                [.range: "bytes=0-0", .ifRange: "W/\(tag)"],
             ] {
                 #expect(try await api.send(.get, entry, headers: headers).bytes == value)
             }
@@ -235,7 +245,8 @@ import Testing
     @Test func refusesRangesOfNothing() async throws {
         try await withAPI { api in
             try await api.send(.put, entry, "")
-            try await api.send(.get, entry, headers: [.range: "bytes=0-"]).expectProblem(.rangeNotSatisfiable, status: 416)
+            try await api.send(.get, entry, headers: [.range: "bytes=0-"]).expectProblem(
+                .rangeNotSatisfiable, status: 416)
         }
     }
 
@@ -251,7 +262,8 @@ import Testing
         try await withAPI { api in
             let headers: HTTPFields = [
                 .contentType: "audio/wav", HTTPField.Name("Reprise-TTL")!: "60",
-                HTTPField.Name("Reprise-Tags")!: "piano, calm,,piano", HTTPField.Name("Reprise-Compute-Seconds")!: "2.5",
+                HTTPField.Name("Reprise-Tags")!: "piano, calm,,piano",
+                HTTPField.Name("Reprise-Compute-Seconds")!: "2.5",
             ]
             let tag = try #require(try await api.send(.put, entry, "12345", headers: headers).headers[.eTag])
             api.clock.advance(seconds: 1)
@@ -290,11 +302,16 @@ import Testing
             let path = entry + "/increment"
             #expect(try await api.send(.post, path).json["value"] == 1)
             #expect(try await api.json(.post, path, ["delta": -5]).json["value"] == -4)
-            #expect(try await api.json(.post, "/v1/cache/n/entries/new/increment", ["initial": 40, "delta": 2]).json["value"] == 42)
+            #expect(
+                try await api.json(.post, "/v1/cache/n/entries/new/increment", ["initial": 40, "delta": 2]).json[
+                    "value"] == 42)
             #expect(try await api.send(.get, entry).text == "-4")
             let top: JSON = ["delta": .integer(Int64.max)]
-            #expect(try await api.json(.post, "/v1/cache/n/entries/max/increment", top).json["value"] == .integer(Int64.max))
-            try await api.json(.post, "/v1/cache/n/entries/max/increment", [:]).expectProblem(.integerOverflow, status: 409)
+            #expect(
+                try await api.json(.post, "/v1/cache/n/entries/max/increment", top).json["value"] == .integer(Int64.max)
+            )
+            try await api.json(.post, "/v1/cache/n/entries/max/increment", [:]).expectProblem(
+                .integerOverflow, status: 409)
             try await api.json(.post, "/v1/cache/n/entries/f/increment", ["initial": .integer(Int64.min), "delta": -1])
                 .expectProblem(.integerOverflow, status: 409)
             for text in ["x", "1.5", "\"1\"", "9223372036854775808", ""] {

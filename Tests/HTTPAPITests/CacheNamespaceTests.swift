@@ -16,7 +16,8 @@ import Testing
     private static func store(_ api: API, _ keys: [String], tags: String? = nil) async throws {
         for key in keys {
             try await api.send(
-                .put, "/v1/cache/n/entries/\(key)", key, headers: tags.map { [HTTPField.Name("Reprise-Tags")!: $0] } ?? [:])
+                .put, "/v1/cache/n/entries/\(key)", key,
+                headers: tags.map { [HTTPField.Name("Reprise-Tags")!: $0] } ?? [:])
         }
     }
 
@@ -58,7 +59,8 @@ import Testing
             let clear = "/v1/cache/n/entries"
             #expect(try await api.send(.delete, clear + "?prefix=pre").json == ["removed": 2, "freed_bytes": 10])
             #expect(try await api.send(.delete, clear + "?tag=t").json == ["removed": 1, "freed_bytes": 6])
-            #expect(try await api.send(.delete, clear + "?older_than_seconds=5").json == ["removed": 1, "freed_bytes": 3])
+            #expect(
+                try await api.send(.delete, clear + "?older_than_seconds=5").json == ["removed": 1, "freed_bytes": 3])
             #expect(try await api.send(.delete, clear).json == ["removed": 1, "freed_bytes": 5])
             #expect(try await api.send(.delete, clear).json == ["removed": 0, "freed_bytes": 0])
             #expect(try await api.send(.get, "/v1/cache/n").json["entry_count"] == 0)
@@ -70,7 +72,8 @@ import Testing
             for namespace in ["a", "b"] {
                 for (key, tag) in [("1", "x"), ("2", "y")] {
                     try await api.send(
-                        .put, "/v1/cache/\(namespace)/entries/\(key)", "v", headers: [HTTPField.Name("Reprise-Tags")!: tag])
+                        .put, "/v1/cache/\(namespace)/entries/\(key)", "v",
+                        headers: [HTTPField.Name("Reprise-Tags")!: tag])
                 }
             }
             try await api.send(.delete, "/v1/cache").expectProblem(.validationFailed, status: 422)
@@ -85,7 +88,9 @@ import Testing
     @Test func keepsAPolicy() async throws {
         try await withAPI { api in
             try await api.send(.get, "/v1/cache/n").expectProblem(.namespaceNotFound, status: 404)
-            let policy: JSON = ["ttl_seconds": 60, "max_entries": 2, "max_bytes": 100, "max_entry_bytes": 50, "eviction": "fifo"]
+            let policy: JSON = [
+                "ttl_seconds": 60, "max_entries": 2, "max_bytes": 100, "max_entry_bytes": 50, "eviction": "fifo",
+            ]
             let created = try await api.json(.put, "/v1/cache/n", policy)
             #expect(created.status == .created)
             #expect(try created.json["policy"] == policy)
@@ -100,7 +105,8 @@ import Testing
             let defaults = try await api.json(.put, "/v1/cache/n", ["ttl_seconds": nil])
             #expect(
                 try defaults.json["policy"] == [
-                    "ttl_seconds": nil, "max_entries": nil, "max_bytes": nil, "max_entry_bytes": 67_108_864, "eviction": "lru",
+                    "ttl_seconds": nil, "max_entries": nil, "max_bytes": nil, "max_entry_bytes": 67_108_864,
+                    "eviction": "lru",
                 ])
             #expect(try await api.send(.delete, "/v1/cache/n").status == .noContent)
             try await api.send(.delete, "/v1/cache/n").expectProblem(.namespaceNotFound, status: 404)
@@ -127,7 +133,9 @@ import Testing
                 let figures = try await api.send(.get, "/v1/cache/n").json
                 for (name, value) in expected { #expect(figures[name] == value, "\(name), swept: \(isSwept)") }
             }
-            #expect(try await api.send(.get, "/v1/cache").json["items"] == .array([try await api.send(.get, "/v1/cache/n").json]))
+            #expect(
+                try await api.send(.get, "/v1/cache").json["items"]
+                    == .array([try await api.send(.get, "/v1/cache/n").json]))
         }
     }
 
@@ -136,18 +144,26 @@ import Testing
             try await api.send(.put, "/v1/cache/n/entries/raw", bytes: [0, 255], headers: [.contentType: "audio/wav"])
             let answer = try await api.json(
                 .post, "/v1/cache/n/batch",
-                ["operations": [
-                    ["op": "set", "key": "j", "json": ["a": .number("1.50")], "ttl_seconds": 9, "tags": ["t"]],
-                    ["op": "set", "key": "j", "base64": "AP8=", "content_type": "x/y"],
-                    ["op": "get", "key": "j"], ["op": "get", "key": "raw"], ["op": "get", "key": "none"],
-                    ["op": "increment", "key": "i", "delta": 4], ["op": "increment", "key": "raw"],
-                    ["op": "touch", "key": "i", "ttl_seconds": 5], ["op": "touch", "key": "none"],
-                    ["op": "delete", "key": "raw"], ["op": "get", "key": "raw"],
-                    ["op": "set", "key": "k", "json": ["b": [nil, true]]], ["op": "get", "key": "k"],
-                ]])
+                [
+                    "operations": [
+                        ["op": "set", "key": "j", "json": ["a": .number("1.50")], "ttl_seconds": 9, "tags": ["t"]],
+                        ["op": "set", "key": "j", "base64": "AP8=", "content_type": "x/y"],
+                        ["op": "get", "key": "j"], ["op": "get", "key": "raw"], ["op": "get", "key": "none"],
+                        ["op": "increment", "key": "i", "delta": 4], ["op": "increment", "key": "raw"],
+                        ["op": "touch", "key": "i", "ttl_seconds": 5], ["op": "touch", "key": "none"],
+                        ["op": "delete", "key": "raw"], ["op": "get", "key": "raw"],
+                        ["op": "set", "key": "k", "json": ["b": [nil, true]]], ["op": "get", "key": "k"],
+                    ]
+                ])
             #expect(answer.status == .ok)
-            guard case .array(let results)? = try answer.json["results"] else { Issue.record("no results"); return }
-            #expect(results.compactMap { $0["status"]?.integerValue } == [201, 204, 200, 200, 404, 200, 409, 200, 404, 204, 404, 201, 200])
+            guard case .array(let results)? = try answer.json["results"] else {
+                Issue.record("no results")
+                return
+            }
+            #expect(
+                results.compactMap { $0["status"]?.integerValue } == [
+                    201, 204, 200, 200, 404, 200, 409, 200, 404, 204, 404, 201, 200,
+                ])
             #expect(results[2]["base64"] == "AP8=")
             #expect(results[2]["content_type"] == "x/y")
             #expect(results[4]["problem"]?["reason"] == "absent")
@@ -162,14 +178,21 @@ import Testing
             try await Self.store(api, ["text"])
             let operations: JSON = [
                 ["op": "set", "key": "new", "json": 1], ["op": "delete", "key": "text"], ["op": "get", "key": "none"],
-                ["op": "increment", "key": "word"], ["op": "set", "key": "word", "json": "x"], ["op": "increment", "key": "word"],
+                ["op": "increment", "key": "word"], ["op": "set", "key": "word", "json": "x"],
+                ["op": "increment", "key": "word"],
             ]
             let failed = try await api.json(.post, "/v1/cache/n/batch", ["operations": operations, "atomic": true])
-            guard case .array(let results)? = try failed.json["results"] else { Issue.record("no results"); return }
+            guard case .array(let results)? = try failed.json["results"] else {
+                Issue.record("no results")
+                return
+            }
             #expect(results.compactMap { $0["status"]?.integerValue } == [424, 424, 424, 424, 424, 409])
             #expect(try Self.keys(try await api.send(.get, "/v1/cache/n/entries")) == ["text"])
             let plain = try await api.json(.post, "/v1/cache/n/batch", ["operations": operations])
-            guard case .array(let results)? = try plain.json["results"] else { Issue.record("no results"); return }
+            guard case .array(let results)? = try plain.json["results"] else {
+                Issue.record("no results")
+                return
+            }
             #expect(results.compactMap { $0["status"]?.integerValue } == [201, 204, 404, 200, 204, 409])
         }
     }
@@ -180,11 +203,17 @@ import Testing
             for body: JSON in [
                 [:], ["operations": 1], ["operations": many], ["operations": [["op": "fly", "key": "k"]]],
                 ["operations": [["op": "get"]]], ["operations": [["op": "get", "key": "k", "ttl_seconds": 1]]],
-                ["operations": [["op": "set", "key": "k"]]], ["operations": [["op": "set", "key": "k", "json": 1, "base64": ""]]],
+                ["operations": [["op": "set", "key": "k"]]],
+                ["operations": [["op": "set", "key": "k", "json": 1, "base64": ""]]],
                 ["operations": [["op": "set", "key": "k", "base64": "%"]]], ["operations": [], "atomik": true],
-                ["operations": [["op": "set", "key": "ok", "json": 1], ["op": "set", "key": "k", "json": 1, "ttl_seconds": 0]]],
+                [
+                    "operations": [
+                        ["op": "set", "key": "ok", "json": 1], ["op": "set", "key": "k", "json": 1, "ttl_seconds": 0],
+                    ]
+                ],
             ] {
-                let problem = try await api.json(.post, "/v1/cache/n/batch", body).expectProblem(.validationFailed, status: 422)
+                let problem = try await api.json(.post, "/v1/cache/n/batch", body).expectProblem(
+                    .validationFailed, status: 422)
                 #expect(problem["errors"] != nil)
             }
             try await api.send(.get, "/v1/cache/n").expectProblem(.namespaceNotFound, status: 404)

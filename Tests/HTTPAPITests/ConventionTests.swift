@@ -44,7 +44,9 @@ import Testing
                     #expect(id?.isEmpty == false)
                 }
             }
-            let ids = try await [api.send(.get, "/health/live"), api.send(.get, "/health/live")].map { $0.headers[Self.requestID] }
+            let ids = try await [api.send(.get, "/health/live"), api.send(.get, "/health/live")].map {
+                $0.headers[Self.requestID]
+            }
             #expect(ids[0] != ids[1])
         }
     }
@@ -52,7 +54,9 @@ import Testing
     @Test func tagsJSONEntities() async throws {
         try await withAPI { api in
             try await api.json(.put, "/v1/cache/n", [:])
-            for uri in ["/v1/cache/n", "/v1/cache", "/v1/cache/n/entries", "/v1/config", "/v1/config/port", "/openapi.yaml"] {
+            for uri in [
+                "/v1/cache/n", "/v1/cache", "/v1/cache/n/entries", "/v1/config", "/v1/config/port", "/openapi.yaml",
+            ] {
                 let first = try await api.send(.get, uri)
                 let tag = try #require(first.headers[.eTag])
                 #expect(first.status == .ok)
@@ -76,7 +80,8 @@ import Testing
 
     /// `openapi.yaml` and the router know the same methods on the same paths.
     @Test func describesExactlyItsRoutes() async throws {
-        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
         let document = try String(contentsOf: root.appending(path: "openapi.yaml"), encoding: .utf8)
         var described: Set<String> = []
         var path: Substring?

@@ -13,7 +13,8 @@ import Testing
             let before = try await api.send(.get, "/v1/config/cache_ttl_seconds").json
             #expect(before["value"] == 300)
             #expect(before["source"] == "default")
-            let changed = try await api.json(.patch, "/v1/config", ["cache_ttl_seconds": 7, "enable_monitoring": false])
+            let changed = try await api.json(
+                .patch, "/v1/config", ["cache_ttl_seconds": 7, "enable_monitoring": false])
             #expect(changed.status == .ok)
             let after = try await api.send(.get, "/v1/config/cache_ttl_seconds").json
             #expect(after["value"] == 7)
@@ -24,7 +25,10 @@ import Testing
             #expect(try await api.send(.get, "/v1/cache/n/entries/k/metadata").json["ttl_seconds"] == 7)
             #expect(try await api.send(.get, "/v1/cache/n").json["hits"] == 0)
             // Kept by the storage.
-            #expect(try await api.storage.settingOverrides().values == ["cache_ttl_seconds": "7", "enable_monitoring": "false"])
+            #expect(
+                try await api.storage.settingOverrides().values == [
+                    "cache_ttl_seconds": "7", "enable_monitoring": "false",
+                ])
             #expect(try await api.send(.delete, "/v1/config/cache_ttl_seconds").status == .noContent)
             #expect(try await api.send(.get, "/v1/config/cache_ttl_seconds").json["source"] == "default")
             try await api.send(.delete, "/v1/config/cache_ttl_seconds").expectProblem(.settingNotFound, status: 404)
@@ -79,13 +83,18 @@ import Testing
             for i in 0..<3 { try await api.send(.put, "/v1/cache/cleared/entries/\(i)", "123") }
             try await api.send(.delete, "/v1/cache/cleared/entries")
             let large = [UInt8](repeating: 1, count: 100_000)
-            for _ in 0..<2 { _ = try await api.send(.put, "/v1/cache/large/entries/k", bytes: large + [UInt8.random(in: 0...255)]) }
+            for _ in 0..<2 {
+                _ = try await api.send(.put, "/v1/cache/large/entries/k", bytes: large + [UInt8.random(in: 0...255)])
+            }
             api.clock.advance(seconds: 300)
             func removed(_ body: JSON) async throws -> [JSON] {
-                guard case .array(let tasks)? = try await api.json(.post, "/v1/maintenance/cleanup", body).json["tasks"] else {
+                guard case .array(let tasks)? = try await api.json(.post, "/v1/maintenance/cleanup", body).json["tasks"]
+                else {
                     return []
                 }
-                return tasks.map { ["task": $0["task"] ?? nil, "removed": $0["removed"] ?? nil, "freed": $0["freed_bytes"] ?? nil] }
+                return tasks.map {
+                    ["task": $0["task"] ?? nil, "removed": $0["removed"] ?? nil, "freed": $0["freed_bytes"] ?? nil]
+                }
             }
             let tasks: JSON = ["cache_expiry", "cache_caps"]
             let preview = try await removed(["tasks": tasks, "dry_run": true])
@@ -99,11 +108,15 @@ import Testing
             let space = try await removed(["tasks": ["space"], "dry_run": true])
             #expect(try await removed(["tasks": ["space"]]) == space)
             let runs = try await api.send(.get, "/v1/maintenance/runs?limit=2").json
-            guard case .array(let items)? = runs["items"] else { Issue.record("no runs"); return }
+            guard case .array(let items)? = runs["items"] else {
+                Issue.record("no runs")
+                return
+            }
             #expect(items.map { $0["task"] } == ["space", "cache_caps"])
             #expect(items.allSatisfy { $0["trigger"] == "demand" && $0["error"] == JSON.null })
             #expect(runs["next_cursor"]?.stringValue != nil)
-            try await api.json(.post, "/v1/maintenance/cleanup", ["tasks": ["sweep"]]).expectProblem(.validationFailed, status: 422)
+            try await api.json(.post, "/v1/maintenance/cleanup", ["tasks": ["sweep"]]).expectProblem(
+                .validationFailed, status: 422)
         }
     }
 }

@@ -12,7 +12,10 @@ struct SessionBadInputTests {
                 (.post, "/v1/sessions", #"{"id":"a b"}"#, ["id"]),
                 (.post, "/v1/sessions", #"{"id":1}"#, ["id"]),
                 (.post, "/v1/sessions", #"{"id":".."}"#, ["id"]),
-                (.post, "/v1/sessions", #"{"ttl_seconds":0,"max_history_items":0}"#, ["ttl_seconds", "max_history_items"]),
+                (
+                    .post, "/v1/sessions", #"{"ttl_seconds":0,"max_history_items":0}"#,
+                    ["ttl_seconds", "max_history_items"]
+                ),
                 (.post, "/v1/sessions", #"{"ttl_seconds":1e99}"#, ["ttl_seconds"]),
                 (.post, "/v1/sessions", #"{"max_history_items":10001}"#, ["max_history_items"]),
                 (.post, "/v1/sessions", #"{"template":"none"}"#, ["template"]),
@@ -32,8 +35,10 @@ struct SessionBadInputTests {
                 (.post, "/v1/sessions/s/optimize", #"{"keep":"a"}"#, ["keep"]),
                 (.post, "/v1/sessions/s/optimize", #"{"keep":[""]}"#, ["keep[0]"]),
                 (.post, "/v1/sessions/s/debounce/a%20b", "{}", ["name"]),
-                (.patch, "/v1/sessions/s/state", #"{"set":1,"delete":[1],"delete_prefixes":[""]}"#,
-                    ["set", "delete", "delete_prefixes[0]"]),
+                (
+                    .patch, "/v1/sessions/s/state", #"{"set":1,"delete":[1],"delete_prefixes":[""]}"#,
+                    ["set", "delete", "delete_prefixes[0]"]
+                ),
                 (.patch, "/v1/sessions/s/state", #"{"sets":{}}"#, ["sets"]),
                 (.put, "/v1/sessions/s/state/a%01", "1", ["key"]),
                 (.put, "/v1/session-templates/t", #"{"ttl_seconds":-1,"defaults":[]}"#, ["defaults", "ttl_seconds"]),
@@ -70,7 +75,8 @@ struct SessionBadInputTests {
             try await api.send(.get, "/v1/sessions/s/state/").expect(.notFound, 404)
             try await api.send(.delete, "/v1/sessions/").expect(.notFound, 404)
             let metadata = String(repeating: "x", count: Limits.maxMetadataBytes)
-            try await api.send(.post, "/v1/sessions", #"{"metadata":{"a":"\#(metadata)"}}"#).expect(.payloadTooLarge, 413)
+            try await api.send(.post, "/v1/sessions", #"{"metadata":{"a":"\#(metadata)"}}"#).expect(
+                .payloadTooLarge, 413)
             let prefixes = (0...100).map { "\"p\($0)\"" }.joined(separator: ",")
             try await api.send(.patch, "/v1/sessions/s/state", "{\"delete_prefixes\":[\(prefixes)]}")
                 .expect(.validationFailed, 422)

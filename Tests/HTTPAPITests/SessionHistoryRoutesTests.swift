@@ -37,11 +37,16 @@ struct SessionHistoryRoutesTests {
             }
             let first = try await api.send(.get, "/v1/sessions/s/history?limit=3")
             #expect(first.items("data") == ["6", "5", "4"])
-            let second = try await api.send(.get, "/v1/sessions/s/history?limit=3&cursor=\(first.string("next_cursor")!)")
+            let second = try await api.send(
+                .get, "/v1/sessions/s/history?limit=3&cursor=\(first.string("next_cursor")!)")
             #expect(second.items("data") == ["3", "2", "1"])
             #expect(
-                try await api.send(.get, "/v1/sessions/s/history?order=oldest&kind=odd").items("data") == ["1", "3", "5"])
-            for accept in ["application/x-ndjson", "text/html, application/x-ndjson;q=0.5", "application/x-ndjson, */*;q=0.1"] {
+                try await api.send(.get, "/v1/sessions/s/history?order=oldest&kind=odd").items("data") == [
+                    "1", "3", "5",
+                ])
+            for accept in [
+                "application/x-ndjson", "text/html, application/x-ndjson;q=0.5", "application/x-ndjson, */*;q=0.1",
+            ] {
                 let stream = try await api.send(.get, "/v1/sessions/s/history?kind=even", headers: ["Accept": accept])
                 #expect(stream.status == 200 && stream.headers[.contentType] == "application/x-ndjson")
                 let lines = stream.text.split(separator: "\n")
@@ -51,7 +56,8 @@ struct SessionHistoryRoutesTests {
                 let page = try await api.send(.get, "/v1/sessions/s/history", headers: ["Accept": accept])
                 #expect(page.headers[.contentType] == "application/json", "\(accept)")
             }
-            try await api.send(.get, "/v1/sessions/s/history", headers: ["Accept": "text/html"]).expect(.notAcceptable, 406)
+            try await api.send(.get, "/v1/sessions/s/history", headers: ["Accept": "text/html"]).expect(
+                .notAcceptable, 406)
             try await api.send(
                 .get, "/v1/sessions/s/history?limit=3", headers: ["Accept": "application/x-ndjson"]
             ).expect(.validationFailed, 422)
@@ -89,7 +95,8 @@ struct SessionHistoryRoutesTests {
             #expect(patched.status == 200 && patched.json["data"]?.text == #"{"a":{"c":2},"d":3,"rating":5}"#)
             #expect(patched.json["size_bytes"] == 30 && patched.json["updated_at"] == .instant(api.now))
             #expect(patched.entityTag != read.entityTag)
-            try await api.send(.patch, path, "1", headers: ["If-Match": read.entityTag!]).expect(.preconditionFailed, 412)
+            try await api.send(.patch, path, "1", headers: ["If-Match": read.entityTag!]).expect(
+                .preconditionFailed, 412)
             #expect(try await api.send(.patch, path, "[1]").json["data"]?.text == "[1]")
             try await api.send(.patch, path, "{", headers: [:]).expect(.malformedJSON, 400)
             try await api.send(.patch, path, "").expect(.malformedJSON, 400)

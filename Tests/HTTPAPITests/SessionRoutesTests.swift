@@ -15,7 +15,8 @@ struct SessionRoutesTests {
             let now = api.now.rfc3339
             let expires = api.now.advanced(milliseconds: 1500).rfc3339
             #expect(
-                created.text == #"{"id":"ada:1","created_at":"\#(now)","last_active_at":"\#(now)","expires_at":"\#(expires)","#
+                created.text
+                    == #"{"id":"ada:1","created_at":"\#(now)","last_active_at":"\#(now)","expires_at":"\#(expires)","#
                     + #""ttl_seconds":1.5,"version":1,"template":null,"metadata":{"user":"ada","n":1.50},"#
                     + #""state_key_count":1,"state_size_bytes":5,"history_count":0,"history_size_bytes":0}"#)
             let read = try await api.send(.get, "/v1/sessions/ada:1")
@@ -44,7 +45,8 @@ struct SessionRoutesTests {
             #expect(try await api.send(.get, "/v1/sessions/s/state").status == 200)
             api.advance(seconds: 10)
             for (method, path) in [
-                (.get, ""), (.get, "/state"), (.get, "/state/a"), (.get, "/history"), (.get, "/history/i"), (.delete, ""),
+                (.get, ""), (.get, "/state"), (.get, "/state/a"), (.get, "/history"), (.get, "/history/i"),
+                (.delete, ""),
                 (.post, "/touch"), (.post, "/optimize"), (.post, "/debounce/d"), (.delete, "/history"), (.head, ""),
             ] as [(HTTPRequest.Method, String)] {
                 let answer = try await api.send(method, "/v1/sessions/s" + path)
@@ -82,7 +84,8 @@ struct SessionRoutesTests {
             let next = try #require(first.string("next_cursor"))
             let second = try await api.send(.get, "/v1/sessions?limit=3&cursor=\(next)")
             #expect(second.items("id") == [#""s2""#, #""s0""#] && second.json["next_cursor"] == .null)
-            #expect(try await api.send(.get, "/v1/sessions?active_within_seconds=1").items("id") == [#""s1""#, #""s4""#])
+            #expect(
+                try await api.send(.get, "/v1/sessions?active_within_seconds=1").items("id") == [#""s1""#, #""s4""#])
             for query in ["cursor=x", "limit=0", "limit=501", "active_within_seconds=-1", "unknown=1"] {
                 try await api.send(.get, "/v1/sessions?" + query).expect(.validationFailed, 422)
             }
@@ -99,7 +102,8 @@ struct SessionRoutesTests {
             let now = api.now.rfc3339
             #expect(created.status == 201)
             #expect(
-                created.text == #"{"name":"web","defaults":{"a":null,"b":1.50},"ttl_seconds":null,"max_history_items":5,"#
+                created.text
+                    == #"{"name":"web","defaults":{"a":null,"b":1.50},"ttl_seconds":null,"max_history_items":5,"#
                     + #""created_at":"\#(now)","updated_at":"\#(now)"}"#)
             let read = try await api.send(.get, "/v1/session-templates/web")
             #expect(read.text == created.text && read.entityTag == created.entityTag)
@@ -168,7 +172,8 @@ struct SessionRoutesTests {
             let shorter = try await api.send(.post, "/v1/sessions/s/debounce/rerun", #"{"delay_seconds":0.2}"#)
             #expect(shorter.json["allowed"] == true)
             #expect(
-                try await api.send(.post, "/v1/sessions/s/debounce/rerun", #"{"delay_seconds":0}"#).json["allowed"] == true)
+                try await api.send(.post, "/v1/sessions/s/debounce/rerun", #"{"delay_seconds":0}"#).json["allowed"]
+                    == true)
             for delay in ["-1", "86401", #""1""#, "true"] {
                 try await api.send(.post, "/v1/sessions/s/debounce/rerun", #"{"delay_seconds":\#(delay)}"#)
                     .expect(.validationFailed, 422)
@@ -194,7 +199,8 @@ struct SessionRoutesTests {
             let answers = try await withThrowingTaskGroup(of: SessionAPI.Answer.self) { group in
                 for number in 0..<10 {
                     group.addTask {
-                        try await api.send(.put, "/v1/sessions/s", #"{"defaults":{"a":\#(number),"b\#(number % 2)":1}}"#)
+                        try await api.send(
+                            .put, "/v1/sessions/s", #"{"defaults":{"a":\#(number),"b\#(number % 2)":1}}"#)
                     }
                 }
                 return try await group.reduce(into: []) { $0.append($1) }

@@ -9,7 +9,9 @@ struct SessionStateRoutesTests {
         try await SessionAPI.run { api in
             try await api.send(
                 .put, "/v1/sessions/s",
-                #"{"state":{"a":1,"b":{"x" : [true]},"a,b":3,"sp ace":4,"é/ü":5,"100%":6,"big":12345678901234567890.10}}"#)
+                #"{"state":{"a":1,"b":{"x" : [true]},"a,b":3,"sp ace":4,"é/ü":5,"100%":6,"#
+                    + #""big":12345678901234567890.10}}"#
+            )
             let all = try await api.send(.get, "/v1/sessions/s/state")
             #expect(all.status == 200 && all.entityTag == #""1""# && all.headers[.cacheControl] == "no-cache")
             #expect(
@@ -20,7 +22,8 @@ struct SessionStateRoutesTests {
                 ("keys=a%2Cb", #"{"a,b":3}"#), ("keys=a,zz,a", #"{"a":1}"#), ("keys=sp+ace,sp%20ace", #"{"sp ace":4}"#),
                 ("keys=%C3%A9%2F%C3%BC,100%25", #"{"é/ü":5,"100%":6}"#), ("keys=zz", "{}"),
             ] {
-                #expect(try await api.send(.get, "/v1/sessions/s/state?" + query).json["state"]?.text == state, "\(query)")
+                #expect(
+                    try await api.send(.get, "/v1/sessions/s/state?" + query).json["state"]?.text == state, "\(query)")
             }
             for query in ["keys=", "keys=a,", "keys=%00", "key=a", "keys=" + String(repeating: "a", count: 513)] {
                 try await api.send(.get, "/v1/sessions/s/state?" + query).expect(.validationFailed, 422)
@@ -30,7 +33,8 @@ struct SessionStateRoutesTests {
                 let answer = try await api.send(.get, "/v1/sessions/s/state", headers: ["If-None-Match": tags])
                 #expect(answer.status == 304 && answer.entityTag == #""1""# && answer.text == "", "\(tags)")
             }
-            try await api.send(.get, "/v1/sessions/s/state", headers: ["If-Match": #""2""#]).expect(.preconditionFailed, 412)
+            try await api.send(.get, "/v1/sessions/s/state", headers: ["If-Match": #""2""#]).expect(
+                .preconditionFailed, 412)
             let head = try await api.send(.head, "/v1/sessions/s/state")
             #expect(head.status == 200 && head.text == "" && head.entityTag == #""1""#)
         }
@@ -41,7 +45,8 @@ struct SessionStateRoutesTests {
             try await api.send(.put, "/v1/sessions/s", #"{"state":{"temp_a":1,"temp_b":2,"c":3}}"#)
             let patched = try await api.send(
                 .patch, "/v1/sessions/s/state",
-                #"{"set":{"d":null},"set_default":{"c":9,"e":[]},"delete":["zz"],"delete_prefixes":["temp_"],"keep":["temp_b"]}"#,
+                #"{"set":{"d":null},"set_default":{"c":9,"e":[]},"delete":["zz"],"#
+                    + #""delete_prefixes":["temp_"],"keep":["temp_b"]}"#,
                 headers: ["If-Match": #""1""#])
             #expect(
                 patched.text == #"{"version":2,"initialized_keys":["e"],"removed_keys":["temp_a"],"state_key_count":4,"#
@@ -55,14 +60,18 @@ struct SessionStateRoutesTests {
             ).expect(.preconditionFailed, 412)
             let weightless = try await api.send(.patch, "/v1/sessions/s/state", "{}", headers: ["If-Match": "*"])
             #expect(weightless.status == 200 && weightless.json["version"] == 2)
-            #expect(try await api.send(.get, "/v1/sessions/s/state").json["state"]?.text == #"{"c":3,"d":null,"e":[],"temp_b":2}"#)
+            #expect(
+                try await api.send(.get, "/v1/sessions/s/state").json["state"]?.text
+                    == #"{"c":3,"d":null,"e":[],"temp_b":2}"#)
         }
     }
 
     @Test func singleValues() async throws {
         try await SessionAPI.run { api in
             try await api.send(.put, "/v1/sessions/s")
-            for (key, value) in [("a", "1.50"), ("n", "null"), ("%C3%A9%2F%2C", #""x""#), ("o", #"{"b":[1]}"#), ("..", "0")] {
+            for (key, value) in [
+                ("a", "1.50"), ("n", "null"), ("%C3%A9%2F%2C", #""x""#), ("o", #"{"b":[1]}"#), ("..", "0"),
+            ] {
                 let path = "/v1/sessions/s/state/\(key)"
                 let put = try await api.send(.put, path, " \(value)\n")
                 #expect(put.status == 201 && put.text == "", "\(key)")

@@ -37,10 +37,13 @@ struct ConfigurationFileTests {
 
     @Test func jsonIsRead() throws {
         let values = try read(
-            #"{"port": 9090, "host": "::", "enable_monitoring": false, "cache_ttl_seconds": 1.5, "database": "\u00e4.db"}"#)
+            #"{"port": 9090, "host": "::", "enable_monitoring": false, "cache_ttl_seconds": 1.5, "#
+                + #""database": "\u00e4.db"}"#
+        )
         #expect(
             values == [
-                "port": "9090", "host": "::", "enable_monitoring": "false", "cache_ttl_seconds": "1.5", "database": "ä.db",
+                "port": "9090", "host": "::", "enable_monitoring": "false", "cache_ttl_seconds": "1.5",
+                "database": "ä.db",
             ])
     }
 
@@ -88,8 +91,9 @@ struct ConfigurationFileTests {
     }
 
     @Test func aFileThatCannotBeReadIsTold() async {
-        #expect(await exitMessage { try ConfigurationFile.read("/nowhere/x.yaml") }?.message
-            == "/nowhere/x.yaml: cannot be read: No such file or directory")
+        #expect(
+            await exitMessage { try ConfigurationFile.read("/nowhere/x.yaml") }?.message
+                == "/nowhere/x.yaml: cannot be read: No such file or directory")
         #expect(await exitMessage { try ConfigurationFile.read(folder.path) } != nil)
     }
 }

@@ -10,7 +10,8 @@ struct MaintenanceScheduleTests {
     private var schedule = MaintenanceSchedule()
 
     private static func backlog(
-        nextExpiry: Instant? = nil, cleared: Bool = false, caps: Bool = false, orphans: Bool = false, space: Bool = false
+        nextExpiry: Instant? = nil, cleared: Bool = false, caps: Bool = false, orphans: Bool = false,
+        space: Bool = false
     ) -> MaintenanceBacklog {
         MaintenanceBacklog(
             nextExpiry: nextExpiry, hasClearedRows: cleared, hasExceededCaps: caps, hasOrphans: orphans,
@@ -101,7 +102,8 @@ struct MaintenanceScheduleTests {
         _ = due(0)
         finished(.cacheExpiry, 0, succeeded: false)
         #expect(due(0.5, Self.backlog(nextExpiry: Self.start, caps: true)) == ["cache_caps backlog"])
-        #expect(due(1, Self.backlog(nextExpiry: Self.start, caps: true)) == ["cache_expiry deadline", "cache_caps backlog"])
+        #expect(
+            due(1, Self.backlog(nextExpiry: Self.start, caps: true)) == ["cache_expiry deadline", "cache_caps backlog"])
     }
 
     @Test mutating func aPauseHoldsAtTheIntervalToo() {

@@ -87,7 +87,8 @@ struct SettingsOptionsTests {
 
     @Test func aWrongFlagIsNamed() async {
         #expect(await message(["--port", "http"]) == "flag port: 'http' is not a whole number from 0 to 65535.")
-        #expect(await message(["--set", "cache_ttl_seconds=0"])?.hasPrefix("flag cache_ttl_seconds: '0' is not") == true)
+        #expect(
+            await message(["--set", "cache_ttl_seconds=0"])?.hasPrefix("flag cache_ttl_seconds: '0' is not") == true)
         #expect(await message(["--set", "durability="])?.contains("one of full, normal") == true)
     }
 

@@ -88,7 +88,9 @@ import Testing
             let count = Limits.sweepBatchRows * 2 + 10
             let operations: [CacheOperation] = (0..<count).map { .set(CacheWrite("a\($0)", [1])) }
             _ = try await store.batch(operations + [.set(CacheWrite("b", [1]))], namespace: .n, atomic: true)
-            #expect(try await store.clear(.n, filter: EntryFilter(prefix: "a")) == Removal(removed: count, freedBytes: count))
+            #expect(
+                try await store.clear(.n, filter: EntryFilter(prefix: "a"))
+                    == Removal(removed: count, freedBytes: count))
             #expect(try await store.keys() == ["b"])
         }
     }
@@ -160,7 +162,8 @@ import Testing
             #expect(
                 try await store.namespace(.n)
                     == CacheNamespace(
-                        name: .n, policy: CachePolicy(), entryCount: 1, sizeBytes: 5, hits: 0, misses: [:], expirations: 0,
+                        name: .n, policy: CachePolicy(), entryCount: 1, sizeBytes: 5, hits: 0, misses: [:],
+                        expirations: 0,
                         evictions: 0))
         }
     }
@@ -219,7 +222,8 @@ import Testing
             #expect(
                 try await store.namespace(.n)
                     == CacheNamespace(
-                        name: .n, policy: CachePolicy(), entryCount: 1, sizeBytes: 3, hits: 0, misses: [:], expirations: 0,
+                        name: .n, policy: CachePolicy(), entryCount: 1, sizeBytes: 3, hits: 0, misses: [:],
+                        expirations: 0,
                         evictions: 0))
             #expect(await store.missReason("expired") == .absent)
         }
@@ -259,7 +263,9 @@ import Testing
     @Test(arguments: Engine.allCases)
     func expirationsAreCountedOnceHoweverTheEntryGoes(engine: Engine) async throws {
         try await engine.run { store, clock in
-            for key in ["swept", "replaced", "deleted", "cleared"] { try await store.put(key, lifetime: .milliseconds(1000)) }
+            for key in ["swept", "replaced", "deleted", "cleared"] {
+                try await store.put(key, lifetime: .milliseconds(1000))
+            }
             try await store.put("live")
             #expect(try await store.namespace(.n).expirations == 0)
             clock.advance(milliseconds: 1000)

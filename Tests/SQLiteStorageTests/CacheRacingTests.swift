@@ -75,7 +75,11 @@ import Testing
                     group.addTask {
                         for round in 0..<25 {
                             let value = values[(writer * 7 + round) % values.count]
-                            if round % 2 == 0 { try await store.put("key", value) } else { try await store.upload("key", value) }
+                            if round % 2 == 0 {
+                                try await store.put("key", value)
+                            } else {
+                                try await store.upload("key", value)
+                            }
                         }
                     }
                 }
@@ -83,6 +87,7 @@ import Testing
                 for _ in 0..<3 {
                     group.addTask {
                         while !isDone.value {
+                            await Task.yield()
                             let hit = try await store.read(EntryAddress("key"))
                             let bytes = try await hit.bytes()
                             #expect(bytes.count == hit.sizeBytes)
@@ -133,6 +138,8 @@ import Testing
                 for reader in 0..<3 {
                     group.addTask {
                         while !isDone.value {
+                            // A read of a small value does not suspend, and would keep the writers from their thread.
+                            await Task.yield()
                             let askedAt = clock.now
                             guard let hit = try? await store.read(EntryAddress("key\(reader % 2)")) else { continue }
                             let value = String(decoding: try await hit.bytes(), as: UTF8.self)
@@ -185,7 +192,9 @@ import Testing
                     group.addTask {
                         for _ in 0..<100 {
                             let results = try await store.batch(keys.map { .get($0) }, namespace: .n, atomic: false)
-                            let values: [[UInt8]] = results.map { if case .value(_, let bytes) = $0 { bytes } else { [] } }
+                            let values: [[UInt8]] = results.map {
+                                if case .value(_, let bytes) = $0 { bytes } else { [] }
+                            }
                             #expect(Set(values).count == 1)
                         }
                     }

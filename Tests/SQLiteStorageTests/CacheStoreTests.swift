@@ -47,10 +47,12 @@ enum Engine: CaseIterable {
         }
     }
 
-    @Test(arguments: Engine.allCases, [
-        0, 1, Limits.maxInlineValueBytes - 1, Limits.maxInlineValueBytes, Limits.maxInlineValueBytes + 1, 200_000,
-        Limits.chunkBytes * 3,
-    ])
+    @Test(
+        arguments: Engine.allCases,
+        [
+            0, 1, Limits.maxInlineValueBytes - 1, Limits.maxInlineValueBytes, Limits.maxInlineValueBytes + 1, 200_000,
+            Limits.chunkBytes * 3,
+        ])
     func valuesOfAnySizeComeBack(engine: Engine, size: Int) async throws {
         try await engine.run { store, _ in
             let bytes = noise(size)
@@ -320,7 +322,8 @@ enum Engine: CaseIterable {
             let address = EntryAddress("key")
             let one = WriteCondition(match: .oneOf([EntityTag(of: Array("1".utf8))]))
             #expect(await code { try await store.delete(address, condition: one) } == .preconditionFailed)
-            #expect(await code { try await store.delete(address, condition: .init(match: .any)) } == .preconditionFailed)
+            #expect(
+                await code { try await store.delete(address, condition: .init(match: .any)) } == .preconditionFailed)
             try await store.put("key", "2", lifetime: .milliseconds(1000))
             #expect(await code { try await store.delete(address, condition: one) } == .preconditionFailed)
             #expect(try await store.text("key") == "2")
@@ -418,8 +421,9 @@ enum Engine: CaseIterable {
             clock.advance(milliseconds: 1000)
             #expect(await failure { try await store.touch(address, timeToLive: nil) }?.missReason == .expired)
             #expect(await store.missReason("key") == .expired)
-            #expect(await code { try await store.touch(EntryAddress("k", in: Name(stored: "m")), timeToLive: nil) }
-                == .cacheMiss)
+            #expect(
+                await code { try await store.touch(EntryAddress("k", in: Name(stored: "m")), timeToLive: nil) }
+                    == .cacheMiss)
             #expect(await code { try await store.namespace(Name(stored: "m")) } == .namespaceNotFound)
         }
     }
@@ -481,7 +485,9 @@ enum Engine: CaseIterable {
         }
     }
 
-    @Test(arguments: Engine.allCases, ["", "1.5", "1e3", "\"1\"", "null", "1 2", "0x1", "+1", "1a", "9223372036854775808"])
+    @Test(
+        arguments: Engine.allCases,
+        ["", "1.5", "1e3", "\"1\"", "null", "1 2", "0x1", "+1", "1a", "9223372036854775808"])
     func whatIsNoIntegerIsNotAddedTo(engine: Engine, text: String) async throws {
         try await engine.run { store, _ in
             try await store.put("key", text)
@@ -577,12 +583,14 @@ enum Engine: CaseIterable {
             let operations: [CacheOperation] = [
                 .get(key("a")), .set(CacheWrite("a", [0x31])), .get(key("a")), .set(CacheWrite("a", [0x32, 0x33])),
                 .increment(CacheIncrement(key: key("a"))), .get(key("a")), .touch(key("a"), .never),
-                .delete(key("a")), .get(key("a")), .delete(key("a")), .increment(CacheIncrement(key: key("b"), initial: 5)),
+                .delete(key("a")), .get(key("a")), .delete(key("a")),
+                .increment(CacheIncrement(key: key("b"), initial: 5)),
             ]
             let results = try await store.batch(operations, namespace: .n, atomic: atomic)
             #expect(
                 words(results) == [
-                    "cache_miss", "created", "1 of 1", "replaced", "24", "24 of 2", "touched a", "deleted", "cache_miss",
+                    "cache_miss", "created", "1 of 1", "replaced", "24", "24 of 2", "touched a", "deleted",
+                    "cache_miss",
                     "deleted", "6",
                 ])
             #expect(try await store.keys() == ["b"])

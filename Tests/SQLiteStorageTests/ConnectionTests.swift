@@ -46,7 +46,9 @@ struct ConnectionTests {
         #expect(try connection.first("SELECT x FROM t") { $0.real(0) } == value)
     }
 
-    @Test(arguments: ["", "a", "a\u{0}b", "\u{0}", "日本語 👩‍👩‍👧", "e\u{301}", "\u{10FFFF}", String(repeating: "ä", count: 100_000)])
+    @Test(arguments: [
+        "", "a", "a\u{0}b", "\u{0}", "日本語 👩‍👩‍👧", "e\u{301}", "\u{10FFFF}", String(repeating: "ä", count: 100_000),
+    ])
     func textsComeBack(value: String) throws {
         let connection = try openWithTable()
         try connection.run("INSERT INTO t (x) VALUES (?1)", .text(value))
@@ -232,7 +234,8 @@ struct ConnectionTests {
     @Test func aFullDiskIsTold() throws {
         let connection = try openWithTable()
         try connection.execute("PRAGMA max_page_count = 10")
-        #expect(resultCode { try connection.run("INSERT INTO t (x) VALUES (?1)", .blob(noise(100_000))) } == SQLITE_FULL)
+        #expect(
+            resultCode { try connection.run("INSERT INTO t (x) VALUES (?1)", .blob(noise(100_000))) } == SQLITE_FULL)
         #expect(try connection.first("SELECT count(*) FROM t") { $0.int(0) } == 0)
         try connection.run("INSERT INTO t (x) VALUES (?1)", .integer(1))
     }

@@ -38,7 +38,8 @@ struct DatabaseLockTests {
     }
 
     @Test func aFolderThatIsNotThereIsTold() {
-        #expect(message { _ = try DatabaseLock(database: "/nowhere/test.db") }?.contains("/nowhere/test.db.lock") == true)
+        #expect(
+            message { _ = try DatabaseLock(database: "/nowhere/test.db") }?.contains("/nowhere/test.db.lock") == true)
     }
 
     @Test func aSecondStorageOnTheFileIsRefused() async throws {

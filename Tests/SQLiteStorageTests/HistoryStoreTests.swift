@@ -185,7 +185,8 @@ struct HistoryStoreTests {
             let item = try await storage.append("i", data: ["prompt": "calm", "rating": nil]).item
             fixture.advance(seconds: 1)
             let rated = try await storage.patchHistoryItem(
-                item.id, of: .s, patch: ["rating": 5, "prompt": nil], condition: EntityCondition(match: .oneOf([item.tag])))
+                item.id, of: .s, patch: ["rating": 5, "prompt": nil],
+                condition: EntityCondition(match: .oneOf([item.tag])))
             #expect(rated.data == JSONText(["rating": 5]))
             #expect(rated.updatedAt == fixture.now && rated.createdAt == item.createdAt && rated.tag != item.tag)
             #expect(try await storage.historyItem(item.id, of: .s) == rated)
@@ -201,7 +202,9 @@ struct HistoryStoreTests {
                     == .preconditionFailed)
             let grown: JSON = ["x": .text(bytes: Limits.maxHistoryItemBytes)]
             #expect(
-                await failureCode { try await storage.patchHistoryItem(item.id, of: .s, patch: grown, condition: .none) }
+                await failureCode {
+                    try await storage.patchHistoryItem(item.id, of: .s, patch: grown, condition: .none)
+                }
                     == .payloadTooLarge)
             try await storage.removeHistoryItem(item.id, of: .s, condition: .none)
             for work in [

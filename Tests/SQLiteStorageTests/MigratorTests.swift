@@ -92,7 +92,9 @@ struct MigratorTests {
     @Test func aChangedMigrationIsRefused() throws {
         let connection = try open()
         _ = try Migrator(migrations: [migration(1, "CREATE TABLE a (x)")]).migrate(connection, now: now)
-        let changed = Migrator(migrations: [migration(1, "CREATE TABLE a (x) -- changed"), migration(2, "CREATE TABLE b (x)")])
+        let changed = Migrator(migrations: [
+            migration(1, "CREATE TABLE a (x) -- changed"), migration(2, "CREATE TABLE b (x)"),
+        ])
         #expect(refusal(changed, connection)?.contains("migration 1 (step1) was applied with another text") == true)
         #expect(try tables(connection) == ["a", "schema_migrations"])
     }
@@ -102,7 +104,7 @@ struct MigratorTests {
         let first = migration(1, "CREATE TABLE a (x)")
         _ = try Migrator(migrations: [first, migration(2, "CREATE TABLE b (x)")]).migrate(connection, now: now)
         let message = refusal(Migrator(migrations: [first]), connection)
-        #expect(message?.contains("migration 2 (step2), which this version of reprise does not know") == true)
+        #expect(message?.contains("migration 2 (step2), unknown to this version of reprise") == true)
     }
 
     @Test func anotherProgramsFileIsRefused() throws {

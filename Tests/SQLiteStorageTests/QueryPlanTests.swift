@@ -10,7 +10,7 @@ struct QueryPlanTests {
     /// Tables of a bounded handful of rows, where a scan is right.
     private static let tinyTables: Set<String> = [
         // The catalogue, asked once at start-up.
-        "sqlite_schema",
+        "sqlite_schema", "sqlite_master",
         // A row for each migration.
         "schema_migrations",
         // What an operator changed at run time: at most a row for each setting.
@@ -56,7 +56,7 @@ struct QueryPlanTests {
         return literals
     }
 
-    /// A migrated database. Filled, it also has the statistics `PRAGMA optimize` would leave.
+    /// A migrated database. Filled, it also has the statistics that an operator's `ANALYZE` would leave.
     private func connection(_ folder: TemporaryFolder, isFilled: Bool) async throws -> Connection {
         let clock = ManualClock()
         let storage = try makeStorage(in: folder, clock: clock)
@@ -65,11 +65,15 @@ struct QueryPlanTests {
                 let name = Name(stored: "namespace\(namespace)")
                 _ = try await storage.setPolicy(CachePolicy(maxEntries: namespace % 2 == 0 ? 1000 : nil), of: name)
                 _ = try await storage.batch(
-                    (0..<100).map { .set(CacheWrite("key\($0)", [1], lifetime: .milliseconds(1000), tags: ["t\($0 % 5)"])) },
+                    (0..<100).map {
+                        .set(CacheWrite("key\($0)", [1], lifetime: .milliseconds(1000), tags: ["t\($0 % 5)"]))
+                    },
                     namespace: name, atomic: true)
             }
-            try await storage.upload("large", noise(100_000), in: Name(stored: "namespace1"))
-            try await storage.put("large", in: Name(stored: "namespace1"))
+            for number in 0..<20 {
+                try await storage.upload("large\(number)", noise(100_000), in: Name(stored: "namespace1"))
+            }
+            try await storage.put("large0", in: Name(stored: "namespace1"))
             _ = try await storage.clear(Name(stored: "namespace2"), filter: EntryFilter())
         }
         await storage.close()

@@ -29,7 +29,8 @@ struct SessionStoreTests {
             #expect(first.isNew && first.initializedKeys == ["b"])
             #expect(try await storage.stateText() == #"{"a":1,"b":3}"#)
             let again = try await storage.openSession(
-                .s, SessionDraft(metadata: JSONText([:]), state: stateEntries(["a": 9])), defaults: stateEntries(["b": 4, "c": nil]))
+                .s, SessionDraft(metadata: JSONText([:]), state: stateEntries(["a": 9])),
+                defaults: stateEntries(["b": 4, "c": nil]))
             #expect(!again.isNew && again.initializedKeys == ["c"])
             #expect(again.session.version == first.session.version + 1)
             #expect(again.session.metadata == draft.metadata)
@@ -80,8 +81,10 @@ struct SessionStoreTests {
             }
             fixture.advance(seconds: 10)
             #expect(await failureCode { try await storage.session(.s) } == .sessionNotFound)
-            #expect(await failureCode { try await storage.state(of: .s, keys: nil, condition: .none) } == .sessionNotFound)
-            #expect(await failureCode { try await storage.stateValue("a", of: .s, condition: .none) } == .sessionNotFound)
+            #expect(
+                await failureCode { try await storage.state(of: .s, keys: nil, condition: .none) } == .sessionNotFound)
+            #expect(
+                await failureCode { try await storage.stateValue("a", of: .s, condition: .none) } == .sessionNotFound)
             #expect(await failureCode { try await storage.patch(set: ["a": 2]) } == .sessionNotFound)
             #expect(await failureCode { try await storage.append("j") } == .sessionNotFound)
             #expect(await failureCode { try await storage.itemIDs() } == .sessionNotFound)
@@ -281,7 +284,9 @@ struct SessionStoreTests {
             let decomposed: Key = "cafe\u{301}"
             try await storage.create()
             let one = JSONText(1)
-            let patch = StatePatch(set: [StateEntry(key: composed, value: one), StateEntry(key: decomposed, value: one)])
+            let patch = StatePatch(set: [
+                StateEntry(key: composed, value: one), StateEntry(key: decomposed, value: one),
+            ])
             #expect(try await storage.patchState(of: .s, patch, condition: .none).stateKeyCount == 2)
             let replacing = StatePatch(set: [StateEntry(key: composed, value: one)], delete: [decomposed])
             #expect(
@@ -296,7 +301,9 @@ struct SessionStoreTests {
             #expect(await failureCode { try await storage.patch(set: many) } == .tooManyKeys)
             #expect(await failureCode { try await storage.open(defaults: many) } == .tooManyKeys)
             #expect(
-                await failureCode { try await storage.create(Name(stored: "t"), state: many.merging(["x": 1]) { a, _ in a }) }
+                await failureCode {
+                    try await storage.create(Name(stored: "t"), state: many.merging(["x": 1]) { a, _ in a })
+                }
                     == .tooManyKeys)
             #expect(await failureCode { try await storage.session(Name(stored: "t")) } == .sessionNotFound)
             let large = JSON.text(bytes: Limits.maxStateValueBytes)
@@ -466,14 +473,17 @@ struct SessionStoreTests {
         try await SessionFixture.run { fixture, storage in
             try await storage.create(
                 state: [
-                    "temp_a": "xx", "cache_b": 1, "temp_current_generation": 1, "temperature": 1, "a_temp_": 1, "cache": 1,
+                    "temp_a": "xx", "cache_b": 1, "temp_current_generation": 1, "temperature": 1, "a_temp_": 1,
+                    "cache": 1,
                 ])
             for number in 0..<5 { try await storage.append("i\(number)", data: .text(bytes: 10)) }
             #expect(fixture.settings.apply(SettingOverrides(values: ["max_history_items": "2"], version: 1)).isEmpty)
             let done = try await storage.optimizeSession(.s, keep: [TemporaryKeys.keptByDefault])
             #expect(done == SessionOptimization(historyRemoved: 3, keysRemoved: ["temp_a", "cache_b"], freedBytes: 35))
             #expect(try await storage.itemIDs() == ["i4", "i3"])
-            #expect(try await storage.stateText() == #"{"a_temp_":1,"cache":1,"temp_current_generation":1,"temperature":1}"#)
+            #expect(
+                try await storage.stateText() == #"{"a_temp_":1,"cache":1,"temp_current_generation":1,"temperature":1}"#
+            )
             let all = try await storage.optimizeSession(.s, keep: [])
             #expect(all.keysRemoved == [TemporaryKeys.keptByDefault] && all.historyRemoved == 0)
             try await storage.expectRightFigures()
@@ -615,7 +625,8 @@ struct SessionStoreTests {
             }
             #expect(try await storage.number("SELECT count(*) FROM debounce_marks") == 1000)
             #expect(
-                try await storage.debounce(Name(stored: "d1"), of: .s, delayMilliseconds: 10_000_000).isAllowed == false)
+                try await storage.debounce(Name(stored: "d1"), of: .s, delayMilliseconds: 10_000_000).isAllowed == false
+            )
             #expect(try await storage.debounce(Name(stored: "d0"), of: .s, delayMilliseconds: 10_000_000).isAllowed)
         }
     }

@@ -1,4 +1,5 @@
-// What the tests of sessions and history share: a storage on a real file, a clock moved by hand, short ways to say things.
+// What the tests of sessions and history share: a storage on a real file, a clock moved by hand, short ways to say
+// things.
 
 import Domain
 import FoundationEssentials
@@ -130,7 +131,8 @@ extension SessionStore {
         try await patchState(
             of: id,
             StatePatch(
-                set: stateEntries(set), setDefault: stateEntries(setDefault), delete: delete, deletePrefixes: deletePrefixes,
+                set: stateEntries(set), setDefault: stateEntries(setDefault), delete: delete,
+                deletePrefixes: deletePrefixes,
                 keep: keep), condition: condition)
     }
 

@@ -3,6 +3,7 @@
 import Domain
 import FoundationEssentials
 import Glibc
+import Migrations
 import Synchronization
 import Testing
 
@@ -75,14 +76,14 @@ struct StorageTests {
     }
 
     @Test func itIsReady() async throws {
-        try await session { storage async throws in #expect(try await storage.checkReadiness() == 2) }
+        try await session { storage async throws in #expect(try await storage.checkReadiness() == Migration.all.count) }
     }
 
     @Test func itIsNotReadyWhenTheFileCannotBeWritten() async throws {
         try await session { storage in
-            try await storage.writer.perform { try $0.execute("PRAGMA query_only = ON") }
+            try await storage.writer.betweenGroups { try $0.execute("PRAGMA query_only = ON") }
             #expect(await code { try await storage.checkReadiness() } == .databaseReadOnly)
-            try await storage.writer.perform { try $0.execute("PRAGMA query_only = OFF") }
+            try await storage.writer.betweenGroups { try $0.execute("PRAGMA query_only = OFF") }
         }
     }
 
@@ -257,9 +258,9 @@ struct StorageTests {
                 try await storage.put("key", in: namespace)
                 _ = try await storage.read(EntryAddress("key", in: namespace))
             }
-            try await storage.writer.perform { try $0.execute("PRAGMA query_only = ON") }
+            try await storage.writer.betweenGroups { try $0.execute("PRAGMA query_only = ON") }
             #expect(await code { try await storage.flushCounters() } == .databaseReadOnly)
-            try await storage.writer.perform { try $0.execute("PRAGMA query_only = OFF") }
+            try await storage.writer.betweenGroups { try $0.execute("PRAGMA query_only = OFF") }
             try await storage.flushCounters()
             for namespace in namespaces { #expect(try await storage.namespace(namespace).hits == 1) }
             #expect(storage.backlog().hasCounters == false)
@@ -275,7 +276,8 @@ struct StorageTests {
             _ = try await storage.read(EntryAddress("a"))
             let condition = WriteCondition(match: .any)
             let results = try await storage.batch(
-                [.set(CacheWrite("c", [1])), .set(CacheWrite("d", [1], condition: condition))], namespace: .n, atomic: true)
+                [.set(CacheWrite("c", [1])), .set(CacheWrite("d", [1], condition: condition))], namespace: .n,
+                atomic: true)
             guard case .failed(let failure) = results[1] else {
                 Issue.record("the batch was to fail")
                 return
