@@ -34,6 +34,7 @@ let package = Package(
             path: "Migrations",
             resources: [
                 .embedInCode("0001_cache.sql"), .embedInCode("0002_operations.sql"), .embedInCode("0003_sessions.sql"),
+                .embedInCode("0004_samples.sql"),
             ],
             swiftSettings: swiftSettings
         ),

@@ -62,6 +62,49 @@ public enum Limits {
     public static let maxPointReadKeys = 64
     public static let maxPointReadBytes = 64 * 1024
 
+    // MARK: Samples
+
+    /// Samples in one request.
+    public static let maxSamplesPerRequest = 10_000
+    /// Longest name or variant of a sample, in bytes of UTF-8.
+    public static let maxSampleNameBytes = 128
+    /// Longest unit of a gauge.
+    public static let maxSampleUnitBytes = 32
+    /// Labels of one sample, and their longest name and value.
+    public static let maxSampleLabels = 8
+    public static let maxLabelNameBytes = 64
+    public static let maxLabelValueBytes = 256
+    /// How far in the future a sample may lie: clocks differ.
+    public static let maxSampleLeadMilliseconds: Int64 = 300_000
+    /// Names of one kind of samples; the rest goes to ``Sample/otherName``.
+    public static let maxSampleNames = 1000
+    /// Variants of one name; the rest goes to ``Sample/otherName``.
+    public static let maxSampleVariants = 20
+    /// Raw samples kept; the oldest go earlier than `sample_retention_seconds` says.
+    public static let maxSamples = 20_000_000
+    /// Samples one step of the roll-up takes.
+    public static let rollupBatchSamples = 1000
+    /// Raw samples one answer is computed from; beyond them roll-ups answer.
+    public static let maxRawSamplesPerQuery = 50_000
+    /// Longest range that is answered by minutes rather than hours: a day, in milliseconds.
+    public static let maxMinuteRangeMilliseconds: Int64 = 86_400_000
+    /// Longest range of a question: a year, in milliseconds.
+    public static let maxMetricRangeMilliseconds: Int64 = 366 * 86_400_000
+    /// Steps of one time series.
+    public static let maxTimeSeriesSteps = 2000
+    /// Names, or names and groups, of one answer.
+    public static let maxMeasuredItems = 2000
+    /// Sessions told as the largest.
+    public static let maxLargestSessions = 10
+    /// Kinds of history told.
+    public static let maxReportedKinds = 20
+    /// Names of which two variants are compared in one answer.
+    public static let maxComparedNames = 200
+    /// Names of each sort that a summary tells.
+    public static let maxSummaryNames = 50
+    /// Time between two self-measurements of the service, in milliseconds.
+    public static let selfSampleMilliseconds: Int64 = 10_000
+
     // MARK: Requests
 
     /// Largest JSON body, except a batch.
@@ -73,6 +116,8 @@ public enum Limits {
     /// JSON bodies held at once by all requests together; above it the answer is 503. Parsed, a body takes several
     /// times its size.
     public static let maxHeldBodyBytes = 64 * 1024 * 1024
+    /// Largest body of samples.
+    public static let maxSamplesBodyBytes = 8 * 1024 * 1024
     /// Operations in one batch.
     public static let maxBatchOperations = 1000
     /// Bytes of values one batch may answer; gets beyond it fail singly and are to be fetched on their own.
@@ -138,6 +183,8 @@ public enum Limits {
     /// Sessions one background step removes, and rows of theirs.
     public static let sweepBatchSessions = 64
     public static let sweepBatchSessionRows = 1024
+    /// Raw samples, or roll-ups of one resolution, one background step removes.
+    public static let sweepBatchSamples = 500
     /// Bytes of values one step removes.
     public static let sweepBatchBytes = 8 * 1024 * 1024
     /// Entries one write evicts at most to hold its namespace's caps; the background task does the rest.

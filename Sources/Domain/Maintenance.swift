@@ -16,6 +16,10 @@ public enum MaintenanceTask: String, Sendable, CaseIterable {
     case stateTemporaries = "state_temporaries"
     /// Forgets debounces that were allowed long ago.
     case debounceMarks = "debounce_marks"
+    /// Adds new samples to the distributions of their minute and hour. Removes nothing.
+    case sampleRollup = "sample_rollup"
+    /// Removes raw samples and roll-ups that are older than their retention.
+    case sampleRetention = "sample_retention"
     /// Gives free pages back to the file system and keeps the write-ahead log short.
     case space
 }
@@ -96,10 +100,12 @@ public struct MaintenanceBacklog: Sendable, Equatable {
     public var hasSpareSpace: Bool
     /// Counters wait to be written.
     public var hasCounters: Bool
+    /// Samples that are not rolled up.
+    public var newSamples: Int
 
     public init(
         nextExpiry: Instant?, nextSessionExpiry: Instant? = nil, hasClearedRows: Bool, hasExceededCaps: Bool,
-        hasOrphans: Bool, hasSpareSpace: Bool, hasCounters: Bool
+        hasOrphans: Bool, hasSpareSpace: Bool, hasCounters: Bool, newSamples: Int = 0
     ) {
         self.nextExpiry = nextExpiry
         self.nextSessionExpiry = nextSessionExpiry
@@ -108,6 +114,7 @@ public struct MaintenanceBacklog: Sendable, Equatable {
         self.hasOrphans = hasOrphans
         self.hasSpareSpace = hasSpareSpace
         self.hasCounters = hasCounters
+        self.newSamples = newSamples
     }
 }
 

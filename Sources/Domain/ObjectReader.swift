@@ -99,6 +99,18 @@ public struct ObjectReader {
         return nil
     }
 
+    /// Whether the field has a value, null not being one, and nobody took it yet.
+    public func isPresent(_ field: String) -> Bool {
+        members.contains { $0.name == field && $0.value != .null }
+    }
+
+    /// Ends the reading where what else is there cannot be judged.
+    /// - Throws: `validation_failed` with everything that was wrong so far.
+    public mutating func finishIgnoringRest() throws(Failure) {
+        members = []
+        try finish()
+    }
+
     /// Ends the reading.
     /// - Throws: `validation_failed` with everything that was wrong, fields nobody took among it.
     public mutating func finish() throws(Failure) {

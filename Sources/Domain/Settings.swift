@@ -154,13 +154,19 @@ extension Setting {
         summary: "History items a session keeps when neither it nor its template says.", isMutable: true)
     public static let enableMonitoring = Setting(
         name: "enable_monitoring", kind: .boolean, defaultValue: .boolean(true), unit: "",
-        summary: "Whether hits and misses are counted.", isMutable: true)
+        summary: "Whether hits and misses are counted and samples kept.", isMutable: true)
     public static let debounceDelay = Setting(
         name: "debounce_delay", kind: .decimal(0...86_400), defaultValue: .decimal(0.5), unit: "seconds",
         summary: "Time after an allowed call during which a debounce allows no other.", isMutable: true)
     public static let sessionTTL = Setting(
         name: "session_ttl_seconds", kind: .decimal(0.001...3_153_600_000), defaultValue: .decimal(86_400),
         unit: "seconds", summary: "Lifetime of an idle session when neither it nor its template says.", isMutable: true)
+    public static let sampleRetention = Setting(
+        name: "sample_retention_seconds", kind: .decimal(60...31_536_000), defaultValue: .decimal(604_800),
+        unit: "seconds", summary: "How long performance samples are kept as they came.", isMutable: true)
+    public static let rollupRetention = Setting(
+        name: "sample_rollup_retention_seconds", kind: .decimal(3600...315_360_000), defaultValue: .decimal(7_776_000),
+        unit: "seconds", summary: "How long their roll-ups by minute and hour are kept.", isMutable: true)
     public static let idleTimeout = Setting(
         name: "idle_timeout_seconds", kind: .decimal(1...3600), defaultValue: .decimal(60), unit: "seconds",
         summary: "A connection that sends nothing for so long is closed.")
@@ -169,9 +175,9 @@ extension Setting {
         summary: "Time that requests under way get to finish at shutdown.")
 
     public static let all = [
-        cacheTTL, maxHistoryItems, cleanupInterval, enableMonitoring, debounceDelay, sessionTTL, maxEntryBytes, host,
-        port,
-        database, durability, logLevel, logFormat, idleTimeout, shutdownTimeout,
+        cacheTTL, maxHistoryItems, cleanupInterval, enableMonitoring, debounceDelay, sessionTTL, maxEntryBytes,
+        sampleRetention, rollupRetention, host, port, database, durability, logLevel, logFormat, idleTimeout,
+        shutdownTimeout,
     ]
 }
 

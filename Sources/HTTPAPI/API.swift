@@ -11,6 +11,7 @@ public struct Services: Sendable {
     public var cache: any CacheStore
     public var sessions: any SessionStore
     public var history: any HistoryStore
+    public var samples: any SampleStore
     public var health: any HealthStore
     public var maintenance: any MaintenanceStore
     public var settingsStore: any SettingsStore
@@ -18,12 +19,14 @@ public struct Services: Sendable {
     public var clock: WallClock
 
     public init(
-        cache: any CacheStore, sessions: any SessionStore, history: any HistoryStore, health: any HealthStore,
-        maintenance: any MaintenanceStore, settingsStore: any SettingsStore, settings: LiveSettings, clock: WallClock
+        cache: any CacheStore, sessions: any SessionStore, history: any HistoryStore, samples: any SampleStore,
+        health: any HealthStore, maintenance: any MaintenanceStore, settingsStore: any SettingsStore,
+        settings: LiveSettings, clock: WallClock
     ) {
         self.cache = cache
         self.sessions = sessions
         self.history = history
+        self.samples = samples
         self.health = health
         self.maintenance = maintenance
         self.settingsStore = settingsStore
@@ -42,6 +45,11 @@ public struct Services: Sendable {
                 + SessionStateRoutes(sessions: sessions).routes
                 + SessionTemplateRoutes(sessions: sessions, settings: settings).routes
                 + HistoryRoutes(history: history).routes
+                + SampleRoutes(samples: samples, settings: settings, clock: clock).routes
+                + MetricRoutes(samples: samples, cache: cache, clock: clock).routes
+                + SummaryRoutes(
+                    samples: samples, cache: cache, maintenance: maintenance, settings: settings, clock: clock
+                ).routes
                 + ConfigRoutes(store: settingsStore, settings: settings).routes
                 + MaintenanceRoutes(store: maintenance, clock: clock).routes)
     }

@@ -149,9 +149,6 @@ extension CacheNamespace {
     /// - Parameter settings: what holds where the policy leaves something open.
     func json(_ settings: Settings) -> JSON {
         let defaultLifetime = TimeToLive.finite(milliseconds: settings.milliseconds(.cacheTTL))
-        let misses = MissReason.allCases.map { reason in
-            JSON.Member(name: reason.rawValue, value: .integer(self.misses[reason] ?? 0))
-        }
         return [
             "namespace": .string(name.rawValue),
             "policy": [
@@ -168,7 +165,21 @@ extension CacheNamespace {
             "hit_ratio": .optional(hitRatio, JSON.decimal),
             "expirations": .integer(expirations),
             "evictions": .integer(evictions),
-            "misses_by_reason": .object(misses),
+            "misses_by_reason": missesJSON,
         ]
+    }
+
+    /// What it holds and how it was used, without its policy.
+    var figuresJSON: JSON {
+        [
+            "namespace": .string(name.rawValue), "hits": .integer(hits), "misses": .integer(missCount),
+            "hit_ratio": .optional(hitRatio, JSON.decimal), "misses_by_reason": missesJSON,
+            "entry_count": .integer(entryCount), "size_bytes": .integer(sizeBytes),
+            "expirations": .integer(expirations), "evictions": .integer(evictions),
+        ]
+    }
+
+    private var missesJSON: JSON {
+        .object(MissReason.allCases.map { JSON.Member(name: $0.rawValue, value: .integer(misses[$0] ?? 0)) })
     }
 }

@@ -17,9 +17,9 @@ extension Request {
 
     /// The body as one JSON value of any kind.
     /// - Throws: `unsupported_media_type`, `payload_too_large`, `malformed_json`, also for an empty body.
-    func jsonBody(_ context: APIContext) async throws -> JSON {
+    func jsonBody(_ context: APIContext, maxBytes: Int = Limits.maxJSONBodyBytes) async throws -> JSON {
         try requireJSONContentType()
-        return try JSON(parsing: try await collectBytes(maxBytes: Limits.maxJSONBodyBytes, context).readableBytesView)
+        return try JSON(parsing: try await collectBytes(maxBytes: maxBytes, context).readableBytesView)
     }
 
     /// `application/json`, a `+json` type, or none at all.
@@ -28,6 +28,11 @@ extension Request {
         guard MediaRange.isJSON(value) else {
             throw Failure(.unsupportedMediaType, "The body must be JSON: send Content-Type: application/json.")
         }
+        try requireIdentityEncoding()
+    }
+
+    /// - Throws: `unsupported_media_type`.
+    func requireIdentityEncoding() throws(Failure) {
         if let encoding = headers[.contentEncoding], encoding.lowercased() != "identity" {
             throw Failure(.unsupportedMediaType, "A JSON body must be sent without Content-Encoding.")
         }
@@ -146,6 +151,11 @@ enum MediaRange {
     static func isJSON(_ value: String) -> Bool {
         let type = essence(of: value[...])
         return type == "application/json" || (type.hasPrefix("application/") && type.hasSuffix("+json"))
+    }
+
+    /// One JSON text in each line.
+    static func isLines(_ value: String) -> Bool {
+        ["application/x-ndjson", "application/ndjson", "application/jsonl"].contains(essence(of: value[...]))
     }
 
     /// Whether the most specific range in `accept` that covers a type has a weight above 0.

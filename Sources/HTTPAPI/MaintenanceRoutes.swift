@@ -66,7 +66,7 @@ extension MaintenanceRun {
     }
 
     /// As recorded.
-    fileprivate var json: JSON {
+    var json: JSON {
         [
             "id": .integer(id),
             "task": .string(task.rawValue),

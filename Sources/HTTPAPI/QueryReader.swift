@@ -128,7 +128,10 @@ struct QueryReader {
         }
     }
 
-    private mutating func report(_ name: String, _ message: String) {
+    /// Whether the parameter was found wrong already.
+    func hasError(_ name: String) -> Bool { errors.contains { $0.field == name } }
+
+    mutating func report(_ name: String, _ message: String) {
         errors.append(Failure.FieldError(field: name, message: message))
     }
 

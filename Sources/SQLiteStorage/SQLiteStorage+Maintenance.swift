@@ -19,6 +19,10 @@ extension SQLiteStorage: MaintenanceStore {
         case .historyCaps: return try await removeExcessHistory(isDryRun: false)
         case .stateTemporaries: return try await removeTemporaryKeys(isDryRun: false)
         case .debounceMarks: return try await removeDebounceMarks(isDryRun: false)
+        case .sampleRetention: return try await removeOldSamples(isDryRun: false)
+        case .sampleRollup:
+            try await rollUpSamples()
+            return Removal()
         case .space: return try await returnSpace()
         }
     }
@@ -33,7 +37,9 @@ extension SQLiteStorage: MaintenanceStore {
             hasExceededCaps: signals.hasExceededCaps.load(ordering: .relaxed),
             hasOrphans: signals.hasOrphans.load(ordering: .relaxed),
             hasSpareSpace: signals.hasSpareSpace.load(ordering: .relaxed) || logBytes > Limits.maxLogBytes,
-            hasCounters: !ledger.isEmpty || !activity.isEmpty)
+            hasCounters: !ledger.isEmpty || !activity.isEmpty,
+            newSamples: Int(
+                signals.nextSampleID.load(ordering: .relaxed) - 1 - signals.rolledUpTo.load(ordering: .relaxed)))
     }
 
     public func record(_ run: MaintenanceRun) async throws {

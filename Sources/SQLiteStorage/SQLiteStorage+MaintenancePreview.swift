@@ -12,6 +12,8 @@ extension SQLiteStorage {
         case .historyCaps: return try await removeExcessHistory(isDryRun: true)
         case .stateTemporaries: return try await removeTemporaryKeys(isDryRun: true)
         case .debounceMarks: return try await removeDebounceMarks(isDryRun: true)
+        case .sampleRetention: return try await removeOldSamples(isDryRun: true)
+        case .sampleRollup: return Removal()
         case .space: return try await previewSpace()
         }
     }

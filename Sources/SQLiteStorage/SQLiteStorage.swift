@@ -27,6 +27,9 @@ public final class SQLiteStorage: Sendable {
         /// The next `entry_id` and `blob_id`, never used twice while the process runs.
         let nextEntryID: Atomic<Int64>
         let nextBlobID: Atomic<Int64>
+        /// The next `sample_id`, and the last one that is in the roll-ups.
+        let nextSampleID: Atomic<Int64>
+        let rolledUpTo: Atomic<Int64>
         /// No entry expires earlier, in milliseconds; `Int64.max` for none.
         let earliestExpiry: Atomic<Int64>
         /// No session expires earlier, in milliseconds; `Int64.max` for none.
@@ -40,11 +43,15 @@ public final class SQLiteStorage: Sendable {
         let newRemovals = Atomic(Limits.maxRememberedRemovals)
 
         init(
-            nextEntryID: Int64, nextBlobID: Int64, earliestExpiry: Int64, earliestSessionExpiry: Int64,
+            nextEntryID: Int64, nextBlobID: Int64, lastSampleID: Int64, rolledUpTo: Int64, earliestExpiry: Int64,
+            earliestSessionExpiry: Int64,
             hasClearedRows: Bool, hasOrphans: Bool
         ) {
             self.nextEntryID = Atomic(nextEntryID)
             self.nextBlobID = Atomic(nextBlobID)
+            // Samples up to the mark may be removed already; their numbers must not come again.
+            self.nextSampleID = Atomic(max(lastSampleID, rolledUpTo) + 1)
+            self.rolledUpTo = Atomic(rolledUpTo)
             self.earliestExpiry = Atomic(earliestExpiry)
             self.earliestSessionExpiry = Atomic(earliestSessionExpiry)
             self.hasClearedRows = Atomic(hasClearedRows)
@@ -119,6 +126,7 @@ public final class SQLiteStorage: Sendable {
         return Signals(
             nextEntryID: (try one("SELECT max(entry_id) FROM cache_entries") ?? 0) + 1,
             nextBlobID: (try one("SELECT max(blob_id) FROM cache_blobs") ?? 0) + 1,
+            lastSampleID: try one("SELECT max(sample_id) FROM samples") ?? 0, rolledUpTo: try connection.rolledUpTo(),
             earliestExpiry: try one("SELECT min(expires_at_ms) FROM cache_entries WHERE expires_at_ms IS NOT NULL")
                 ?? .max,
             earliestSessionExpiry: try connection.earliestSessionExpiry()?.milliseconds ?? .max,

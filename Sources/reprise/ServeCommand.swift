@@ -50,18 +50,19 @@ func serve(_ settings: LiveSettings) async throws {
     try await applyOverrides(of: storage, to: settings, logger: logger)
     let values = settings.current
     let maintenance = MaintenanceService(store: storage, settings: settings, clock: .system, logger: logger)
+    let sampler = SelfSampler(samples: storage, cache: storage, settings: settings, clock: .system, logger: logger)
     let host = values.text(.host)
     let application = buildApplication(
         services: Services(
-            cache: storage, sessions: storage, history: storage, health: storage, maintenance: storage,
-            settingsStore: storage, settings: settings, clock: .system),
+            cache: storage, sessions: storage, history: storage, samples: storage, health: storage,
+            maintenance: storage, settingsStore: storage, settings: settings, clock: .system),
         host: host, port: values.integer(.port), logger: logger
     ) { port in
         announce("listening on http://\(host.contains(":") ? "[\(host)]" : host):\(port)\n")
     }
     // Stopped in reverse: first the server, whose requests then finish, then the background work.
     var configuration = ServiceGroupConfiguration(
-        services: [maintenance, application], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+        services: [maintenance, sampler, application], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     configuration.maximumGracefulShutdownDuration = .milliseconds(values.milliseconds(.shutdownTimeout))
     do {
         try await ServiceGroup(configuration: configuration).run()

@@ -92,7 +92,7 @@ func withAPI(
     let storage = try SQLiteStorage(
         path: folder.path + "/test.db", settings: live, clock: clock.wallClock, logger: logger)
     let services = Services(
-        cache: storage, sessions: storage, history: storage, health: storage, maintenance: storage,
+        cache: storage, sessions: storage, history: storage, samples: storage, health: storage, maintenance: storage,
         settingsStore: storage, settings: live,
         clock: clock.wallClock)
     let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: logger)

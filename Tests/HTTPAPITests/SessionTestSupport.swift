@@ -71,7 +71,8 @@ struct SessionAPI {
         logger.logLevel = .critical
         let storage = try SQLiteStorage(path: folder + "/test.db", settings: settings, clock: wallClock, logger: logger)
         let services = Services(
-            cache: storage, sessions: storage, history: storage, health: storage, maintenance: storage,
+            cache: storage, sessions: storage, history: storage, samples: storage, health: storage,
+            maintenance: storage,
             settingsStore: storage, settings: settings, clock: wallClock)
         let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: logger)
         do {

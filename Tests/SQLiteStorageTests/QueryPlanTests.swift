@@ -15,6 +15,8 @@ struct QueryPlanTests {
         "schema_migrations",
         // What an operator changed at run time: at most a row for each setting.
         "runtime_settings",
+        // Bounded by the names and variants there may be; only walked when old series are forgotten.
+        "sample_series",
     ]
 
     /// The statements in `Sources/SQLiteStorage`, so that new ones are looked at without being listed anywhere.
@@ -96,7 +98,9 @@ struct QueryPlanTests {
             for line in try connection.plan(of: statement) where line.hasPrefix("SCAN ") {
                 let words = line.split(separator: " ")
                 let isOnIndex = words.contains("USING") && words.contains("INDEX")
-                let isAllowed = Self.tinyTables.contains(String(words[1])) || line.contains("CONSTANT ROW")
+                let isAllowed =
+                    Self.tinyTables.contains(String(words[1])) || line.contains("CONSTANT ROW")
+                    || words[1] == "(subquery-1)"
                 #expect(isOnIndex || isAllowed, "\(line)\n\(statement)")
             }
         }

@@ -1,0 +1,89 @@
+// Which rows answer a question about a span of time.
+
+/// How finely samples are kept.
+public enum MetricResolution: String, Sendable, CaseIterable, Comparable {
+    case raw, minute, hour
+
+    /// Length of a roll-up; 0 for raw samples.
+    public var periodMilliseconds: Int64 {
+        switch self {
+        case .raw: 0
+        case .minute: 60_000
+        case .hour: 3_600_000
+        }
+    }
+
+    public static func < (a: Self, b: Self) -> Bool { a.periodMilliseconds < b.periodMilliseconds }
+}
+
+/// A span of time, its end left out.
+public struct MetricRange: Sendable, Equatable {
+    public var since: Instant
+    public var until: Instant
+
+    public init(since: Instant, until: Instant) {
+        self.since = since
+        self.until = until
+    }
+
+    public var milliseconds: Int64 { Swift.max(until.milliseconds(since: since), 0) }
+
+    /// A part of a span, and what answers it.
+    public struct Segment: Sendable, Equatable {
+        public var resolution: MetricResolution
+        public var range: MetricRange
+
+        public init(_ resolution: MetricResolution, _ range: MetricRange) {
+            self.resolution = resolution
+            self.range = range
+        }
+    }
+
+    /// Cuts the span into parts that whole roll-ups answer, and finer ones at its ends: an hour's for a week, and for
+    /// what is left at both ends minutes and raw samples. So counts are those of the span asked for, and not of the
+    /// whole hours around it.
+    ///
+    /// - Parameters:
+    ///   - resolution: the coarsest to be used.
+    ///   - rawSince: no raw samples are kept from before; there a part of a minute is answered by all of it.
+    public func segments(coarsest resolution: MetricResolution, rawSince: Instant) -> [Segment] {
+        guard milliseconds > 0 else { return [] }
+        if resolution == .raw { return rawSegments(rawSince: rawSince) }
+        let period = resolution.periodMilliseconds
+        let first = since.rounded(upTo: period)
+        let last = until.rounded(downTo: period)
+        let finer: MetricResolution = resolution == .hour ? .minute : .raw
+        guard first < last else { return segments(coarsest: finer, rawSince: rawSince) }
+        return MetricRange(since: since, until: first).segments(coarsest: finer, rawSince: rawSince)
+            + [Segment(resolution, MetricRange(since: first, until: last))]
+            + MetricRange(since: last, until: until).segments(coarsest: finer, rawSince: rawSince)
+    }
+
+    private func rawSegments(rawSince: Instant) -> [Segment] {
+        if since >= rawSince { return [Segment(.raw, self)] }
+        let minute = MetricResolution.minute.periodMilliseconds
+        // From the first whole minute of which all raw samples are there.
+        let border = rawSince == .distantFuture ? until : Swift.min(rawSince.rounded(upTo: minute), until)
+        let old = MetricRange(since: since.rounded(downTo: minute), until: border.rounded(upTo: minute))
+        var segments = [Segment(.minute, old)]
+        if old.until < until { segments.append(Segment(.raw, MetricRange(since: old.until, until: until))) }
+        return segments
+    }
+}
+
+extension Instant {
+    /// Later than any that is ever recorded.
+    public static let distantFuture = Instant(milliseconds: .max)
+
+    /// The latest multiple of `period` that is not later.
+    public func rounded(downTo period: Int64) -> Instant {
+        let remainder = milliseconds % period
+        return Instant(milliseconds: milliseconds - (remainder < 0 ? remainder + period : remainder))
+    }
+
+    /// The earliest multiple of `period` that is not earlier.
+    public func rounded(upTo period: Int64) -> Instant {
+        let down = rounded(downTo: period)
+        return down == self ? self : down.advanced(milliseconds: period)
+    }
+}

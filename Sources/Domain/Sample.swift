@@ -1,0 +1,146 @@
+// Performance samples: what is measured, and which of them are asked for.
+
+public enum SampleKind: String, Sendable, CaseIterable {
+    /// How long an operation took.
+    case timing
+    /// What a process had of memory.
+    case memory
+    /// Any other figure at an instant.
+    case gauge
+}
+
+/// One measurement.
+public struct Sample: Sendable, Equatable {
+    public enum Outcome: String, Sendable, CaseIterable {
+        case ok, error
+    }
+
+    public enum CacheResult: String, Sendable, CaseIterable {
+        case hit, miss
+    }
+
+    public enum Measurement: Sendable, Equatable {
+        case timing(seconds: Double, outcome: Outcome, cache: CacheResult?, variant: String?)
+        case memory(rssBytes: Int64, vmsBytes: Int64, percent: Double)
+        case gauge(value: Double, unit: String?)
+    }
+
+    public var name: String
+    public var measurement: Measurement
+    public var recordedAt: Instant
+    public var sessionID: Name?
+    /// An object of strings.
+    public var labels: JSONText?
+
+    public init(
+        name: String, measurement: Measurement, recordedAt: Instant, sessionID: Name? = nil, labels: JSONText? = nil
+    ) {
+        self.name = name
+        self.measurement = measurement
+        self.recordedAt = recordedAt
+        self.sessionID = sessionID
+        self.labels = labels
+    }
+
+    public var kind: SampleKind {
+        switch measurement {
+        case .timing: .timing
+        case .memory: .memory
+        case .gauge: .gauge
+        }
+    }
+
+    /// Whether a name, variant, unit or label may say this: UTF-8 without control characters.
+    public static func isValid(_ text: String, maxBytes: Int) -> Bool {
+        (1...maxBytes).contains(text.utf8.count) && !text.containsControlCharacter
+    }
+
+    /// Where names and variants beyond their number go.
+    public static let otherName = "__other__"
+}
+
+/// What became of samples that were sent.
+public struct SampleReceipt: Sendable, Equatable {
+    public var accepted: Int
+    /// Names that went to ``Sample/otherName`` because there are ``Limits/maxSampleNames`` of their kind already; a
+    /// bounded number of them.
+    public var foldedNames: [String]
+    /// How many samples that concerns, folded variants among them.
+    public var foldedCount: Int
+
+    public init(accepted: Int, foldedNames: [String] = [], foldedCount: Int = 0) {
+        self.accepted = accepted
+        self.foldedNames = foldedNames
+        self.foldedCount = foldedCount
+    }
+}
+
+/// Which raw samples are read.
+public struct SampleFilter: Sendable, Equatable {
+    public var kind: SampleKind?
+    public var name: String?
+    public var sessionID: Name?
+    public var variant: String?
+    /// Recorded then or later.
+    public var since: Instant?
+    /// Recorded before that.
+    public var until: Instant?
+
+    public init(
+        kind: SampleKind? = nil, name: String? = nil, sessionID: Name? = nil, variant: String? = nil,
+        since: Instant? = nil, until: Instant? = nil
+    ) {
+        self.kind = kind
+        self.name = name
+        self.sessionID = sessionID
+        self.variant = variant
+        self.since = since
+        self.until = until
+    }
+}
+
+/// The figure of a sample that is looked at: a memory sample has three.
+public enum SampleMetric: String, Sendable, CaseIterable {
+    case duration = "duration_seconds"
+    case residentBytes = "rss_bytes"
+    case virtualBytes = "vms_bytes"
+    case percent
+    case value
+
+    public static func all(of kind: SampleKind) -> [SampleMetric] {
+        switch kind {
+        case .timing: [.duration]
+        case .memory: [.residentBytes, .virtualBytes, .percent]
+        case .gauge: [.value]
+        }
+    }
+}
+
+/// Who measured.
+public enum SampleSource: String, Sendable, CaseIterable {
+    /// The callers of the API.
+    case app
+    /// The service itself: the timings of its requests. They are kept rolled up only.
+    case service
+}
+
+/// What the service measures of itself, beside its memory and the timings of its requests.
+public enum ServiceGauge: String, Sendable, CaseIterable {
+    /// Of the look-ups since the last measurement.
+    case cacheHitRatio = "reprise.cache_hit_ratio"
+    case sessionCount = "reprise.session_count"
+    case sessionStateBytes = "reprise.session_state_bytes"
+    case sessionStateKeys = "reprise.session_state_keys"
+
+    public var unit: String {
+        switch self {
+        case .cacheHitRatio: "ratio"
+        case .sessionCount: "sessions"
+        case .sessionStateBytes: "bytes"
+        case .sessionStateKeys: "keys"
+        }
+    }
+
+    /// The name of the service's own process among memory samples.
+    public static let processName = "reprise"
+}

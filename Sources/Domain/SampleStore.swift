@@ -1,0 +1,202 @@
+// What every storage engine promises about performance samples.
+
+/// Performance samples: as they came for a while, then as distributions by minute and hour.
+///
+/// A sample is in every answer as soon as it is recorded, and counted once in each: what is not rolled up yet is read
+/// as it came. Raw samples are kept for the setting `sample_retention_seconds`, roll-ups for
+/// `sample_rollup_retention_seconds`.
+///
+/// Besides what each method names, all throw `overloaded`, `deadline_exceeded`, `shutting_down` and the storage
+/// failures.
+public protocol SampleStore: Sendable {
+    /// Records all of them, or none. Names beyond ``Limits/maxSampleNames`` of their kind, and variants beyond
+    /// ``Limits/maxSampleVariants`` of their name, become ``Sample/otherName``.
+    func record(_ samples: [Sample]) async throws -> SampleReceipt
+
+    /// Adds distributions the service measured itself, as roll-ups of the minute they were measured in.
+    func record(_ timings: [ServiceTiming], at instant: Instant) async throws
+
+    /// Raw samples, the latest recorded first.
+    func samples(
+        _ filter: SampleFilter, after: CollectionPosition?, limit: Int
+    ) async throws -> (items: [Sample], next: CollectionPosition?)
+
+    /// Distributions of a metric, by name and group in their order.
+    func measure(_ query: MetricQuery) async throws -> Measurements
+
+    /// Sessions and their state, as they are now.
+    func sessionFigures() async throws -> SessionFigures
+
+    /// History of all live sessions, as it is now.
+    func historyFigures() async throws -> HistoryFigures
+
+    /// Rolls up what came since the last time, in steps. Each step is one transaction together with the mark of how far
+    /// it came, so that a crash neither loses a sample nor counts one twice.
+    /// - Returns: samples rolled up.
+    @discardableResult
+    func rollUpSamples() async throws -> Int
+}
+
+/// The service's own timings of one route.
+public struct ServiceTiming: Sendable, Equatable {
+    public var name: String
+    public var errorCount: Int
+    public var sumSeconds: Double
+    public var minSeconds: Double
+    public var maxSeconds: Double
+    /// Counts by ``SketchBucket``.
+    public var buckets: [Int: Int]
+
+    public init(
+        name: String, errorCount: Int, sumSeconds: Double, minSeconds: Double, maxSeconds: Double, buckets: [Int: Int]
+    ) {
+        self.name = name
+        self.errorCount = errorCount
+        self.sumSeconds = sumSeconds
+        self.minSeconds = minSeconds
+        self.maxSeconds = maxSeconds
+        self.buckets = buckets
+    }
+
+    public var count: Int { buckets.values.reduce(0, +) }
+}
+
+/// Which distributions are asked for.
+public struct MetricQuery: Sendable, Equatable {
+    public enum Grouping: String, Sendable, CaseIterable {
+        case variant, cache
+        /// Only of raw samples: roll-ups do not keep sessions apart.
+        case session = "session_id"
+    }
+
+    public var kind: SampleKind
+    public var metric: SampleMetric
+    public var source: SampleSource
+    public var range: MetricRange
+    /// nil for all names.
+    public var name: String?
+    public var variant: String?
+    public var grouping: Grouping?
+    /// Also a distribution for each of these steps, which begin at multiples of their length.
+    public var stepMilliseconds: Int64?
+
+    public init(
+        kind: SampleKind, metric: SampleMetric, source: SampleSource = .app, range: MetricRange, name: String? = nil,
+        variant: String? = nil, grouping: Grouping? = nil, stepMilliseconds: Int64? = nil
+    ) {
+        self.kind = kind
+        self.metric = metric
+        self.source = source
+        self.range = range
+        self.name = name
+        self.variant = variant
+        self.grouping = grouping
+        self.stepMilliseconds = stepMilliseconds
+    }
+
+    /// The beginnings of the steps; the first may begin before the range does.
+    public var steps: [Instant] {
+        guard let step = stepMilliseconds, range.milliseconds > 0 else { return [] }
+        let first = range.since.rounded(downTo: step)
+        return stride(from: first.milliseconds, to: range.until.milliseconds, by: Int(step)).map {
+            Instant(milliseconds: $0)
+        }
+    }
+}
+
+/// Distributions, and how finely they were measured.
+public struct Measurements: Sendable, Equatable {
+    public struct Item: Sendable, Equatable {
+        public var name: String
+        /// The value of what is grouped by; nil for samples without one.
+        public var group: String?
+        public var unit: String?
+        public var total: Distribution
+        /// By index into ``MetricQuery/steps``; those without a sample are left out.
+        public var steps: [Int: Distribution]
+
+        public init(
+            name: String, group: String?, unit: String?, total: Distribution, steps: [Int: Distribution] = [:]
+        ) {
+            self.name = name
+            self.group = group
+            self.unit = unit
+            self.total = total
+            self.steps = steps
+        }
+    }
+
+    /// The same without groups.
+    public var ungrouped: [Item] {
+        var merged: [Item] = []
+        for item in items {
+            if merged.last?.name != item.name {
+                merged.append(Item(name: item.name, group: nil, unit: item.unit, total: Distribution()))
+            }
+            merged[merged.count - 1].total.merge(item.total)
+            merged[merged.count - 1].steps.merge(item.steps) { a, b in
+                var sum = a
+                sum.merge(b)
+                return sum
+            }
+        }
+        return merged
+    }
+
+    /// The coarsest that was used.
+    public var resolution: MetricResolution
+    public var items: [Item]
+
+    public init(resolution: MetricResolution, items: [Item]) {
+        self.resolution = resolution
+        self.items = items
+    }
+}
+
+public struct SessionFigures: Sendable, Equatable {
+    public struct Largest: Sendable, Equatable {
+        public var id: Name
+        public var stateKeyCount: Int
+        public var stateSizeBytes: Int
+        public var historyCount: Int
+        public var lastActiveAt: Instant
+
+        public init(id: Name, stateKeyCount: Int, stateSizeBytes: Int, historyCount: Int, lastActiveAt: Instant) {
+            self.id = id
+            self.stateKeyCount = stateKeyCount
+            self.stateSizeBytes = stateSizeBytes
+            self.historyCount = historyCount
+            self.lastActiveAt = lastActiveAt
+        }
+    }
+
+    public var sessionCount: Int
+    public var stateKeyCount: Int
+    public var stateSizeBytes: Int
+    /// By the bytes of their state, a bounded number of them.
+    public var largest: [Largest]
+
+    public init(sessionCount: Int, stateKeyCount: Int, stateSizeBytes: Int, largest: [Largest]) {
+        self.sessionCount = sessionCount
+        self.stateKeyCount = stateKeyCount
+        self.stateSizeBytes = stateSizeBytes
+        self.largest = largest
+    }
+}
+
+public struct HistoryFigures: Sendable, Equatable {
+    public var itemCount: Int
+    public var sizeBytes: Int
+    /// The most frequent kinds, a bounded number of them.
+    public var byKind: [(kind: Name?, itemCount: Int)]
+
+    public init(itemCount: Int, sizeBytes: Int, byKind: [(kind: Name?, itemCount: Int)]) {
+        self.itemCount = itemCount
+        self.sizeBytes = sizeBytes
+        self.byKind = byKind
+    }
+
+    public static func == (a: Self, b: Self) -> Bool {
+        a.itemCount == b.itemCount && a.sizeBytes == b.sizeBytes && a.byKind.elementsEqual(b.byKind, by: ==)
+    }
+}

@@ -1,0 +1,189 @@
+// /v1/metrics/summary: all a dashboard needs, in one answer.
+
+import Domain
+import Hummingbird
+
+struct SummaryRoutes: Sendable {
+    let samples: any SampleStore
+    let cache: any CacheStore
+    let maintenance: any MaintenanceStore
+    let settings: LiveSettings
+    let clock: WallClock
+    private let startedAt: Instant
+
+    init(
+        samples: any SampleStore, cache: any CacheStore, maintenance: any MaintenanceStore, settings: LiveSettings,
+        clock: WallClock
+    ) {
+        self.samples = samples
+        self.cache = cache
+        self.maintenance = maintenance
+        self.settings = settings
+        self.clock = clock
+        startedAt = clock.now()
+    }
+
+    var routes: [Route] { [Route(.get, "/v1/metrics/summary", summary)] }
+
+    /// What the parts of a summary have in common.
+    private struct Span {
+        var range: MetricRange
+        var stepMilliseconds: Int64
+        var steps: [Instant]
+
+        func series(_ steps: [Int: Distribution]?, _ value: (Distribution) -> JSON) -> JSON {
+            .array(self.steps.indices.map { index in steps?[index].map(value) ?? .null })
+        }
+    }
+
+    @Sendable func summary(_ request: Request, _ context: APIContext) async throws -> Response {
+        var query = try QueryReader(request)
+        let now = clock.now()
+        let range = query.metricRange(now: now)
+        let baseline = query.sampleText("baseline")
+        let candidate = query.sampleText("candidate")
+        if (baseline == nil) != (candidate == nil), !query.hasError("baseline"), !query.hasError("candidate") {
+            query.report(baseline == nil ? "baseline" : "candidate", "must be sent with the other.")
+        }
+        try query.finish()
+        let step = range.step(atMost: 119)
+        let question = MetricQuery(
+            kind: .timing, metric: .duration, range: range, grouping: .variant, stepMilliseconds: step)
+        let span = Span(range: range, stepMilliseconds: step, steps: question.steps)
+        let timings = try await samples.measure(question)
+        let requests = try await samples.measure(
+            MetricQuery(kind: .timing, metric: .duration, source: .service, range: range))
+        let memory = try await samples.memoryLevels(in: range, name: nil, stepMilliseconds: step)
+        let gauges = try await ServiceGauge.allCases.asyncMap { try await gauge($0, span) }
+        let variants = Set(timings.items.compactMap(\.group)).sorted()
+        var members: [JSON.Member] = [
+            .init(name: "since", value: .instant(range.since)), .init(name: "until", value: .instant(range.until)),
+            .init(name: "generated_at", value: .instant(now)),
+            .init(
+                name: "resolution",
+                value: .string(max(timings.resolution, memory.resolution).rawValue)),
+            .init(name: "step_seconds", value: .seconds(milliseconds: step)),
+            .init(name: "buckets", value: .array(span.steps.map(JSON.instant))),
+            .init(
+                name: "monitoring",
+                value: .string(settings.current.boolean(.enableMonitoring) ? "enabled" : "disabled")),
+            .init(
+                name: "service",
+                value: [
+                    "version": .string(Version.current), "started_at": .instant(startedAt),
+                    "uptime_seconds": .seconds(milliseconds: now.milliseconds(since: startedAt)),
+                ]),
+        ]
+        members += operations(timings, span)
+        members.append(.init(name: "requests", value: .array(mostFrequent(requests.items).map { $0.timingJSON(nil) })))
+        members.append(.init(name: "memory", value: .array(memory.items.prefix(20).map { levels($0, span) })))
+        members.append(.init(name: "cache", value: try await cacheFigures(hitRatio: gauges[0])))
+        members.append(
+            .init(
+                name: "sessions",
+                value: .object(
+                    try await samples.sessionFigures().members + [
+                        .init(name: "series", value: ["session_count": gauges[1], "state_size_bytes": gauges[2]])
+                    ])))
+        members.append(.init(name: "history", value: try await samples.historyFigures().json))
+        let runs = try await maintenance.maintenanceRuns(before: nil, limit: 10)
+        members.append(.init(name: "maintenance", value: ["runs": .array(runs.map(\.json))]))
+        members.append(
+            .init(name: "variants", value: .array(variants.prefix(Limits.maxSampleVariants).map(JSON.string))))
+        members.append(
+            .init(
+                name: "comparison",
+                value: .optional(Self.pair(baseline, candidate, of: variants)) {
+                    .object(timings.comparison(baseline: $0.baseline, candidate: $0.candidate))
+                }))
+        return .json(.object(members))
+    }
+
+    /// The variants that are compared: those asked for, else the two there are.
+    private static func pair(
+        _ baseline: String?, _ candidate: String?, of variants: [String]
+    ) -> (baseline: String, candidate: String)? {
+        if let baseline, let candidate { return (baseline, candidate) }
+        guard variants.count == 2 else { return nil }
+        let usual = ["original", "baseline", "uncached", "before", "control"]
+        return usual.contains(variants[1]) && !usual.contains(variants[0])
+            ? (variants[1], variants[0]) : (variants[0], variants[1])
+    }
+
+    private func mostFrequent(_ items: [Measurements.Item]) -> ArraySlice<Measurements.Item> {
+        items.sorted { $0.total.count > $1.total.count }.prefix(20)
+    }
+
+    private func operations(_ timings: Measurements, _ span: Span) -> [JSON.Member] {
+        let all = timings.ungrouped.sorted { $0.total.count > $1.total.count }
+        let items = all.prefix(Limits.maxSummaryNames).map { item -> JSON in
+            var counts: [JSON] = []
+            var percentiles: [[JSON]] = [[], [], []]
+            for index in span.steps.indices {
+                let step = item.steps[index]
+                counts.append(.integer(step?.count ?? 0))
+                let ordered = step?.ordered
+                for (place, fraction) in [0.5, 0.9, 0.99].enumerated() {
+                    percentiles[place].append(.optional(ordered?.quantile(fraction), JSON.decimal))
+                }
+            }
+            let series: JSON = [
+                "count": .array(counts), "p50_seconds": .array(percentiles[0]),
+                "p90_seconds": .array(percentiles[1]), "p99_seconds": .array(percentiles[2]),
+            ]
+            return .object(
+                [.init(name: "name", value: .string(item.name))] + item.total.timingMembers
+                    + [.init(name: "series", value: series)])
+        }
+        return [
+            .init(name: "timings", value: .array(Array(items))),
+            .init(name: "timings_total", value: .integer(all.count)),
+        ]
+    }
+
+    private func levels(_ item: MemoryLevels.Item, _ span: Span) -> JSON {
+        let series = SampleMetric.all(of: .memory).map { metric in
+            JSON.Member(
+                name: metric.rawValue,
+                value: span.series(item.metrics[metric]?.steps) { .optional($0.mean, JSON.decimal) })
+        }
+        return .object(item.members + [.init(name: "series", value: .object(series))])
+    }
+
+    private func gauge(_ gauge: ServiceGauge, _ span: Span) async throws -> JSON {
+        let found = try await samples.measure(
+            MetricQuery(
+                kind: .gauge, metric: .value, range: span.range, name: gauge.rawValue,
+                stepMilliseconds: span.stepMilliseconds))
+        return span.series(found.items.first?.steps) { .optional($0.last, JSON.decimal) }
+    }
+
+    private func cacheFigures(hitRatio: JSON) async throws -> JSON {
+        let namespaces = try await cache.namespaces(after: nil, limit: Limits.maxPageItems)
+        let busiest = namespaces.sorted { $0.hits + $0.missCount > $1.hits + $1.missCount }
+        return [
+            "items": .array(busiest.prefix(Limits.maxSummaryNames).map(\.figuresJSON)),
+            "total": .integer(namespaces.count), "series": ["hit_ratio": hitRatio],
+        ]
+    }
+}
+
+extension HistoryFigures {
+    fileprivate var json: JSON {
+        [
+            "item_count": .integer(itemCount), "size_bytes": .integer(sizeBytes),
+            "by_kind": .array(
+                byKind.map { kind, count in
+                    ["kind": .optional(kind) { .string($0.rawValue) }, "item_count": .integer(count)]
+                }),
+        ]
+    }
+}
+
+extension Collection {
+    fileprivate func asyncMap<T>(_ transform: (Element) async throws -> T) async rethrows -> [T] {
+        var results: [T] = []
+        for element in self { results.append(try await transform(element)) }
+        return results
+    }
+}

@@ -1,0 +1,343 @@
+// Questions about samples: which rows answer them, and what they add up to.
+
+import Domain
+import Synchronization
+
+extension SQLiteStorage {
+    public func measure(_ query: MetricQuery) async throws -> Measurements {
+        let now = clock.now()
+        let retention = settings.current.milliseconds(.sampleRetention)
+        return try await readers.pooled { connection in
+            // One view of the database for all parts, so that no sample is missed or counted twice.
+            try connection.run("BEGIN")
+            defer { try? connection.run("COMMIT") }
+            var measuring = try Measuring(query, connection, rawSince: now.advanced(milliseconds: -retention))
+            try measuring.run()
+            return measuring.measurements
+        }
+    }
+
+    public func sessionFigures() async throws -> SessionFigures {
+        let now = clock.now()
+        try await flushActivity(.foreground)
+        return try await readers.pooled { connection in
+            try connection.run("BEGIN")
+            defer { try? connection.run("COMMIT") }
+            let (all, expired) = try connection.sessionTotals(now: now)
+            let largest = try connection.all(
+                """
+                SELECT id, state_key_count, state_size_bytes, history_count, last_active_at_ms FROM sessions
+                WHERE id IS NOT NULL AND (expires_at_ms IS NULL OR expires_at_ms > ?1)
+                ORDER BY state_size_bytes DESC LIMIT ?2
+                """, .instant(now), .integer(Limits.maxLargestSessions)
+            ) { row in
+                SessionFigures.Largest(
+                    id: Name(stored: row.text(0)), stateKeyCount: row.int(1), stateSizeBytes: row.int(2),
+                    historyCount: row.int(3), lastActiveAt: row.instant(4))
+            }
+            return SessionFigures(
+                sessionCount: all.sessions - expired.sessions, stateKeyCount: all.keys - expired.keys,
+                stateSizeBytes: all.bytes - expired.bytes, largest: largest)
+        }
+    }
+
+    public func historyFigures() async throws -> HistoryFigures {
+        let now = clock.now()
+        return try await readers.pooled { connection in
+            try connection.run("BEGIN")
+            defer { try? connection.run("COMMIT") }
+            let (all, expired) = try connection.sessionTotals(now: now)
+            var kinds = try connection.all(
+                "SELECT kind, count(*) FROM history_items WHERE kind IS NOT NULL GROUP BY kind"
+            ) { (kind: Optional(Name(stored: $0.text(0))), itemCount: $0.int(1)) }
+            let unnamed = all.items - kinds.reduce(0) { $0 + $1.itemCount }
+            if unnamed > 0 { kinds.append((nil, unnamed)) }
+            kinds.sort { $0.itemCount > $1.itemCount }
+            return HistoryFigures(
+                itemCount: all.items - expired.items, sizeBytes: all.itemBytes - expired.itemBytes,
+                byKind: Array(kinds.prefix(Limits.maxReportedKinds)))
+        }
+    }
+}
+
+extension Connection {
+    typealias SessionTotals = (sessions: Int, keys: Int, bytes: Int, items: Int, itemBytes: Int)
+
+    /// What all sessions hold, from the index of their sizes, and what of it is expired but not swept.
+    fileprivate func sessionTotals(now: Instant) throws(SQLiteError) -> (all: SessionTotals, expired: SessionTotals) {
+        func totals(_ row: borrowing Row) -> SessionTotals {
+            (row.int(0), row.int(1), row.int(2), row.int(3), row.int(4))
+        }
+        let all = try first(
+            """
+            SELECT count(*), coalesce(sum(state_key_count), 0), coalesce(sum(state_size_bytes), 0),
+                coalesce(sum(history_count), 0), coalesce(sum(history_size_bytes), 0) FROM sessions
+            """, row: totals)!
+        let expired = try first(
+            """
+            SELECT count(*), coalesce(sum(state_key_count), 0), coalesce(sum(state_size_bytes), 0),
+                coalesce(sum(history_count), 0), coalesce(sum(history_size_bytes), 0) FROM sessions
+            WHERE expires_at_ms <= ?1
+            """, .instant(now), row: totals)!
+        return (all, expired)
+    }
+}
+
+/// Answers one question inside one read transaction.
+private struct Measuring {
+    private let query: MetricQuery
+    private let connection: Connection
+    private let rawSince: Instant
+    private let rolledUpTo: Int64
+    private let steps: [Instant]
+    private let coarsest: MetricResolution
+    private var used = MetricResolution.raw
+    /// The series whose roll-ups have the figure, and those whose raw samples do.
+    private var rolledSeries: [Int64: Series] = [:]
+    private var rawSeries: [Int64: Series] = [:]
+    private var items: [Measurements.Item] = []
+    private var indexes: [Key: Int] = [:]
+    private var rolledIndexes: [Int64: Int] = [:]
+
+    private struct Series {
+        var name: String
+        var variant: String
+        var cache: String
+        var unit: String?
+    }
+
+    private struct Key: Hashable {
+        var name: String
+        var group: String?
+    }
+
+    init(_ query: MetricQuery, _ connection: Connection, rawSince: Instant) throws {
+        self.query = query
+        self.connection = connection
+        steps = query.steps
+        rolledUpTo = try connection.rolledUpTo()
+        self.rawSince = try Self.rawSince(query, connection, rawSince)
+        coarsest = try Self.coarsest(query, connection, rawSince: self.rawSince)
+        try readSeries()
+    }
+
+    /// From when on raw samples are all there were.
+    private static func rawSince(_ query: MetricQuery, _ connection: Connection, _ kept: Instant) throws -> Instant {
+        // The service's own timings have no raw samples; roll-ups have no sessions.
+        if query.source == .service { return .distantFuture }
+        if query.grouping == .session { return query.range.since }
+        let oldest = try connection.first(
+            "SELECT start_ms FROM sample_rollups WHERE period_seconds = 3600 ORDER BY start_ms LIMIT 1"
+        ) { $0.instant(0) }
+        // Where nothing older is kept at all, they cover whatever range.
+        return oldest.map { $0 < kept } ?? false ? kept : min(kept, query.range.since)
+    }
+
+    /// The finest resolution that covers the range and can be read in bounded time.
+    private static func coarsest(
+        _ query: MetricQuery, _ connection: Connection, rawSince: Instant
+    ) throws -> MetricResolution {
+        if query.source == .app, query.grouping == .session { return .raw }
+        if query.source == .app {
+            let isCovered = query.range.since >= rawSince
+            let count = try connection.first(
+                """
+                SELECT count(*) FROM (
+                    SELECT 1 FROM samples WHERE recorded_at_ms >= ?1 AND recorded_at_ms < ?2 LIMIT ?3)
+                """, .instant(query.range.since), .instant(query.range.until),
+                .integer(Limits.maxRawSamplesPerQuery + 1)
+            ) { $0.int(0) }!
+            if isCovered, count <= Limits.maxRawSamplesPerQuery { return .raw }
+        }
+        let step = query.stepMilliseconds ?? MetricResolution.hour.periodMilliseconds
+        guard step % MetricResolution.minute.periodMilliseconds == 0 else {
+            throw Failure.invalid(
+                "step_seconds",
+                "must be a multiple of 60 for this range, whose samples are too many or too old to be looked at singly."
+            )
+        }
+        let isHourly = step % MetricResolution.hour.periodMilliseconds == 0
+        return isHourly && query.range.milliseconds > Limits.maxMinuteRangeMilliseconds ? .hour : .minute
+    }
+
+    private mutating func readSeries() throws {
+        let rows = try connection.all(
+            """
+            SELECT series_id, name, variant, cache, unit FROM sample_series
+            WHERE kind = ?1 AND metric = ?2 AND source = ?3 AND (?4 IS NULL OR name = ?4)
+                AND (?5 IS NULL OR variant = ?5)
+            """, .text(query.kind.rawValue), .text(query.metric.rawValue), .text(query.source.rawValue),
+            .optional(query.name, Value.text), .optional(query.variant, Value.text)
+        ) { row in
+            (
+                row.integer(0),
+                Series(name: row.text(1), variant: row.text(2), cache: row.text(3), unit: row.optionalText(4))
+            )
+        }
+        rolledSeries = Dictionary(uniqueKeysWithValues: rows)
+        guard query.metric == .virtualBytes || query.metric == .percent else {
+            rawSeries = rolledSeries
+            return
+        }
+        // Raw memory samples stand in the series of their resident bytes.
+        try connection.each(
+            """
+            SELECT series_id, name FROM sample_series
+            WHERE kind = 'memory' AND metric = 'rss_bytes' AND (?1 IS NULL OR name = ?1)
+            """, .optional(query.name, Value.text)
+        ) { row in
+            rawSeries[row.integer(0)] = Series(name: row.text(1), variant: "", cache: "", unit: nil)
+            return true
+        }
+    }
+
+    mutating func run() throws {
+        // The segments follow each other; steps are found by time.
+        for segment in query.range.segments(coarsest: coarsest, rawSince: rawSince) {
+            used = max(used, segment.resolution)
+            if segment.resolution == .raw {
+                try addRaw(segment.range, after: .min)
+            } else {
+                try addRollups(segment)
+                try addRaw(segment.range, after: rolledUpTo)
+            }
+        }
+    }
+
+    var measurements: Measurements {
+        Measurements(
+            resolution: used,
+            items: items.sorted { ($0.name, $0.group ?? "") < ($1.name, $1.group ?? "") })
+    }
+
+    // MARK: Raw samples
+
+    /// - Parameter mark: only samples after it.
+    private mutating func addRaw(_ range: MetricRange, after mark: Int64) throws {
+        if mark > .min {
+            // The + keeps the planner to the few newest samples: https://sqlite.org/optoverview.html
+            try connection.each(
+                """
+                SELECT series_id, recorded_at_ms, value, is_error, vms_bytes, percent, session_id FROM samples
+                WHERE sample_id > ?1 AND +recorded_at_ms >= ?2 AND +recorded_at_ms < ?3
+                """, .integer(mark), .instant(range.since), .instant(range.until)
+            ) { add($0) }
+        } else if query.name != nil {
+            for id in rawSeries.keys.sorted() {
+                try connection.each(
+                    """
+                    SELECT series_id, recorded_at_ms, value, is_error, vms_bytes, percent, session_id FROM samples
+                    WHERE series_id = ?1 AND recorded_at_ms >= ?2 AND recorded_at_ms < ?3
+                    """, .integer(id), .instant(range.since), .instant(range.until)
+                ) { add($0) }
+            }
+        } else {
+            try connection.each(
+                """
+                SELECT series_id, recorded_at_ms, value, is_error, vms_bytes, percent, session_id FROM samples
+                WHERE recorded_at_ms >= ?1 AND recorded_at_ms < ?2
+                """, .instant(range.since), .instant(range.until)
+            ) { add($0) }
+        }
+    }
+
+    private mutating func add(_ row: borrowing Row) -> Bool {
+        guard let series = rawSeries[row.integer(0)] else { return true }
+        let recordedAt = row.instant(1)
+        let value: Double
+        switch query.metric {
+        case .virtualBytes: value = row.real(4)
+        case .percent: value = row.real(5)
+        default: value = row.real(2)
+        }
+        let isError = row.bool(3)
+        let sessionID = query.grouping == .session ? row.optionalText(6) : nil
+        guard let index = index(series, sessionID) else { return true }
+        change(index, at: recordedAt) { distribution in
+            distribution.add(value, at: recordedAt)
+            if isError { distribution.errorCount += 1 }
+            distribution.count(1, cache: series.cache)
+        }
+        return true
+    }
+
+    // MARK: Roll-ups
+
+    private mutating func addRollups(_ segment: MetricRange.Segment) throws {
+        let period = Value.integer(segment.resolution.periodMilliseconds / 1000)
+        let (since, until) = (Value.instant(segment.range.since), Value.instant(segment.range.until))
+        try connection.each(
+            """
+            SELECT series_id, start_ms, count, error_count, sum, min, max, last, last_at_ms FROM sample_rollups
+            WHERE period_seconds = ?1 AND start_ms >= ?2 AND start_ms < ?3
+            """, period, since, until
+        ) { row in
+            guard let index = rolledIndex(row.integer(0)) else { return true }
+            let (count, errors, sum) = (row.int(2), row.int(3), row.real(4))
+            let (least, greatest, last, lastAt) = (row.real(5), row.real(6), row.real(7), row.instant(8))
+            let cache = rolledSeries[row.integer(0)]!.cache
+            change(index, at: row.instant(1)) { distribution in
+                distribution.addFigures(count: count, sum: sum, min: least, max: greatest, last: last, at: lastAt)
+                distribution.errorCount += errors
+                distribution.count(count, cache: cache)
+            }
+            return true
+        }
+        try connection.each(
+            """
+            SELECT series_id, start_ms, bucket, count FROM sample_rollup_buckets
+            WHERE period_seconds = ?1 AND start_ms >= ?2 AND start_ms < ?3
+            """, period, since, until
+        ) { row in
+            guard let index = rolledIndex(row.integer(0)) else { return true }
+            let (bucket, count) = (row.int(2), row.int(3))
+            change(index, at: row.instant(1)) { $0.add(bucket: bucket, count: count) }
+            return true
+        }
+    }
+
+    // MARK: Adding up
+
+    /// The item of a rolled-up series. A series has one, so it is looked up by name once.
+    private mutating func rolledIndex(_ seriesID: Int64) -> Int? {
+        if let index = rolledIndexes[seriesID] { return index }
+        guard let series = rolledSeries[seriesID], let index = index(series, nil) else { return nil }
+        rolledIndexes[seriesID] = index
+        return index
+    }
+
+    private mutating func index(_ series: Series, _ sessionID: String?) -> Int? {
+        let group: String? =
+            switch query.grouping {
+            case nil: nil
+            case .variant: series.variant.isEmpty ? nil : series.variant
+            case .cache: series.cache.isEmpty ? nil : series.cache
+            case .session: sessionID
+            }
+        let key = Key(name: series.name, group: group)
+        if let index = indexes[key] { return index }
+        guard items.count < Limits.maxMeasuredItems else { return nil }
+        indexes[key] = items.count
+        items.append(
+            Measurements.Item(name: series.name, group: group, unit: series.unit, total: Distribution()))
+        return items.count - 1
+    }
+
+    private mutating func change(_ index: Int, at instant: Instant, _ change: (inout Distribution) -> Void) {
+        change(&items[index].total)
+        guard let step = query.stepMilliseconds, let first = steps.first else { return }
+        // What is rolled up around an end of the range belongs to the step there.
+        let place = Int(instant.milliseconds(since: first) / step)
+        change(&items[index].steps[min(max(place, 0), steps.count - 1), default: Distribution()])
+    }
+}
+
+extension Distribution {
+    fileprivate mutating func count(_ count: Int, cache: String) {
+        switch Sample.CacheResult(rawValue: cache) {
+        case .hit: cacheHits += count
+        case .miss: cacheMisses += count
+        case nil: break
+        }
+    }
+}

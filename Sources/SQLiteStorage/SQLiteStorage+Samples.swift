@@ -1,0 +1,118 @@
+// Samples: recording them, reading them as they came.
+
+import Domain
+import Synchronization
+
+extension SQLiteStorage: SampleStore {
+    public func record(_ samples: [Sample]) async throws -> SampleReceipt {
+        guard !samples.isEmpty else { return SampleReceipt(accepted: 0) }
+        return try await writer.perform(bytes: samples.count * 256) { connection in
+            let last = self.signals.nextSampleID.wrappingAdd(Int64(samples.count), ordering: .relaxed).oldValue
+            return try SampleTransaction(connection, source: .app).record(samples, firstID: last)
+        }
+    }
+
+    public func record(_ timings: [ServiceTiming], at instant: Instant) async throws {
+        guard !timings.isEmpty else { return }
+        try await writer.perform(.background) { connection in
+            let transaction = SampleTransaction(connection, source: .service)
+            for timing in timings where timing.count > 0 {
+                var distribution = Distribution()
+                distribution.addFigures(
+                    count: timing.count, sum: timing.sumSeconds, min: timing.minSeconds, max: timing.maxSeconds,
+                    last: timing.sumSeconds / Double(timing.count), at: instant)
+                distribution.errorCount = timing.errorCount
+                for (bucket, count) in timing.buckets { distribution.add(bucket: bucket, count: count) }
+                let key = SampleTransaction.SeriesKey(kind: .timing, name: timing.name, metric: .duration)
+                let seriesID = try transaction.id(of: key, unit: nil, at: instant)
+                for resolution in [MetricResolution.minute, .hour] {
+                    let start = instant.rounded(downTo: resolution.periodMilliseconds)
+                    try transaction.add(
+                        distribution,
+                        to: SampleTransaction.RollupKey(resolution: resolution, start: start, seriesID: seriesID))
+                }
+            }
+        }
+    }
+
+    public func samples(
+        _ filter: SampleFilter, after: CollectionPosition?, limit: Int
+    ) async throws -> (items: [Sample], next: CollectionPosition?) {
+        let since = Value.integer(filter.since?.milliseconds ?? .min)
+        let end = after ?? CollectionPosition(instant: filter.until ?? Instant(milliseconds: .max), number: .min)
+        let kind = Value.optional(filter.kind) { .text($0.rawValue) }
+        let name = Value.optional(filter.name, Value.text)
+        let variant = Value.optional(filter.variant, Value.text)
+        return try await readers.pooled { connection in
+            var items: [Sample] = []
+            var positions: [CollectionPosition] = []
+            func add(_ row: borrowing Row) -> Bool {
+                items.append(Sample(row))
+                positions.append(CollectionPosition(instant: row.instant(1), number: row.integer(0)))
+                return items.count <= limit
+            }
+            if let sessionID = filter.sessionID {
+                try connection.each(
+                    """
+                    SELECT p.sample_id, p.recorded_at_ms, s.kind, s.name, p.value, p.is_error, s.cache, s.variant,
+                        p.vms_bytes, p.percent, s.unit, p.session_id, p.labels
+                    FROM samples p CROSS JOIN sample_series s USING (series_id)
+                    WHERE p.session_id = ?8 AND p.recorded_at_ms >= ?1 AND (p.recorded_at_ms, p.sample_id) < (?2, ?3)
+                        AND (?4 IS NULL OR s.kind = ?4) AND (?5 IS NULL OR s.name = ?5)
+                        AND (?6 IS NULL OR s.variant = ?6)
+                    ORDER BY p.recorded_at_ms DESC, p.sample_id DESC LIMIT ?7
+                    """, since, .instant(end.instant), .integer(end.number), kind, name, variant, .integer(limit + 1),
+                    .text(sessionID.rawValue), row: add)
+            } else {
+                try connection.each(
+                    """
+                    SELECT p.sample_id, p.recorded_at_ms, s.kind, s.name, p.value, p.is_error, s.cache, s.variant,
+                        p.vms_bytes, p.percent, s.unit, p.session_id, p.labels
+                    FROM samples p CROSS JOIN sample_series s USING (series_id)
+                    WHERE p.recorded_at_ms >= ?1 AND (p.recorded_at_ms, p.sample_id) < (?2, ?3)
+                        AND (?4 IS NULL OR s.kind = ?4) AND (?5 IS NULL OR s.name = ?5)
+                        AND (?6 IS NULL OR s.variant = ?6)
+                    ORDER BY p.recorded_at_ms DESC, p.sample_id DESC LIMIT ?7
+                    """, since, .instant(end.instant), .integer(end.number), kind, name, variant, .integer(limit + 1),
+                    row: add)
+            }
+            guard items.count > limit else { return (items, nil) }
+            return (Array(items.prefix(limit)), positions[limit - 1])
+        }
+    }
+
+    @discardableResult
+    public func rollUpSamples() async throws -> Int {
+        var total = 0
+        while true {
+            let step = try await writer.perform(.background) { connection in
+                try SampleTransaction(connection, source: .app).rollUp(limit: Limits.rollupBatchSamples)
+            }
+            total += step.count
+            signals.rolledUpTo.store(step.mark, ordering: .relaxed)
+            if step.count < Limits.rollupBatchSamples { return total }
+        }
+    }
+}
+
+extension Sample {
+    /// From the columns of ``SQLiteStorage/samples(_:after:limit:)``.
+    fileprivate init(_ row: borrowing Row) {
+        let value = row.real(4)
+        let measurement: Measurement =
+            switch SampleKind(rawValue: row.text(2))! {
+            case .timing:
+                .timing(
+                    seconds: value, outcome: row.bool(5) ? .error : .ok, cache: CacheResult(rawValue: row.text(6)),
+                    variant: row.text(7).isEmpty ? nil : row.text(7))
+            case .memory:
+                .memory(
+                    rssBytes: Int64(value), vmsBytes: row.optionalInteger(8) ?? 0, percent: row.optionalReal(9) ?? 0)
+            case .gauge: .gauge(value: value, unit: row.optionalText(10))
+            }
+        self.init(
+            name: row.text(3), measurement: measurement, recordedAt: row.instant(1),
+            sessionID: row.optionalText(11).map { Name(stored: $0) },
+            labels: row.isNull(12) ? nil : JSONText(stored: row.blob(12)))
+    }
+}
