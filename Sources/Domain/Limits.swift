@@ -86,6 +86,8 @@ public enum Limits {
     public static let rollupBatchSamples = 1000
     /// Raw samples one answer is computed from; beyond them roll-ups answer.
     public static let maxRawSamplesPerQuery = 50_000
+    /// Series whose raw samples are looked up one after the other; of more, all samples of the range are read.
+    public static let maxSeriesReadSingly = 32
     /// Longest range that is answered by minutes rather than hours: a day, in milliseconds.
     public static let maxMinuteRangeMilliseconds: Int64 = 86_400_000
     /// Longest range of a question: a year, in milliseconds.

@@ -59,8 +59,20 @@ public struct Distribution: Sendable, Equatable {
     public private(set) var last: Double?
     public private(set) var lastRecordedAt: Instant?
 
+    /// How many values lie in a bucket.
+    public struct BucketCount: Sendable, Equatable {
+        public var bucket: Int
+        public var count: Int
+
+        public init(bucket: Int, count: Int) {
+            self.bucket = bucket
+            self.count = count
+        }
+    }
+
     private var values: [Double] = []
-    private var buckets: [Int: Int] = [:]
+    /// In ascending order, so that merging two is one walk along both.
+    private var buckets: [BucketCount] = []
 
     public init() {}
 
@@ -79,7 +91,7 @@ public struct Distribution: Sendable, Equatable {
         values.append(value)
     }
 
-    /// Adds the figures of a roll-up; its buckets follow by ``add(bucket:count:)``.
+    /// Adds the figures of a roll-up; its buckets follow by ``add(_:)``.
     public mutating func addFigures(
         count: Int, sum: Double, min: Double, max: Double, last: Double, at instant: Instant
     ) {
@@ -90,9 +102,33 @@ public struct Distribution: Sendable, Equatable {
         if lastRecordedAt.map({ instant >= $0 }) ?? true { (self.last, lastRecordedAt) = (last, instant) }
     }
 
-    /// Adds values of a bucket, whose figures are added otherwise.
-    public mutating func add(bucket: Int, count: Int) {
-        buckets[bucket, default: 0] += count
+    /// Adds values of buckets in ascending order, whose figures are added otherwise.
+    public mutating func add(_ more: [BucketCount]) {
+        guard let first = more.first else { return }
+        guard let last = buckets.last, first.bucket <= last.bucket else {
+            buckets += more
+            return
+        }
+        var merged: [BucketCount] = []
+        merged.reserveCapacity(buckets.count + more.count)
+        var (here, there) = (buckets.startIndex, more.startIndex)
+        while here < buckets.endIndex, there < more.endIndex {
+            if buckets[here].bucket < more[there].bucket {
+                merged.append(buckets[here])
+                here += 1
+            } else if buckets[here].bucket > more[there].bucket {
+                merged.append(more[there])
+                there += 1
+            } else {
+                merged.append(
+                    BucketCount(bucket: buckets[here].bucket, count: buckets[here].count + more[there].count))
+                here += 1
+                there += 1
+            }
+        }
+        merged += buckets[here...]
+        merged += more[there...]
+        buckets = merged
     }
 
     /// Adds another distribution.
@@ -105,14 +141,22 @@ public struct Distribution: Sendable, Equatable {
         cacheHits += other.cacheHits
         cacheMisses += other.cacheMisses
         values += other.values
-        buckets.merge(other.buckets, uniquingKeysWith: +)
+        add(other.buckets)
     }
 
-    /// All values as buckets, measured ones among them.
-    public var asBuckets: [(bucket: Int, count: Int)] {
-        var all = buckets
-        for value in values { all[SketchBucket.index(of: value), default: 0] += 1 }
-        return all.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+    /// All values as buckets in ascending order, measured ones among them.
+    public var asBuckets: [BucketCount] {
+        var counted: [BucketCount] = []
+        for bucket in values.map({ SketchBucket.index(of: $0) }).sorted() {
+            if counted.last?.bucket == bucket {
+                counted[counted.count - 1].count += 1
+            } else {
+                counted.append(BucketCount(bucket: bucket, count: 1))
+            }
+        }
+        var all = self
+        all.add(counted)
+        return all.buckets
     }
 
     /// The values in order with how often each occurs.

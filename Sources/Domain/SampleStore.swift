@@ -21,8 +21,9 @@ public protocol SampleStore: Sendable {
         _ filter: SampleFilter, after: CollectionPosition?, limit: Int
     ) async throws -> (items: [Sample], next: CollectionPosition?)
 
-    /// Distributions of a metric, by name and group in their order.
-    func measure(_ query: MetricQuery) async throws -> Measurements
+    /// Distributions of a metric for each query, by name and group in their order; all of one state of the store.
+    /// - Throws: `validation_failed` when steps are shorter than what is kept of the range.
+    func measure(_ queries: [MetricQuery]) async throws -> [Measurements]
 
     /// Sessions and their state, as they are now.
     func sessionFigures() async throws -> SessionFigures
@@ -37,6 +38,10 @@ public protocol SampleStore: Sendable {
     func rollUpSamples() async throws -> Int
 }
 
+extension SampleStore {
+    public func measure(_ query: MetricQuery) async throws -> Measurements { try await measure([query])[0] }
+}
+
 /// The service's own timings of one route.
 public struct ServiceTiming: Sendable, Equatable {
     public var name: String
@@ -44,11 +49,12 @@ public struct ServiceTiming: Sendable, Equatable {
     public var sumSeconds: Double
     public var minSeconds: Double
     public var maxSeconds: Double
-    /// Counts by ``SketchBucket``.
-    public var buckets: [Int: Int]
+    /// Counts by ``SketchBucket``, in ascending order.
+    public var buckets: [Distribution.BucketCount]
 
     public init(
-        name: String, errorCount: Int, sumSeconds: Double, minSeconds: Double, maxSeconds: Double, buckets: [Int: Int]
+        name: String, errorCount: Int, sumSeconds: Double, minSeconds: Double, maxSeconds: Double,
+        buckets: [Distribution.BucketCount]
     ) {
         self.name = name
         self.errorCount = errorCount
@@ -58,7 +64,7 @@ public struct ServiceTiming: Sendable, Equatable {
         self.buckets = buckets
     }
 
-    public var count: Int { buckets.values.reduce(0, +) }
+    public var count: Int { buckets.reduce(0) { $0 + $1.count } }
 }
 
 /// Which distributions are asked for.
@@ -79,10 +85,13 @@ public struct MetricQuery: Sendable, Equatable {
     public var grouping: Grouping?
     /// Also a distribution for each of these steps, which begin at multiples of their length.
     public var stepMilliseconds: Int64?
+    /// Whether percentiles are asked for; without them far less is read.
+    public var hasPercentiles: Bool
 
     public init(
         kind: SampleKind, metric: SampleMetric, source: SampleSource = .app, range: MetricRange, name: String? = nil,
-        variant: String? = nil, grouping: Grouping? = nil, stepMilliseconds: Int64? = nil
+        variant: String? = nil, grouping: Grouping? = nil, stepMilliseconds: Int64? = nil,
+        hasPercentiles: Bool = true
     ) {
         self.kind = kind
         self.metric = metric
@@ -92,6 +101,7 @@ public struct MetricQuery: Sendable, Equatable {
         self.variant = variant
         self.grouping = grouping
         self.stepMilliseconds = stepMilliseconds
+        self.hasPercentiles = hasPercentiles
     }
 
     /// The beginnings of the steps; the first may begin before the range does.

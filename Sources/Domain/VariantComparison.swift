@@ -33,7 +33,7 @@ public struct VariantComparison: Sendable, Equatable {
 
     /// Fewer samples of either variant are too few for a verdict.
     public static let minimumSamples = 5
-    static let resamples = 2000
+    static let resamples = 1000
 
     public init(baseline: OrderedDistribution, candidate: OrderedDistribution) {
         let isEnough = Swift.min(baseline.count, candidate.count) >= Self.minimumSamples

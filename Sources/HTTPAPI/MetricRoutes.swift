@@ -228,10 +228,14 @@ struct MemoryLevels {
 extension SampleStore {
     func memoryLevels(in range: MetricRange, name: String?, stepMilliseconds: Int64?) async throws -> MemoryLevels {
         var levels = MemoryLevels(resolution: .raw, items: [])
-        for metric in SampleMetric.all(of: .memory) {
-            let found = try await measure(
+        let metrics = SampleMetric.all(of: .memory)
+        let answers = try await measure(
+            metrics.map { metric in
                 MetricQuery(
-                    kind: .memory, metric: metric, range: range, name: name, stepMilliseconds: stepMilliseconds))
+                    kind: .memory, metric: metric, range: range, name: name, stepMilliseconds: stepMilliseconds,
+                    hasPercentiles: false)
+            })
+        for (metric, found) in zip(metrics, answers) {
             levels.resolution = max(levels.resolution, found.resolution)
             for item in found.items {
                 if let index = levels.items.firstIndex(where: { $0.name == item.name }) {

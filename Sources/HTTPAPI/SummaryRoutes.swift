@@ -31,6 +31,12 @@ struct SummaryRoutes: Sendable {
         var stepMilliseconds: Int64
         var steps: [Instant]
 
+        func query(_ gauge: ServiceGauge) -> MetricQuery {
+            MetricQuery(
+                kind: .gauge, metric: .value, range: range, name: gauge.rawValue, stepMilliseconds: stepMilliseconds,
+                hasPercentiles: false)
+        }
+
         func series(_ steps: [Int: Distribution]?, _ value: (Distribution) -> JSON) -> JSON {
             .array(self.steps.indices.map { index in steps?[index].map(value) ?? .null })
         }
@@ -50,11 +56,13 @@ struct SummaryRoutes: Sendable {
         let question = MetricQuery(
             kind: .timing, metric: .duration, range: range, grouping: .variant, stepMilliseconds: step)
         let span = Span(range: range, stepMilliseconds: step, steps: question.steps)
-        let timings = try await samples.measure(question)
-        let requests = try await samples.measure(
-            MetricQuery(kind: .timing, metric: .duration, source: .service, range: range))
+        let requests = MetricQuery(kind: .timing, metric: .duration, source: .service, range: range)
+        let measured = try await samples.measure([question, requests] + ServiceGauge.allCases.map { span.query($0) })
+        let timings = measured[0]
         let memory = try await samples.memoryLevels(in: range, name: nil, stepMilliseconds: step)
-        let gauges = try await ServiceGauge.allCases.asyncMap { try await gauge($0, span) }
+        let gauges = measured[2...].map { found in
+            span.series(found.items.first?.steps) { .optional($0.last, JSON.decimal) }
+        }
         let variants = Set(timings.items.compactMap(\.group)).sorted()
         var members: [JSON.Member] = [
             .init(name: "since", value: .instant(range.since)), .init(name: "until", value: .instant(range.until)),
@@ -75,7 +83,8 @@ struct SummaryRoutes: Sendable {
                 ]),
         ]
         members += operations(timings, span)
-        members.append(.init(name: "requests", value: .array(mostFrequent(requests.items).map { $0.timingJSON(nil) })))
+        members.append(
+            .init(name: "requests", value: .array(mostFrequent(measured[1].items).map { $0.timingJSON(nil) })))
         members.append(.init(name: "memory", value: .array(memory.items.prefix(20).map { levels($0, span) })))
         members.append(.init(name: "cache", value: try await cacheFigures(hitRatio: gauges[0])))
         members.append(
@@ -150,14 +159,6 @@ struct SummaryRoutes: Sendable {
         return .object(item.members + [.init(name: "series", value: .object(series))])
     }
 
-    private func gauge(_ gauge: ServiceGauge, _ span: Span) async throws -> JSON {
-        let found = try await samples.measure(
-            MetricQuery(
-                kind: .gauge, metric: .value, range: span.range, name: gauge.rawValue,
-                stepMilliseconds: span.stepMilliseconds))
-        return span.series(found.items.first?.steps) { .optional($0.last, JSON.decimal) }
-    }
-
     private func cacheFigures(hitRatio: JSON) async throws -> JSON {
         let namespaces = try await cache.namespaces(after: nil, limit: Limits.maxPageItems)
         let busiest = namespaces.sorted { $0.hits + $0.missCount > $1.hits + $1.missCount }
@@ -177,13 +178,5 @@ extension HistoryFigures {
                     ["kind": .optional(kind) { .string($0.rawValue) }, "item_count": .integer(count)]
                 }),
         ]
-    }
-}
-
-extension Collection {
-    fileprivate func asyncMap<T>(_ transform: (Element) async throws -> T) async rethrows -> [T] {
-        var results: [T] = []
-        for element in self { results.append(try await transform(element)) }
-        return results
     }
 }

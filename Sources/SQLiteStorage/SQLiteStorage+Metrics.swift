@@ -4,16 +4,20 @@ import Domain
 import Synchronization
 
 extension SQLiteStorage {
-    public func measure(_ query: MetricQuery) async throws -> Measurements {
+    public func measure(_ queries: [MetricQuery]) async throws -> [Measurements] {
         let now = clock.now()
         let retention = settings.current.milliseconds(.sampleRetention)
         return try await readers.pooled { connection in
             // One view of the database for all parts, so that no sample is missed or counted twice.
             try connection.run("BEGIN")
             defer { try? connection.run("COMMIT") }
-            var measuring = try Measuring(query, connection, rawSince: now.advanced(milliseconds: -retention))
-            try measuring.run()
-            return measuring.measurements
+            var counts = RawCounts(connection)
+            return try queries.map { query in
+                var measuring = try Measuring(
+                    query, connection, rawSince: now.advanced(milliseconds: -retention), counts: &counts)
+                try measuring.run()
+                return measuring.measurements
+            }
         }
     }
 
@@ -83,6 +87,26 @@ extension Connection {
     }
 }
 
+/// How many raw samples lie in a range, up to the bound that matters; counted once for each range.
+private struct RawCounts {
+    private let connection: Connection
+    private var known: [(range: MetricRange, count: Int)] = []
+
+    init(_ connection: Connection) { self.connection = connection }
+
+    mutating func count(in range: MetricRange) throws -> Int {
+        if let known = known.first(where: { $0.range == range }) { return known.count }
+        let count = try connection.first(
+            """
+            SELECT count(*) FROM (
+                SELECT 1 FROM samples WHERE recorded_at_ms >= ?1 AND recorded_at_ms < ?2 LIMIT ?3)
+            """, .instant(range.since), .instant(range.until), .integer(Limits.maxRawSamplesPerQuery + 1)
+        ) { $0.int(0) }!
+        known.append((range, count))
+        return count
+    }
+}
+
 /// Answers one question inside one read transaction.
 private struct Measuring {
     private let query: MetricQuery
@@ -111,13 +135,13 @@ private struct Measuring {
         var group: String?
     }
 
-    init(_ query: MetricQuery, _ connection: Connection, rawSince: Instant) throws {
+    init(_ query: MetricQuery, _ connection: Connection, rawSince: Instant, counts: inout RawCounts) throws {
         self.query = query
         self.connection = connection
         steps = query.steps
         rolledUpTo = try connection.rolledUpTo()
         self.rawSince = try Self.rawSince(query, connection, rawSince)
-        coarsest = try Self.coarsest(query, connection, rawSince: self.rawSince)
+        coarsest = try Self.coarsest(query, rawSince: self.rawSince, counts: &counts)
         try readSeries()
     }
 
@@ -135,19 +159,12 @@ private struct Measuring {
 
     /// The finest resolution that covers the range and can be read in bounded time.
     private static func coarsest(
-        _ query: MetricQuery, _ connection: Connection, rawSince: Instant
+        _ query: MetricQuery, rawSince: Instant, counts: inout RawCounts
     ) throws -> MetricResolution {
         if query.source == .app, query.grouping == .session { return .raw }
         if query.source == .app {
             let isCovered = query.range.since >= rawSince
-            let count = try connection.first(
-                """
-                SELECT count(*) FROM (
-                    SELECT 1 FROM samples WHERE recorded_at_ms >= ?1 AND recorded_at_ms < ?2 LIMIT ?3)
-                """, .instant(query.range.since), .instant(query.range.until),
-                .integer(Limits.maxRawSamplesPerQuery + 1)
-            ) { $0.int(0) }!
-            if isCovered, count <= Limits.maxRawSamplesPerQuery { return .raw }
+            if try isCovered && counts.count(in: query.range) <= Limits.maxRawSamplesPerQuery { return .raw }
         }
         let step = query.stepMilliseconds ?? MetricResolution.hour.periodMilliseconds
         guard step % MetricResolution.minute.periodMilliseconds == 0 else {
@@ -222,7 +239,7 @@ private struct Measuring {
                 WHERE sample_id > ?1 AND +recorded_at_ms >= ?2 AND +recorded_at_ms < ?3
                 """, .integer(mark), .instant(range.since), .instant(range.until)
             ) { add($0) }
-        } else if query.name != nil {
+        } else if rawSeries.count <= Limits.maxSeriesReadSingly {
             for id in rawSeries.keys.sorted() {
                 try connection.each(
                     """
@@ -253,8 +270,13 @@ private struct Measuring {
         let isError = row.bool(3)
         let sessionID = query.grouping == .session ? row.optionalText(6) : nil
         guard let index = index(series, sessionID) else { return true }
+        let keepsValue = query.hasPercentiles
         change(index, at: recordedAt) { distribution in
-            distribution.add(value, at: recordedAt)
+            if keepsValue {
+                distribution.add(value, at: recordedAt)
+            } else {
+                distribution.addFigures(count: 1, sum: value, min: value, max: value, last: value, at: recordedAt)
+            }
             if isError { distribution.errorCount += 1 }
             distribution.count(1, cache: series.cache)
         }
@@ -283,17 +305,33 @@ private struct Measuring {
             }
             return true
         }
+        guard query.hasPercentiles else { return }
+        // The rows of one series and start follow each other, in the order of buckets.
+        var run: [Distribution.BucketCount] = []
+        var (runSeries, runStart) = (Int64.min, Instant(milliseconds: .min))
         try connection.each(
             """
             SELECT series_id, start_ms, bucket, count FROM sample_rollup_buckets
             WHERE period_seconds = ?1 AND start_ms >= ?2 AND start_ms < ?3
             """, period, since, until
         ) { row in
-            guard let index = rolledIndex(row.integer(0)) else { return true }
-            let (bucket, count) = (row.int(2), row.int(3))
-            change(index, at: row.instant(1)) { $0.add(bucket: bucket, count: count) }
+            let (seriesID, start) = (row.integer(0), row.instant(1))
+            if seriesID != runSeries || start != runStart {
+                add(run, of: runSeries, at: runStart)
+                run.removeAll(keepingCapacity: true)
+                (runSeries, runStart) = (seriesID, start)
+            }
+            if rolledSeries[seriesID] != nil {
+                run.append(Distribution.BucketCount(bucket: row.int(2), count: row.int(3)))
+            }
             return true
         }
+        add(run, of: runSeries, at: runStart)
+    }
+
+    private mutating func add(_ run: [Distribution.BucketCount], of seriesID: Int64, at start: Instant) {
+        guard !run.isEmpty, let index = rolledIndex(seriesID) else { return }
+        change(index, at: start) { $0.add(run) }
     }
 
     // MARK: Adding up

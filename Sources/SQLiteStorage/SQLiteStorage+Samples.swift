@@ -22,7 +22,7 @@ extension SQLiteStorage: SampleStore {
                     count: timing.count, sum: timing.sumSeconds, min: timing.minSeconds, max: timing.maxSeconds,
                     last: timing.sumSeconds / Double(timing.count), at: instant)
                 distribution.errorCount = timing.errorCount
-                for (bucket, count) in timing.buckets { distribution.add(bucket: bucket, count: count) }
+                distribution.add(timing.buckets)
                 let key = SampleTransaction.SeriesKey(kind: .timing, name: timing.name, metric: .duration)
                 let seriesID = try transaction.id(of: key, unit: nil, at: instant)
                 for resolution in [MetricResolution.minute, .hour] {

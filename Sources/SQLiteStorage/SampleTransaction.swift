@@ -196,16 +196,17 @@ final class SampleTransaction {
             """, period, .instant(key.start), .integer(key.seriesID), .integer(distribution.count),
             .integer(distribution.errorCount), .real(distribution.sum), .real(distribution.min),
             .real(distribution.max), .real(last), .instant(lastAt))
-        for (bucket, count) in distribution.asBuckets {
+        for counted in distribution.asBuckets {
             try connection.run(
                 """
                 INSERT INTO sample_rollup_buckets (period_seconds, start_ms, series_id, bucket, count)
                 VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET count = count + excluded.count
-                """, period, .instant(key.start), .integer(key.seriesID), .integer(bucket), .integer(count))
+                """, period, .instant(key.start), .integer(key.seriesID), .integer(counted.bucket),
+                .integer(counted.count))
             if key.resolution == .hour {
                 try connection.run(
                     "INSERT INTO sample_buckets (bucket, value) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-                    .integer(bucket), .real(SketchBucket.value(of: bucket)))
+                    .integer(counted.bucket), .real(SketchBucket.value(of: counted.bucket)))
             }
         }
         if key.resolution == .hour {

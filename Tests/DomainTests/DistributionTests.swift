@@ -56,7 +56,7 @@ struct DistributionTests {
         distribution.addFigures(
             count: measured.count, sum: measured.sum, min: measured.min, max: measured.max, last: measured.last!,
             at: measured.lastRecordedAt!)
-        for (bucket, count) in measured.asBuckets { distribution.add(bucket: bucket, count: count) }
+        distribution.add(measured.asBuckets)
         return distribution
     }
 

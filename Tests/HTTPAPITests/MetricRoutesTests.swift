@@ -110,8 +110,9 @@ import Testing
     @Test func listsSamplesAsTheyCame() async throws {
         try await withAPI { api in
             let sample: JSON = [
-                "kind": "timing", "name": "load", "recorded_at": "2026-11-23T07:14:00.123Z", "duration_seconds": .decimal(0.25),
-                "outcome": "error", "cache": "hit", "variant": "original", "session_id": "s", "labels": ["a": "b"],
+                "kind": "timing", "name": "load", "recorded_at": "2026-11-23T07:14:00.123Z",
+                "duration_seconds": .decimal(0.25), "outcome": "error", "cache": "hit", "variant": "original",
+                "session_id": "s", "labels": ["a": "b"],
             ]
             try await api.json(.post, "/v1/samples", sample)
             #expect(try await api.send(.get, "/v1/samples").json["items"] == [sample])

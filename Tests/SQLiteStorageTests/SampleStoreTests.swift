@@ -276,7 +276,7 @@ import Testing
         try await withStorage { storage, clock async throws in
             let timing = ServiceTiming(
                 name: "GET /v1/cache", errorCount: 1, sumSeconds: 0.3, minSeconds: 0.1, maxSeconds: 0.2,
-                buckets: [SketchBucket.index(of: 0.1): 1, SketchBucket.index(of: 0.2): 1])
+                buckets: [0.1, 0.2].map { Distribution.BucketCount(bucket: SketchBucket.index(of: $0), count: 1) })
             try await storage.record([timing, timing], at: clock.now)
             let span = MetricRange(
                 since: clock.now.advanced(milliseconds: -1000), until: clock.now.advanced(milliseconds: 1))
