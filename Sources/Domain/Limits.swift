@@ -96,6 +96,8 @@ public enum Limits {
     public static let maxTimeSeriesSteps = 2000
     /// Names, or names and groups, of one answer.
     public static let maxMeasuredItems = 2000
+    /// Namespaces that metrics name; the others are summed up.
+    public static let maxLabelledNamespaces = 100
     /// Sessions told as the largest.
     public static let maxLargestSessions = 10
     /// Kinds of history told.

@@ -17,11 +17,14 @@ public struct Services: Sendable {
     public var settingsStore: any SettingsStore
     public var settings: LiveSettings
     public var clock: WallClock
+    public var operations: any OperationalStore
+    public let meter = RequestMeter()
 
     public init(
         cache: any CacheStore, sessions: any SessionStore, history: any HistoryStore, samples: any SampleStore,
         health: any HealthStore, maintenance: any MaintenanceStore, settingsStore: any SettingsStore,
-        settings: LiveSettings, clock: WallClock
+        settings: LiveSettings,
+        operations: any OperationalStore, clock: WallClock
     ) {
         self.cache = cache
         self.sessions = sessions
@@ -32,6 +35,7 @@ public struct Services: Sendable {
         self.settingsStore = settingsStore
         self.settings = settings
         self.clock = clock
+        self.operations = operations
     }
 
     /// Everything that is served.
@@ -50,6 +54,9 @@ public struct Services: Sendable {
                 + SummaryRoutes(
                     samples: samples, cache: cache, maintenance: maintenance, settings: settings, clock: clock
                 ).routes
+                + PrometheusRoutes(
+                    meter: meter, cache: cache, samples: samples, operations: operations, clock: clock
+                ).routes
                 + ConfigRoutes(store: settingsStore, settings: settings).routes
                 + MaintenanceRoutes(store: maintenance, clock: clock).routes)
     }
@@ -67,8 +74,8 @@ public func buildApplication(
 ) -> some ApplicationProtocol {
     let router = Router(context: APIContext.self, options: .autoGenerateHeadEndpoints)
     let routes = services.routes
-    router.add(middleware: RequestMiddleware(routes: routes))
-    routes.addRoutes(to: router)
+    router.add(middleware: RequestMiddleware(routes: routes, meter: services.meter))
+    routes.addRoutes(to: router, meter: services.meter)
     let idle = services.settings.current.milliseconds(.idleTimeout)
     let channel = HTTP1Channel.Configuration(
         additionalChannelHandlers: [ConnectionHandler(stallTimeout: .milliseconds(idle))],

@@ -6,6 +6,7 @@ import Hummingbird
 import Logging
 import NIOCore
 import NIOHTTP1
+import Synchronization
 
 /// Gives each request its id, turns what a route throws into a problem, and logs at level debug.
 struct RequestMiddleware: RouterMiddleware {
@@ -13,11 +14,14 @@ struct RequestMiddleware: RouterMiddleware {
 
     /// For what no route answers: which methods a path does have.
     let routes: RouteTable
+    let meter: RequestMeter
 
     func handle(
         _ request: Request, context: APIContext,
         next: (Request, APIContext) async throws -> Response
     ) async throws -> Response {
+        meter.inFlight.wrappingAdd(1, ordering: .relaxed)
+        defer { meter.inFlight.wrappingSubtract(1, ordering: .relaxed) }
         var context = context
         context.requestID = Self.requestID(of: request, context: context)
         let started = context.logger.logLevel <= .debug ? ContinuousClock.now : nil
@@ -71,6 +75,7 @@ struct RequestMiddleware: RouterMiddleware {
     }
 
     private func unrouted(_ request: Request) -> (failure: Failure, allow: String?) {
+        meter.unmatched.record(status: 404, since: .now)
         let path = request.uri.path
         if let methods = routes.methods(for: path) {
             let allow = methods.map(\.rawValue).joined(separator: ", ")

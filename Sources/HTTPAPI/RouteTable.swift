@@ -1,5 +1,6 @@
 // The list of everything that is served, from which the router is built and against which openapi.yaml is tested.
 
+import Domain
 import HTTPTypes
 import Hummingbird
 
@@ -63,12 +64,23 @@ public struct RouteTable: Sendable {
         return previous != UInt8(ascii: "/") || path.utf8.count == 1
     }
 
-    func addRoutes(to router: Router<APIContext>) {
+    func addRoutes(to router: Router<APIContext>, meter: RequestMeter) {
         for route in routes {
+            let figures = meter.figures(of: route)
             router.on(RouterPath(route.path), method: route.method) { request, context in
                 guard Self.isProper(request.uri.path) else { throw HTTPError(.notFound) }
-                if route.answersJSON { try request.requireJSONAccepted() }
-                return try await route.handler(request, context)
+                let started = ContinuousClock.now
+                do {
+                    if route.answersJSON { try request.requireJSONAccepted() }
+                    let response = try await route.handler(request, context)
+                    figures.record(status: response.status.code, since: started)
+                    return response
+                } catch {
+                    figures.record(
+                        status: (error as? Failure).map { Problem.kind(of: $0.code).status.code } ?? 500, since: started
+                    )
+                    throw error
+                }
             }
         }
     }

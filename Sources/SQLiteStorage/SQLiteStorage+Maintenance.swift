@@ -43,6 +43,7 @@ extension SQLiteStorage: MaintenanceStore {
     }
 
     public func record(_ run: MaintenanceRun) async throws {
+        taskRuns.withLock { $0[run.task, default: OperationalFigures.TaskRuns()].add(run) }
         try await writer.perform(.background) { connection in
             try connection.run(
                 """

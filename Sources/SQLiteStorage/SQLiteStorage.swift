@@ -19,6 +19,8 @@ public final class SQLiteStorage: Sendable {
     let activity = ActivityLedger()
     let leases = BlobLeases()
     let signals: Signals
+    /// What the background tasks did since the start.
+    let taskRuns = Mutex<[MaintenanceTask: OperationalFigures.TaskRuns]>([:])
     let path: String
     private let lock: DatabaseLock
 

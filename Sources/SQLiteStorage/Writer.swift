@@ -78,6 +78,11 @@ final class Writer: Sendable {
         thread.start()
     }
 
+    /// Operations that wait, and the bytes they hold.
+    var waiting: (operations: Int, bytes: Int) {
+        queue.withLock { ($0.foreground.count + $0.background.count, $0.bytes) }
+    }
+
     var statistics: Statistics { statisticsBox.withLock { $0 } }
 
     /// Runs `body` in the next group and returns once it is committed.

@@ -1,8 +1,6 @@
 // The service measures itself: its memory, its cache, its sessions, the timings of its requests.
 
 import Domain
-import FoundationEssentials
-import Glibc
 import HTTPAPI
 import Logging
 import ServiceLifecycle
@@ -11,6 +9,7 @@ import ServiceLifecycle
 struct SelfSampler: Service {
     let samples: any SampleStore
     let cache: any CacheStore
+    let meter: RequestMeter
     let settings: LiveSettings
     let clock: WallClock
     let logger: Logger
@@ -39,9 +38,10 @@ struct SelfSampler: Service {
     /// - Returns: the look-ups so far, for the ratio of the next interval.
     private func measure(since earlier: (hits: Int, misses: Int)?) async throws -> (hits: Int, misses: Int) {
         let now = clock.now()
+        try await samples.record(meter.takeTimings(), at: now)
         var measured: [Sample] = []
-        if let memory = ProcessMemory.current {
-            measured.append(Sample(name: ServiceGauge.processName, measurement: memory.measurement, recordedAt: now))
+        if let memory = ProcessFigures.current?.memory {
+            measured.append(Sample(name: ServiceGauge.processName, measurement: memory, recordedAt: now))
         }
         let namespaces = try await cache.namespaces(after: nil, limit: Limits.maxPageItems)
         let lookups = (
@@ -67,36 +67,5 @@ struct SelfSampler: Service {
         }
         _ = try await samples.record(measured)
         return lookups
-    }
-}
-
-/// What the kernel says this process has of memory.
-struct ProcessMemory {
-    var residentBytes: Int64
-    var virtualBytes: Int64
-    /// Of the machine's memory, or of the control group's limit where that is lower.
-    var percent: Double
-
-    var measurement: Sample.Measurement {
-        .memory(rssBytes: residentBytes, vmsBytes: virtualBytes, percent: percent)
-    }
-
-    /// nil where there is no `/proc`.
-    static var current: ProcessMemory? {
-        // https://man7.org/linux/man-pages/man5/proc_pid_statm.5.html: pages in all, pages resident.
-        guard let fields = text(of: "/proc/self/statm")?.split(separator: " "), fields.count > 1,
-            let size = Int64(fields[0]), let resident = Int64(fields[1])
-        else { return nil }
-        let page = Int64(sysconf(Int32(_SC_PAGESIZE)))
-        var total = Int64(sysconf(Int32(_SC_PHYS_PAGES))) * page
-        if let limit = text(of: "/sys/fs/cgroup/memory.max").flatMap({ Int64($0.filter(\.isNumber)) }), limit > 0 {
-            total = min(total, limit)
-        }
-        let percent = total > 0 ? min(Double(resident * page) / Double(total) * 100, 100) : 0
-        return ProcessMemory(residentBytes: resident * page, virtualBytes: size * page, percent: percent)
-    }
-
-    private static func text(of path: String) -> String? {
-        FileManager.default.contents(atPath: path).map { String(decoding: $0, as: UTF8.self) }
     }
 }

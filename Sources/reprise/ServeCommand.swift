@@ -50,13 +50,14 @@ func serve(_ settings: LiveSettings) async throws {
     try await applyOverrides(of: storage, to: settings, logger: logger)
     let values = settings.current
     let maintenance = MaintenanceService(store: storage, settings: settings, clock: .system, logger: logger)
-    let sampler = SelfSampler(samples: storage, cache: storage, settings: settings, clock: .system, logger: logger)
     let host = values.text(.host)
+    let services = Services(
+        cache: storage, sessions: storage, history: storage, samples: storage, health: storage, maintenance: storage,
+        settingsStore: storage, settings: settings, operations: storage, clock: .system)
+    let sampler = SelfSampler(
+        samples: storage, cache: storage, meter: services.meter, settings: settings, clock: .system, logger: logger)
     let application = buildApplication(
-        services: Services(
-            cache: storage, sessions: storage, history: storage, samples: storage, health: storage,
-            maintenance: storage, settingsStore: storage, settings: settings, clock: .system),
-        host: host, port: values.integer(.port), logger: logger
+        services: services, host: host, port: values.integer(.port), logger: logger
     ) { port in
         announce("listening on http://\(host.contains(":") ? "[\(host)]" : host):\(port)\n")
     }

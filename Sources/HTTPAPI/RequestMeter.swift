@@ -1,0 +1,111 @@
+// Counts requests and their times by route, in memory.
+
+import Domain
+import HTTPTypes
+import Synchronization
+
+/// What every request adds to: one short lock of its route's own, no allocation, no text.
+///
+/// Times run from the request's head to the answer's head; a large value's streaming is not in them.
+public final class RequestMeter: Sendable {
+    /// Upper bounds of the histogram's buckets, in seconds.
+    static let bounds = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10]
+
+    struct Figures: Sendable {
+        /// By the first digit of the status.
+        var statuses = [Int](repeating: 0, count: 6)
+        /// One for each of ``bounds``, and one for what is above; not cumulative.
+        var histogram = [Int](repeating: 0, count: bounds.count + 1)
+        var seconds = 0.0
+        /// Since the latest ``RequestMeter/takeTimings()``.
+        var interval = Interval()
+
+        var count: Int { histogram.reduce(0, +) }
+    }
+
+    /// A distribution that grows while requests come.
+    struct Interval: Sendable {
+        private static let first = SketchBucket.index(of: 1e-6)
+        private static let last = SketchBucket.index(of: 3600)
+
+        /// By ``SketchBucket``, from a microsecond to an hour; allocated with the first request.
+        private var counts: [UInt32] = []
+        private(set) var errorCount = 0
+        private var sum = 0.0
+        private var min = Double.infinity
+        private var max = 0.0
+
+        var isEmpty: Bool { sum == 0 && counts.isEmpty }
+
+        mutating func add(_ seconds: Double, isError: Bool) {
+            if counts.isEmpty { counts = [UInt32](repeating: 0, count: Self.last - Self.first + 1) }
+            let bucket = Swift.min(Swift.max(SketchBucket.index(of: seconds), Self.first), Self.last)
+            counts[bucket - Self.first] &+= 1
+            errorCount += isError ? 1 : 0
+            sum += seconds
+            min = Swift.min(min, seconds)
+            max = Swift.max(max, seconds)
+        }
+
+        func timing(_ name: String) -> ServiceTiming {
+            let buckets = counts.indices.filter { counts[$0] > 0 }.map {
+                Distribution.BucketCount(bucket: $0 + Self.first, count: Int(counts[$0]))
+            }
+            return ServiceTiming(
+                name: name, errorCount: errorCount, sumSeconds: sum, minSeconds: min, maxSeconds: max,
+                buckets: buckets)
+        }
+    }
+
+    /// One method on one path.
+    final class RouteFigures: Sendable {
+        let method: String
+        let path: String
+        let figures = Mutex(Figures())
+
+        init(method: String, path: String) {
+            self.method = method
+            self.path = path
+        }
+
+        /// Counts a request.
+        func record(status: Int, since started: ContinuousClock.Instant) {
+            let (whole, attoseconds) = (ContinuousClock.now - started).components
+            let seconds = Double(whole) + Double(attoseconds) * 1e-18
+            let place = bounds.firstIndex { seconds <= $0 } ?? bounds.count
+            figures.withLock { figures in
+                figures.statuses[Swift.min(Swift.max(status / 100, 0), 5)] += 1
+                figures.histogram[place] += 1
+                figures.seconds += seconds
+                figures.interval.add(seconds, isError: status >= 500)
+            }
+        }
+    }
+
+    private let table = Mutex<[RouteFigures]>([])
+    /// For requests that no route answers.
+    let unmatched = RouteFigures(method: "other", path: "unmatched")
+    let inFlight = Atomic(0)
+
+    public init() {}
+
+    /// Where a route's requests are counted; asked for once, when the router is built.
+    func figures(of route: Route) -> RouteFigures {
+        let figures = RouteFigures(method: route.method.rawValue, path: route.path)
+        table.withLock { $0.append(figures) }
+        return figures
+    }
+
+    var all: [RouteFigures] { table.withLock { $0 } + [unmatched] }
+
+    /// What came since the last call, for the service's own samples.
+    public func takeTimings() -> [ServiceTiming] {
+        all.compactMap { route in
+            let interval = route.figures.withLock { figures in
+                defer { figures.interval = Interval() }
+                return figures.interval
+            }
+            return interval.isEmpty ? nil : interval.timing("\(route.method) \(route.path)")
+        }
+    }
+}
