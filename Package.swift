@@ -1,6 +1,6 @@
 // swift-tools-version: 6.2
 // What Reprise is built from. Between its own targets dependencies point one way:
-// reprise -> HTTPAPI, SQLiteStorage -> Domain -> nothing. A test in Tests/DomainTests keeps it so.
+// reprise -> HTTPAPI (-> Dashboard), SQLiteStorage -> Domain -> nothing. A test in Tests/DomainTests keeps it so.
 
 import PackageDescription
 
@@ -40,6 +40,12 @@ let package = Package(
         ),
         .target(name: "Domain", swiftSettings: swiftSettings),
         .target(
+            name: "Dashboard",
+            dependencies: ["CSupport", .product(name: "Crypto", package: "swift-crypto")],
+            exclude: ["page"],
+            swiftSettings: swiftSettings
+        ),
+        .target(
             name: "SQLiteStorage",
             dependencies: [
                 "CSQLite", "Domain", "Migrations",
@@ -54,7 +60,7 @@ let package = Package(
         .target(
             name: "HTTPAPI",
             dependencies: [
-                "CSupport", "Domain",
+                "CSupport", "Dashboard", "Domain",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),

@@ -9,6 +9,8 @@ present() {
         libsqlite3-dev) [[ -e /usr/include/sqlite3.h || -e /usr/local/include/sqlite3.h ]] ;;
         libyaml-dev) [[ -e /usr/include/yaml.h || -e /usr/local/include/yaml.h ]] ;;
         python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+        chromium-driver) command -v chromedriver >/dev/null ;;
+        prometheus) command -v promtool >/dev/null ;;
         *) command -v "$1" >/dev/null ;;
     esac
 }

@@ -19,3 +19,8 @@ step() {
 print_steps() {
     printf '\n%s%5d s  in all\n' "$step_report" "$SECONDS"
 }
+
+# Runs a command that may fail: says so and goes on.
+optional() {
+    "$@" || echo "going on without: $*"
+}

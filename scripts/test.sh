@@ -8,6 +8,8 @@ trap 'status=$?; [[ $status -eq 0 ]] || { print_steps; echo "make test: FAILED i
 export REPRISE_BINARY="$PWD/.build/release/reprise"
 
 step "packages" scripts/ensure-packages.sh libsqlite3-dev libyaml-dev sqlite3 curl python3 python3-venv
+# Tests that need these say so and are skipped where they cannot be had.
+step "browser and promtool" optional scripts/ensure-packages.sh chromium chromium-driver prometheus
 step "toolchain" scripts/ensure-swift.sh
 step "Python tools" scripts/ensure-venv.sh
 step "release build" swift build -c release --static-swift-stdlib --product reprise

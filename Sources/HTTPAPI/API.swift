@@ -42,6 +42,7 @@ public struct Services: Sendable {
     public var routes: RouteTable {
         RouteTable(
             HealthRoutes(health: health).routes
+                + DashboardRoutes().routes
                 + CacheNamespaceRoutes(cache: cache, settings: settings).routes
                 + CacheBatchRoutes(cache: cache).routes
                 + CacheRoutes(cache: cache, settings: settings).routes
@@ -55,7 +56,7 @@ public struct Services: Sendable {
                     samples: samples, cache: cache, maintenance: maintenance, settings: settings, clock: clock
                 ).routes
                 + PrometheusRoutes(
-                    meter: meter, cache: cache, samples: samples, operations: operations, clock: clock
+                    meter: meter, cache: cache, samples: samples, operations: operations
                 ).routes
                 + ConfigRoutes(store: settingsStore, settings: settings).routes
                 + MaintenanceRoutes(store: maintenance, clock: clock).routes)

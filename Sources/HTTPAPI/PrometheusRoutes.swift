@@ -11,7 +11,6 @@ struct PrometheusRoutes: Sendable {
     let cache: any CacheStore
     let samples: any SampleStore
     let operations: any OperationalStore
-    let clock: WallClock
 
     var routes: [Route] { [Route(.get, "/metrics", answersJSON: false, metrics)] }
 

@@ -68,7 +68,7 @@ public struct RouteTable: Sendable {
         for route in routes {
             let figures = meter.figures(of: route)
             router.on(RouterPath(route.path), method: route.method) { request, context in
-                guard Self.isProper(request.uri.path) else { throw HTTPError(.notFound) }
+                guard Self.isProper(request.uri.path) || request.uri.path == route.path else { throw HTTPError(.notFound) }
                 let started = ContinuousClock.now
                 do {
                     if route.answersJSON { try request.requireJSONAccepted() }

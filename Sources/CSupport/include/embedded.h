@@ -9,4 +9,12 @@
 const unsigned char *reprise_openapi_yaml_start(void);
 extern const size_t reprise_openapi_yaml_length;
 
+/// The dashboard's files, Sources/Dashboard/page: where each begins, and its length in bytes.
+const unsigned char *reprise_dashboard_html_start(void);
+const unsigned char *reprise_dashboard_css_start(void);
+const unsigned char *reprise_dashboard_js_start(void);
+extern const size_t reprise_dashboard_html_length;
+extern const size_t reprise_dashboard_css_length;
+extern const size_t reprise_dashboard_js_length;
+
 #endif
