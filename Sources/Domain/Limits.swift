@@ -66,14 +66,14 @@ public enum Limits {
 
     /// Samples in one request.
     public static let maxSamplesPerRequest = 10_000
-    /// Longest name or variant of a sample, in bytes of UTF-8.
-    public static let maxSampleNameBytes = 128
+    /// Longest name or variant of a sample, in Unicode characters.
+    public static let maxSampleNameCharacters = 128
     /// Longest unit of a gauge.
-    public static let maxSampleUnitBytes = 32
+    public static let maxSampleUnitCharacters = 32
     /// Labels of one sample, and their longest name and value.
     public static let maxSampleLabels = 8
-    public static let maxLabelNameBytes = 64
-    public static let maxLabelValueBytes = 256
+    public static let maxLabelNameCharacters = 64
+    public static let maxLabelValueCharacters = 256
     /// How far in the future a sample may lie: clocks differ.
     public static let maxSampleLeadMilliseconds: Int64 = 300_000
     /// Names of one kind of samples; the rest goes to ``Sample/otherName``.

@@ -50,9 +50,9 @@ public struct Sample: Sendable, Equatable {
         }
     }
 
-    /// Whether a name, variant, unit or label may say this: UTF-8 without control characters.
-    public static func isValid(_ text: String, maxBytes: Int) -> Bool {
-        (1...maxBytes).contains(text.utf8.count) && !text.containsControlCharacter
+    /// Whether a name, variant, unit or label may say this: so many Unicode characters, none of control.
+    public static func isValid(_ text: String, maxCharacters: Int) -> Bool {
+        (1...maxCharacters).contains(text.unicodeScalars.count) && !text.containsControlCharacter
     }
 
     /// Where names and variants beyond their number go.

@@ -48,7 +48,7 @@ extension Sample {
     /// - Throws: `validation_failed` with everything that is wrong with it.
     fileprivate init(_ json: JSON, path: String, now: Instant) throws(Failure) {
         var object = try ObjectReader(json, path: path)
-        let name = object.requiredText("name", maxBytes: Limits.maxSampleNameBytes)
+        let name = object.requiredText("name", maxCharacters: Limits.maxSampleNameCharacters)
         let recordedAt = object.recordedAt(now: now)
         let sessionID = object.sessionID()
         let labels = object.labels()
@@ -71,21 +71,21 @@ extension Sample {
 }
 
 extension ObjectReader {
-    fileprivate mutating func text(_ field: String, maxBytes: Int) -> String? {
+    fileprivate mutating func text(_ field: String, maxCharacters: Int) -> String? {
         guard let text = string(field) else { return nil }
-        guard Sample.isValid(text, maxBytes: maxBytes) else {
-            report(field, "must be 1 to \(maxBytes) bytes of UTF-8 without control characters.")
+        guard Sample.isValid(text, maxCharacters: maxCharacters) else {
+            report(field, "must be 1 to \(maxCharacters) characters, none of control.")
             return nil
         }
         return text
     }
 
-    fileprivate mutating func requiredText(_ field: String, maxBytes: Int) -> String? {
+    fileprivate mutating func requiredText(_ field: String, maxCharacters: Int) -> String? {
         guard isPresent(field) else {
             report(field, "is missing.")
             return nil
         }
-        return text(field, maxBytes: maxBytes)
+        return text(field, maxCharacters: maxCharacters)
     }
 
     fileprivate mutating func required<T>(_ field: String, _ read: (inout ObjectReader) -> T?) -> T? {
@@ -127,14 +127,14 @@ extension ObjectReader {
         guard case .object(let members) = json, members.count <= Limits.maxSampleLabels,
             members.allSatisfy({ member in
                 guard let value = member.value.stringValue else { return false }
-                return Sample.isValid(member.name, maxBytes: Limits.maxLabelNameBytes)
-                    && (value.isEmpty || Sample.isValid(value, maxBytes: Limits.maxLabelValueBytes))
+                return Sample.isValid(member.name, maxCharacters: Limits.maxLabelNameCharacters)
+                    && (value.isEmpty || Sample.isValid(value, maxCharacters: Limits.maxLabelValueCharacters))
             })
         else {
             report(
                 "labels",
                 "must be an object of at most \(Limits.maxSampleLabels) strings, with names of 1 to "
-                    + "\(Limits.maxLabelNameBytes) bytes and values of at most \(Limits.maxLabelValueBytes).")
+                    + "\(Limits.maxLabelNameCharacters) characters and values of at most \(Limits.maxLabelValueCharacters).")
             return nil
         }
         return members.isEmpty ? nil : JSONText(json)
@@ -152,7 +152,7 @@ extension ObjectReader {
         let seconds = required("duration_seconds") { $0.decimal("duration_seconds", in: 0...Limits.maxComputeSeconds) }
         let outcome: Sample.Outcome? = choice("outcome")
         let cache: Sample.CacheResult? = choice("cache")
-        let variant = text("variant", maxBytes: Limits.maxSampleNameBytes)
+        let variant = text("variant", maxCharacters: Limits.maxSampleNameCharacters)
         return seconds.map { .timing(seconds: $0, outcome: outcome ?? .ok, cache: cache, variant: variant) }
     }
 
@@ -168,7 +168,7 @@ extension ObjectReader {
     fileprivate mutating func gauge() -> Sample.Measurement? {
         let range = -SketchBucket.largest...SketchBucket.largest
         let value = required("value") { $0.decimal("value", in: range) }
-        let unit = text("unit", maxBytes: Limits.maxSampleUnitBytes)
+        let unit = text("unit", maxCharacters: Limits.maxSampleUnitCharacters)
         return value.map { .gauge(value: $0, unit: unit) }
     }
 }

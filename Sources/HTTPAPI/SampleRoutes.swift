@@ -80,8 +80,8 @@ extension QueryReader {
     /// A name or variant of samples.
     mutating func sampleText(_ name: String) -> String? {
         value(name) { text throws(Failure) in
-            guard Sample.isValid(text, maxBytes: Limits.maxSampleNameBytes) else {
-                throw .invalid(name, "must be 1 to \(Limits.maxSampleNameBytes) bytes without control characters.")
+            guard Sample.isValid(text, maxCharacters: Limits.maxSampleNameCharacters) else {
+                throw .invalid(name, "must be 1 to \(Limits.maxSampleNameCharacters) characters, none of control.")
             }
             return text
         }

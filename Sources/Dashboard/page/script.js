@@ -218,7 +218,7 @@ function spark(values, label) {
 }
 
 /** lines: {values, kind}; areas: {low, high, kind}. The scale begins at zero: heights may be compared. */
-function chart(label, lines, areas, format, most, width = 600) {
+function chart(label, lines, areas, format, most, width = innerWidth > 520 ? 600 : 340) {
   const [height, left, bottom] = [170, 62, 22];
   const top = most || Math.max(...lines.concat(areas.map((a) => ({ values: a.high }))).flatMap((l) => l.values).filter(known), 1e-12);
   const steps = data.buckets.length;
@@ -316,7 +316,7 @@ function detail() {
   const label = `${chosen.name} over time: median ${seconds(chosen.p50_seconds)}, 90th percentile `
     + `${seconds(chosen.p90_seconds)}, 99th ${seconds(chosen.p99_seconds)}`;
   return [el("h3", {}, `${chosen.name} over time`),
-    chart(label, [{ values: p50, kind: "" }], [{ low: p50, high: p90, kind: "inner" }, { low: p90, high: p99, kind: "outer" }], seconds, 0, innerWidth > 700 ? 1200 : 600),
+    chart(label, [{ values: p50, kind: "" }], [{ low: p50, high: p90, kind: "inner" }, { low: p90, high: p99, kind: "outer" }], seconds, 0, innerWidth > 900 ? 1200 : undefined),
     key(["", "median"], ["faint", "up to the 90th percentile"], ["fainter", "up to the 99th"])];
 }
 
@@ -398,7 +398,7 @@ function sessions() {
   if (s.session_count === 0) {
     return empty("There are no sessions. Open one:", curl("PUT", "/v1/sessions/tab-7", { defaults: { auto_generate: false } }));
   }
-  return [el("p", { class: "soft" }, `${count(s.session_count)} sessions hold ${count(s.state_key_count)} keys, ${bytes(s.state_size_bytes)}.`),
+  return [el("p", { class: "soft" }, `Together ${count(s.state_key_count)} keys, ${bytes(s.state_size_bytes)}; sessions: ${count(s.session_count)}.`),
     chart("Bytes of all session states over time", [{ values: s.series.state_size_bytes, kind: "" }], [], bytes),
     table("The largest sessions", [
       { title: "Session", cell: (row) => row.id }, { title: "Keys", n: true, cell: (row) => count(row.state_key_count) },
@@ -412,7 +412,7 @@ function historyPart() {
     return empty("No session has a history yet. Append an item:", curl("POST", "/v1/sessions/tab-7/history",
       { kind: "generation", data: { prompt: "a calm piano piece" } }));
   }
-  return table(`${count(data.history.item_count)} items, ${bytes(data.history.size_bytes)}`, [
+  return table(`Items: ${count(data.history.item_count)}, ${bytes(data.history.size_bytes)}`, [
     { title: "Kind", cell: (row) => row.kind ?? "(none)" }, { title: "Items", n: true, cell: (row) => count(row.item_count) },
     { title: "Share", n: true, cell: (row) => bar(row.item_count / data.history.item_count) },
   ], data.history.by_kind);
