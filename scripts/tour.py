@@ -26,6 +26,7 @@ VARIES = [
     (r"(Date|Last-Modified): .*", r"\1: DATE"),
     (r"(Age: |max-age=|ttl=)\d+", r"\1N"),
     (r'("(?:expires_in_seconds|duration_seconds)": ?)[0-9.]+', r"\1N"),
+    (r"\d[\d.]* (s|ms|%)(?=[ ),|])", r"N \1"),
     (r"[0-9a-f]{8}…", "ID"),
 ]
 
