@@ -43,8 +43,8 @@ public struct ProcessFigures: Sendable {
 
     /// CPU time used, and when the process started.
     private static var times: (cpuSeconds: Double, startedAt: Double) {
-        // https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html. The name, in brackets, may hold anything; after it
-        // fields count from 3: 14 and 15 are user and system time, 22 the start since boot, all in clock ticks.
+        // https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html. The name, in brackets, may hold anything; after
+        // it fields count from 3: 14 and 15 are user and system time, 22 the start since boot, all in clock ticks.
         guard let stat = text(of: "/proc/self/stat"), let name = stat.lastIndex(of: ")") else { return (0, 0) }
         let fields = stat[name...].split(separator: " ")
         guard fields.count > 19, let user = Double(fields[11]), let system = Double(fields[12]),

@@ -36,6 +36,8 @@ public struct RouteTable: Sendable {
             // HEAD wherever GET: the router derives it.
             if route.method == .get { methods[route.path]!.append(.head) }
         }
+        // To the router a path is the same with a slash at its end and without.
+        for (path, known) in methods where path.hasSuffix("/") { methods[String(path.dropLast())] = known }
         paths = methods.map { path, methods in
             (
                 path.dropFirst().split(separator: "/", omittingEmptySubsequences: false),
@@ -68,7 +70,9 @@ public struct RouteTable: Sendable {
         for route in routes {
             let figures = meter.figures(of: route)
             router.on(RouterPath(route.path), method: route.method) { request, context in
-                guard Self.isProper(request.uri.path) || request.uri.path == route.path else { throw HTTPError(.notFound) }
+                guard Self.isProper(request.uri.path) || request.uri.path == route.path else {
+                    throw HTTPError(.notFound)
+                }
                 let started = ContinuousClock.now
                 do {
                     if route.answersJSON { try request.requireJSONAccepted() }

@@ -134,7 +134,8 @@ extension ObjectReader {
             report(
                 "labels",
                 "must be an object of at most \(Limits.maxSampleLabels) strings, with names of 1 to "
-                    + "\(Limits.maxLabelNameCharacters) characters and values of at most \(Limits.maxLabelValueCharacters).")
+                    + "\(Limits.maxLabelNameCharacters) characters, values of at most \(Limits.maxLabelValueCharacters)."
+            )
             return nil
         }
         return members.isEmpty ? nil : JSONText(json)

@@ -74,7 +74,7 @@ struct SessionAPI {
             cache: storage, sessions: storage, history: storage, samples: storage, health: storage,
             maintenance: storage,
             settingsStore: storage, settings: settings, operations: storage,
-        clock: wallClock)
+            clock: wallClock)
         let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: logger)
         do {
             try await application.test(.router) { client in
