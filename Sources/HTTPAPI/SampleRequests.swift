@@ -133,9 +133,8 @@ extension ObjectReader {
         else {
             report(
                 "labels",
-                "must be an object of at most \(Limits.maxSampleLabels) strings, with names of 1 to "
-                    + "\(Limits.maxLabelNameCharacters) characters, values of at most \(Limits.maxLabelValueCharacters)."
-            )
+                "must be an object of at most \(Limits.maxSampleLabels) strings; names may have 1 to "
+                    + "\(Limits.maxLabelNameCharacters) characters, values up to \(Limits.maxLabelValueCharacters).")
             return nil
         }
         return members.isEmpty ? nil : JSONText(json)
