@@ -70,6 +70,8 @@ public enum Limits {
     public static let maxSampleNameCharacters = 128
     /// Longest unit of a gauge.
     public static let maxSampleUnitCharacters = 32
+    /// Largest magnitude of a gauge: below it every whole number is a `Double`.
+    public static let maxGaugeValue = 1e15
     /// Labels of one sample, and their longest name and value.
     public static let maxSampleLabels = 8
     public static let maxLabelNameCharacters = 64

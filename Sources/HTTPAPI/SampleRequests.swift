@@ -166,7 +166,7 @@ extension ObjectReader {
     }
 
     fileprivate mutating func gauge() -> Sample.Measurement? {
-        let range = -SketchBucket.largest...SketchBucket.largest
+        let range = -Limits.maxGaugeValue...Limits.maxGaugeValue
         let value = required("value") { $0.decimal("value", in: range) }
         let unit = text("unit", maxCharacters: Limits.maxSampleUnitCharacters)
         return value.map { .gauge(value: $0, unit: unit) }
