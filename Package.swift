@@ -29,6 +29,7 @@ let package = Package(
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
         .target(name: "CSupport"),
+        .target(name: "CSQLiteSupport", dependencies: ["CSQLite"]),
         .target(
             name: "Migrations",
             path: "Migrations",
@@ -49,7 +50,7 @@ let package = Package(
         .target(
             name: "SQLiteStorage",
             dependencies: [
-                "CSQLite", "Domain", "Migrations",
+                "CSQLite", "CSQLiteSupport", "CSupport", "Domain", "Migrations",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "Logging", package: "swift-log"),

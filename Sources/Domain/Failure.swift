@@ -33,6 +33,10 @@ public struct Failure: Error, Sendable, Equatable {
         case templateNotFound = "template_not_found"
         case tooManyTemplates = "too_many_templates"
         case historyItemNotFound = "history_item_not_found"
+        // SQL from outside
+        case invalidSQL = "invalid_sql"
+        case sqlNotAllowed = "sql_not_allowed"
+        case sqlLimitExceeded = "sql_limit_exceeded"
         // Settings
         case settingNotFound = "setting_not_found"
         // The service
@@ -71,6 +75,8 @@ public struct Failure: Error, Sendable, Equatable {
     public var retryAfterSeconds: Int?
     /// For `range_not_satisfiable`: the size of the value there is.
     public var completeLength: Int?
+    /// For `invalid_sql`: the byte of the query at which it is wrong, from 0, where that is known.
+    public var queryOffset: Int?
 
     public init(_ code: Code, _ detail: String) {
         self.code = code
@@ -98,6 +104,13 @@ public struct Failure: Error, Sendable, Equatable {
     public static func miss(_ reason: MissReason) -> Failure {
         var failure = Failure(.cacheMiss, "There is no live entry under this key (\(reason.rawValue)).")
         failure.missReason = reason
+        return failure
+    }
+
+    /// What is no query: SQLite's words, and the byte they are about.
+    public static func invalidSQL(_ detail: String, at offset: Int? = nil) -> Failure {
+        var failure = Failure(.invalidSQL, detail)
+        failure.queryOffset = offset
         return failure
     }
 

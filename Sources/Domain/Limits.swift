@@ -173,6 +173,47 @@ public enum Limits {
     /// Prepared statements kept per connection.
     public static let maxCachedStatements = 256
 
+    // MARK: SQL from outside
+
+    /// Longest text of a query. What SQLite takes of the stack to compile one grows with it: 1 MiB at this length.
+    public static let maxSQLBytes = 32 * 1024
+    /// Parameters of a query.
+    public static let maxSQLParameters = 100
+    /// Rows answered when `limit` is not sent, and at most.
+    public static let defaultSQLRows = 1000
+    public static let maxSQLRows = 10_000
+    /// Values of one answer together, each counted with 24 bytes besides its own; what follows is cut off.
+    public static let maxSQLAnswerBytes = 4 * 1024 * 1024
+    /// Answers held at once until their callers have taken them, counted like that; above it the answer is 503.
+    public static let maxHeldSQLAnswerBytes = 32 * 1024 * 1024
+    /// Largest text, blob or row a query may make: four times the largest value there is to read.
+    public static let maxSQLValueBytes = 1024 * 1024
+    /// Memory SQLite may take for one query, sorting and temporary tables among it: none of it goes to files.
+    public static let maxSQLMemoryBytes = 64 * 1024 * 1024
+    /// Columns of a result, a grouping or an ordering.
+    public static let maxSQLColumns = 200
+    /// Depth of an expression.
+    public static let maxSQLExpressionDepth = 100
+    /// Parts of a compound SELECT.
+    public static let maxSQLCompoundParts = 50
+    /// Instructions a query may compile to.
+    public static let maxSQLInstructions = 25_000
+    /// Arguments of one call of a function.
+    public static let maxSQLFunctionArguments = 64
+    /// Longest pattern of LIKE and GLOB, and set of characters of trim(): the time they take is the product of this and
+    /// the text's length.
+    public static let maxSQLPatternBytes = 100
+    /// Queries run at once.
+    public static let maxConcurrentSQL = 2
+    /// Queries that may wait for their turn, two deadlines at most; above it the answer is 503.
+    public static let maxQueuedSQL = 4
+    /// Time a query may take before it is interrupted with 503.
+    public static let sqlDeadlineMilliseconds: Int64 = 5000
+    /// Instructions between two looks at the clock. One that works on a long value takes milliseconds.
+    public static let sqlInstructionsPerLook = 50
+    /// How much less than the rest of the service's threads a query's thread gets of the processor (nice).
+    public static let sqlNiceness: Int32 = 15
+
     // MARK: Counting
 
     /// Entries whose hits are counted in memory between two flushes; above it only the namespace's counters move.

@@ -37,6 +37,9 @@ enum Problem {
         case .templateNotFound: (.notFound, "No such session template")
         case .tooManyTemplates: (.unprocessableContent, "Too many session templates")
         case .historyItemNotFound: (.notFound, "No such history item")
+        case .invalidSQL: (.unprocessableContent, "Invalid SQL")
+        case .sqlNotAllowed: (.unprocessableContent, "SQL not allowed")
+        case .sqlLimitExceeded: (.unprocessableContent, "SQL limit exceeded")
         case .overloaded: (.serviceUnavailable, "Overloaded")
         case .deadlineExceeded: (.serviceUnavailable, "Deadline exceeded")
         case .shuttingDown: (.serviceUnavailable, "Shutting down")
@@ -61,6 +64,7 @@ enum Problem {
             .init(name: "request_id", value: .string(requestID)),
         ]
         if let reason = failure.missReason { members.append(.init(name: "reason", value: .string(reason.rawValue))) }
+        if let offset = failure.queryOffset { members.append(.init(name: "offset", value: .integer(offset))) }
         if !failure.errors.isEmpty {
             let errors = failure.errors.map { ["field": .string($0.field), "message": .string($0.message)] as JSON }
             members.append(.init(name: "errors", value: .array(errors)))

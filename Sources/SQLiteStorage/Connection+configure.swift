@@ -33,4 +33,17 @@ extension Connection {
             PRAGMA temp_store = MEMORY;
             """)
     }
+
+    /// Settings of a connection for SQL from outside. What it sorts and gathers stays in memory, where it is counted:
+    /// files would grow without bound.
+    func configureInspector() throws(SQLiteError) {
+        try execute(
+            """
+            PRAGMA query_only = ON;
+            PRAGMA cache_size = -2048;
+            PRAGMA mmap_size = 0;
+            PRAGMA temp_store = MEMORY;
+            PRAGMA cell_size_check = ON;
+            """)
+    }
 }

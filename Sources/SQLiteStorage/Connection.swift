@@ -1,6 +1,7 @@
 // One connection to SQLite. With Statement.swift, the only code that touches C pointers.
 
 import CSQLite
+import CSQLiteSupport
 import Domain
 
 /// An open database connection with a bounded cache of prepared statements.
@@ -12,6 +13,9 @@ final class Connection {
         /// The one connection that writes. Creates the file when it is missing.
         case writer
         case reader
+        /// A file that nobody writes meanwhile, in a folder that may not be written: read without locks and log.
+        /// https://sqlite.org/uri.html#uriimmutable
+        case immutable
     }
 
     private let handle: OpaquePointer
@@ -20,10 +24,14 @@ final class Connection {
     private let deadline: UnsafeMutablePointer<Int64>
     /// Pages in the write-ahead log after the latest commit of this connection.
     private let logPages: UnsafeMutablePointer<Int32>
+    /// What statements are held against, once ``confine(to:)`` was called. Kept here, for SQLite only points to it.
+    private var policy: InspectionPolicy?
 
     /// Once for the process, before the first connection.
     private static let configureLibrary: Void = {
         _ = reprise_sqlite3_disable_memory_statistics()
+        let code = reprise_install_memory_budget()
+        precondition(code == SQLITE_OK, "SQLite was used before it was configured")
     }()
 
     /// - Throws: ``SQLiteError``.
@@ -33,9 +41,11 @@ final class Connection {
             switch mode {
             case .writer: SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
             case .reader: SQLITE_OPEN_READONLY
+            case .immutable: SQLITE_OPEN_READONLY | SQLITE_OPEN_URI
             }
+        let name = mode == .immutable ? Self.immutableURI(of: path) : path
         var opened: OpaquePointer?
-        let code = sqlite3_open_v2(path, &opened, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, nil)
+        let code = sqlite3_open_v2(name, &opened, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, nil)
         guard code == SQLITE_OK, let opened else {
             let error = SQLiteError(code: code, handle: opened)
             sqlite3_close_v2(opened)
@@ -49,14 +59,21 @@ final class Connection {
         sqlite3_busy_timeout(handle, 5000)
         reprise_sqlite3_db_config_int(handle, SQLITE_DBCONFIG_DEFENSIVE, 1)
         reprise_sqlite3_db_config_int(handle, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
-        // Called every 1,000 virtual-machine steps, some tens of microseconds.
-        // https://sqlite.org/c3ref/progress_handler.html
-        sqlite3_progress_handler(
-            handle, 1000,
-            { context in
-                let deadline = context!.assumingMemoryBound(to: Int64.self).pointee
-                return deadline != 0 && monotonicMilliseconds() > deadline ? 1 : 0
-            }, deadline)
+        // Some tens of microseconds.
+        watchDeadline(everyInstructions: 1000)
+    }
+
+    private static func immutableURI(of path: String) -> String {
+        var uri = path.hasPrefix("/") ? "file://" : "file:"
+        for scalar in path.unicodeScalars {
+            switch scalar {
+            case "%": uri += "%25"
+            case "?": uri += "%3f"
+            case "#": uri += "%23"
+            default: uri.unicodeScalars.append(scalar)
+            }
+        }
+        return uri + "?immutable=1"
     }
 
     deinit {
@@ -170,6 +187,75 @@ final class Connection {
         deadline.pointee = monotonicMilliseconds() + milliseconds
         defer { deadline.pointee = 0 }
         return try body(self)
+    }
+
+    // MARK: SQL from outside
+
+    /// Runs `body`, in which SQLite gets at most so much memory on this thread. Connections it opens must be gone when
+    /// it ends.
+    /// - Parameter mostBytes: gets the most bytes in use at once.
+    static func withMemoryBudget<T>(bytes: Int, mostBytes: inout Int, _ body: () throws -> T) rethrows -> T {
+        configureLibrary
+        reprise_begin_memory_budget(Int64(bytes))
+        defer { mostBytes = Int(reprise_end_memory_budget()) }
+        return try body()
+    }
+
+    /// Holds every statement prepared from here on against `policy`, and what it may take against ``Limits``. There is
+    /// no way back. https://sqlite.org/security.html
+    func confine(to policy: InspectionPolicy) throws(SQLiteError) {
+        for (option, value) in [
+            (SQLITE_DBCONFIG_ENABLE_TRIGGER, 0), (SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, 0),
+            (SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0), (SQLITE_DBCONFIG_DQS_DML, 0), (SQLITE_DBCONFIG_DQS_DDL, 0),
+        ] {
+            reprise_sqlite3_db_config_int(handle, option, Int32(value))
+        }
+        for (limit, value) in [
+            (SQLITE_LIMIT_LENGTH, Limits.maxSQLValueBytes), (SQLITE_LIMIT_SQL_LENGTH, Limits.maxSQLBytes),
+            (SQLITE_LIMIT_COLUMN, Limits.maxSQLColumns), (SQLITE_LIMIT_EXPR_DEPTH, Limits.maxSQLExpressionDepth),
+            (SQLITE_LIMIT_COMPOUND_SELECT, Limits.maxSQLCompoundParts),
+            (SQLITE_LIMIT_VDBE_OP, Limits.maxSQLInstructions),
+            (SQLITE_LIMIT_FUNCTION_ARG, Limits.maxSQLFunctionArguments), (SQLITE_LIMIT_ATTACHED, 0),
+            (SQLITE_LIMIT_LIKE_PATTERN_LENGTH, Limits.maxSQLPatternBytes),
+            (SQLITE_LIMIT_VARIABLE_NUMBER, Limits.maxSQLParameters), (SQLITE_LIMIT_TRIGGER_DEPTH, 1),
+            (SQLITE_LIMIT_WORKER_THREADS, 0),
+        ] {
+            sqlite3_limit(handle, limit, Int32(value))
+        }
+        let code = reprise_replace_quadratic_functions(handle, Int32(Limits.maxSQLPatternBytes))
+        guard code == SQLITE_OK else { throw SQLiteError(code: code, handle: handle) }
+        watchDeadline(everyInstructions: Limits.sqlInstructionsPerLook)
+        self.policy = policy
+        sqlite3_set_authorizer(
+            handle,
+            { context, action, first, second, _, _ in
+                let policy = Unmanaged<InspectionPolicy>.fromOpaque(context!).takeUnretainedValue()
+                func text(_ pointer: UnsafePointer<CChar>?) -> String { pointer.map { String(cString: $0) } ?? "" }
+                let asked: SQLAction =
+                    switch action {
+                    case SQLITE_SELECT: .select
+                    case SQLITE_RECURSIVE: .recursive
+                    case SQLITE_READ: .read(table: text(first), column: text(second))
+                    case SQLITE_FUNCTION: .function(text(second))
+                    case SQLITE_PRAGMA: .pragma(text(first), argument: second.map { String(cString: $0) })
+                    default: .other(code: action)
+                    }
+                return policy.permits(asked) ? SQLITE_OK : SQLITE_DENY
+            }, Unmanaged.passUnretained(policy).toOpaque())
+    }
+
+    /// The one statement in a text from outside, uncached.
+    /// - Throws: ``SQLiteError``, with the place where SQLite knows it; ``StatementCountError``.
+    func prepare(_ text: String) throws -> Statement { try Statement(handle: handle, only: text) }
+
+    /// Interrupts what runs once ``deadline`` has passed. https://sqlite.org/c3ref/progress_handler.html
+    private func watchDeadline(everyInstructions count: Int) {
+        sqlite3_progress_handler(
+            handle, Int32(count),
+            { context in
+                let deadline = context!.assumingMemoryBound(to: Int64.self).pointee
+                return deadline != 0 && monotonicMilliseconds() > deadline ? 1 : 0
+            }, deadline)
     }
 
     /// The prepared statement for `sql`, kept for the next time. Static strings only: SQL is never put together from

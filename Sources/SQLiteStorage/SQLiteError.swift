@@ -8,20 +8,27 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
     /// The extended result code. https://sqlite.org/rescode.html
     let code: Int32
     let message: String
+    /// The byte of the statement's text the error is about, where SQLite knows it.
+    let offset: Int?
 
-    init(code: Int32, handle: OpaquePointer?) {
+    init(code: Int32, handle: OpaquePointer?, offset: Int? = nil) {
         self.code = code
+        self.offset = offset
         self.message = String(cString: handle.map { sqlite3_errmsg($0) } ?? sqlite3_errstr(code))
     }
 
     init(code: Int32, message: String) {
         self.code = code
         self.message = message
+        self.offset = nil
     }
 
     var description: String { "SQLite error \(code): \(message)" }
 
     private var primary: Int32 { code & 0xFF }
+
+    /// Whether a file with a write-ahead log could not be read because the files beside it cannot be made.
+    var isOfReadingWithoutLog: Bool { primary == SQLITE_CANTOPEN || primary == SQLITE_READONLY }
 
     /// The decided outcome for the caller.
     ///
@@ -54,6 +61,42 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
         case SQLITE_NOMEM: return .overloaded("The server is short of memory.")
         case SQLITE_TOOBIG: return Failure(.payloadTooLarge, "The value is larger than the database can hold.")
         default: return Failure(.internalError, "The server failed; its log has the details under this request id.")
+        }
+    }
+
+    /// The decided outcome for a caller whose own SQL it was.
+    ///
+    /// | result code | code, status |
+    /// | --- | --- |
+    /// | `SQLITE_AUTH`, `SQLITE_READONLY` | `sql_not_allowed`, 422: `refusal` says what was |
+    /// | `SQLITE_NOMEM`, `SQLITE_TOOBIG` | `sql_limit_exceeded`, 422 |
+    /// | `SQLITE_INTERRUPT` | `deadline_exceeded`, 503 |
+    /// | `SQLITE_ERROR`, `SQLITE_MISMATCH`, `SQLITE_RANGE`, `SQLITE_CONSTRAINT` | `invalid_sql`, 422, SQLite's words |
+    /// | anything else | as ``failure`` |
+    func inspectionFailure(refusal: String?, deadlineMilliseconds: Int64) -> Failure {
+        // A refusal may come as another code: a pragma asked for as a table fails with what it failed with.
+        if let refusal { return .sqlNotAllowed(refusal) }
+        switch primary {
+        case SQLITE_AUTH, SQLITE_READONLY: return .sqlNotAllowed("the statement does more than read")
+        case SQLITE_NOMEM:
+            return Failure(
+                .sqlLimitExceeded,
+                "The query needs more than \(Limits.maxSQLMemoryBytes >> 20) MiB, or is too large when compiled: sort, "
+                    + "group or join fewer rows, or take it apart.")
+        case SQLITE_TOOBIG:
+            return Failure(
+                .sqlLimitExceeded,
+                "A text, blob or row is larger than \(Limits.maxSQLValueBytes >> 20) MiB: take a part of it, with "
+                    + "substr() for one.")
+        case SQLITE_INTERRUPT:
+            let seconds = DecimalSeconds.format(milliseconds: deadlineMilliseconds)
+            return retryable(
+                .deadlineExceeded,
+                "The query took longer than \(seconds) s and was ended. Read fewer rows: filter by an indexed "
+                    + "column, join on keys, bound recursion with LIMIT.")
+        case SQLITE_ERROR, SQLITE_MISMATCH, SQLITE_RANGE, SQLITE_CONSTRAINT:
+            return .invalidSQL("SQLite: \(message).", at: offset)
+        default: return failure
         }
     }
 

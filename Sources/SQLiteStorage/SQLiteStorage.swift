@@ -12,6 +12,7 @@ import Synchronization
 public final class SQLiteStorage: Sendable {
     let writer: Writer
     let readers: Readers
+    let inspector: SQLInspector
     let clock: WallClock
     let settings: LiveSettings
     let logger: Logger
@@ -93,6 +94,7 @@ public final class SQLiteStorage: Sendable {
             let isDurable = settings.current.text(.durability) == "full"
             let snapshots = Snapshots(path: path)
             readers = Readers(path: path, snapshots: snapshots)
+            inspector = SQLInspector(path: path)
             writer = Writer(connection: connection, isDurable: isDurable, snapshots: snapshots, logger: logger)
         } catch let error as OpeningError {
             throw OpeningError("\(path): \(error.description)")
@@ -142,6 +144,7 @@ public final class SQLiteStorage: Sendable {
     /// `shutting_down`.
     public func close() async {
         do { try await flushCounters() } catch { logger.error("counters were lost", metadata: ["error": "\(error)"]) }
+        await inspector.close()
         await readers.close()
         await writer.close()
         lock.release()

@@ -18,6 +18,11 @@ enum Value: Sendable, Equatable {
     static func optional<T>(_ value: T?, _ transform: (T) -> Value) -> Value { value.map(transform) ?? .null }
 }
 
+/// A text that is not one statement.
+enum StatementCountError: Error {
+    case none, several
+}
+
 /// A prepared statement. Belongs to its connection and is finalized before it.
 final class Statement {
     private let handle: OpaquePointer
@@ -32,7 +37,63 @@ final class Statement {
         self.connection = connection
     }
 
+    /// The one statement in a text from outside.
+    /// - Throws: ``SQLiteError``, with the place where SQLite knows it; ``StatementCountError``.
+    init(handle connection: OpaquePointer, only text: String) throws {
+        var text = text
+        handle = try text.withUTF8 { buffer throws -> OpaquePointer in
+            try buffer.withMemoryRebound(to: CChar.self) { chars throws -> OpaquePointer in
+                var rest = chars[...]
+                // Blanks, comments and semicolons may come first.
+                guard let first = try Self.next(of: &rest, connection) else { throw StatementCountError.none }
+                do {
+                    guard let second = try Self.next(of: &rest, connection) else { return first }
+                    sqlite3_finalize(second)
+                } catch {
+                    // What follows is something, if no statement.
+                }
+                sqlite3_finalize(first)
+                throw StatementCountError.several
+            }
+        }
+        self.connection = connection
+    }
+
+    /// Compiles the next statement of a text; nil when there is none before its end.
+    private static func next(
+        of rest: inout Slice<UnsafeBufferPointer<CChar>>, _ connection: OpaquePointer
+    ) throws(SQLiteError) -> OpaquePointer? {
+        while !rest.isEmpty {
+            let start = UnsafeBufferPointer(rebasing: rest).baseAddress!
+            var prepared: OpaquePointer?
+            var tail: UnsafePointer<CChar>?
+            let code = sqlite3_prepare_v3(connection, start, Int32(rest.count), 0, &prepared, &tail)
+            guard code == SQLITE_OK, let tail else {
+                let offset = Int(sqlite3_error_offset(connection))
+                throw SQLiteError(code: code, handle: connection, offset: offset < 0 ? nil : offset + rest.startIndex)
+            }
+            rest = rest.dropFirst(max(start.distance(to: tail), 1))
+            if let prepared { return prepared }
+        }
+        return nil
+    }
+
     deinit { sqlite3_finalize(handle) }
+
+    /// The names of the columns of its rows; none for a statement that has no rows.
+    var columnNames: [String] {
+        (0..<sqlite3_column_count(handle)).map { String(cString: sqlite3_column_name(handle, $0)) }
+    }
+
+    /// Whether it leaves the file as it is. https://sqlite.org/c3ref/stmt_readonly.html
+    var isReadOnly: Bool { sqlite3_stmt_readonly(handle) != 0 }
+
+    /// How many values it takes, and the names of those that have one, with their first character.
+    var parameterNames: [String?] {
+        (0..<sqlite3_bind_parameter_count(handle)).map { index in
+            sqlite3_bind_parameter_name(handle, index + 1).map { String(cString: $0) }
+        }
+    }
 
     /// Whether it is between its first row and its reset.
     var isBusy: Bool { sqlite3_stmt_busy(handle) != 0 }
@@ -87,6 +148,17 @@ final class Statement {
     fileprivate func isNull(_ column: Int32) -> Bool { sqlite3_column_type(handle, column) == SQLITE_NULL }
     fileprivate func integer(_ column: Int32) -> Int64 { sqlite3_column_int64(handle, column) }
     fileprivate func real(_ column: Int32) -> Double { sqlite3_column_double(handle, column) }
+
+    /// A column's value as it is.
+    func value(_ column: Int32) -> SQLValue {
+        switch sqlite3_column_type(handle, column) {
+        case SQLITE_INTEGER: .integer(integer(column))
+        case SQLITE_FLOAT: .real(real(column))
+        case SQLITE_TEXT: .text(String(decoding: bytes(column), as: UTF8.self))
+        case SQLITE_BLOB: .blob([UInt8](bytes(column)))
+        default: .null
+        }
+    }
 
     fileprivate func bytes(_ column: Int32) -> UnsafeRawBufferPointer {
         // The order matters: column_blob may convert, column_bytes then tells the converted length.

@@ -1,0 +1,154 @@
+// What SQL from outside may do and read: decided here, from lists of what is allowed. What is on none is refused, so
+// that a table, pragma or function which comes later is closed until somebody opens it.
+
+import Domain
+
+/// What SQLite asks about while it compiles a statement. https://sqlite.org/c3ref/c_alter_table.html
+enum SQLAction: Equatable {
+    case select
+    case recursive
+    /// An empty column when only rows are counted.
+    case read(table: String, column: String)
+    case function(String)
+    case pragma(String, argument: String?)
+    /// Whatever writes, attaches, begins or defines something.
+    case other(code: Int32)
+}
+
+/// Decides for one connection, and remembers the first refusal. Not thread-safe, as the connection.
+final class InspectionPolicy {
+    private let tables: Set<String>
+
+    /// Names of everything in the file and in the library that rows can come from, in lower case.
+    ///
+    /// SQLite asks about a table of which only rows are counted by the name in the query, and asks the same about the
+    /// names of WITH clauses. Those are known by not being any of these.
+    private var closed: Set<String> = []
+
+    /// What was refused, for the caller; nil if nothing was.
+    private(set) var refusal: String?
+
+    init(tables: [String] = SQLRelation.documented.map(\.name)) { self.tables = Set(tables) }
+
+    func permits(_ action: SQLAction) -> Bool {
+        let refusal: String? =
+            switch action {
+            case .select, .recursive: nil
+            // The view by whose way a table is reached must not count: a WITH clause can give itself any view's name.
+            case .read(let table, let column):
+                mayRead(table.lowercased(), isCounted: column.isEmpty) ? nil : "\(table) may not be read"
+            case .function(let name): Self.functions.contains(name) ? nil : "the function \(name)() may not be used"
+            case .pragma(let name, let argument): refusal(ofPragma: name.lowercased(), argument)
+            case .other: "the statement does more than read"
+            }
+        guard let refusal else { return true }
+        if self.refusal == nil { self.refusal = refusal }
+        return false
+    }
+
+    private func mayRead(_ table: String, isCounted: Bool) -> Bool {
+        if tables.contains(table) || Self.tableFunctions.contains(table) { return true }
+        if table.hasPrefix("pragma_") { return Self.pragmas.contains(String(table.dropFirst("pragma_".count))) }
+        return isCounted && !closed.contains(table) && !table.hasPrefix("sqlite_")
+    }
+
+    private func refusal(ofPragma name: String, _ argument: String?) -> String? {
+        guard Self.pragmas.contains(name) else { return "PRAGMA \(name) may not be used" }
+        guard let argument else { return name == "table_list" ? nil : "PRAGMA \(name) needs the name of a table" }
+        return tables.contains(argument.lowercased()) ? nil : "\(argument) may not be read"
+    }
+
+    /// They tell the schema, which is public, of tables that may be read. `table_list` tells all names.
+    private static let pragmas: Set = ["table_info", "table_xinfo", "table_list", "index_list", "foreign_key_list"]
+
+    /// Tables that are functions.
+    private static let tableFunctions: Set = ["json_each", "json_tree"]
+
+    /// Functions without effect and without a secret, whose time is bounded by their texts' length, for SQLite looks at
+    /// the clock between two calls only. json_patch() takes the product of two lengths; printf() and format() count to
+    /// any width of ten digits, in SQLite 3.40 without looking whether the text may get that long.
+    private static let functions: Set = [
+        // https://sqlite.org/lang_corefunc.html
+        "abs", "char", "coalesce", "concat", "concat_ws", "glob", "hex", "if", "ifnull", "iif", "instr",
+        "length", "like", "likelihood", "likely", "lower", "ltrim", "max", "min", "nullif", "octet_length", "quote",
+        "random", "replace", "round", "rtrim", "sign", "sqlite_version", "substr", "substring", "trim",
+        "typeof", "unhex", "unicode", "unistr", "unlikely", "upper",
+        // https://sqlite.org/lang_aggfunc.html
+        "avg", "count", "group_concat", "median", "percentile", "percentile_cont", "percentile_disc", "string_agg",
+        "sum", "total",
+        // https://sqlite.org/windowfunctions.html
+        "cume_dist", "dense_rank", "first_value", "lag", "last_value", "lead", "nth_value", "ntile", "percent_rank",
+        "rank", "row_number",
+        // https://sqlite.org/lang_datefunc.html
+        "current_date", "current_time", "current_timestamp", "date", "datetime", "julianday", "strftime", "time",
+        "timediff", "unixepoch",
+        // https://sqlite.org/json1.html
+        "->", "->>", "json", "json_array", "json_array_length", "json_error_position", "json_extract",
+        "json_group_array", "json_group_object", "json_insert", "json_object", "json_pretty", "json_quote",
+        "json_remove", "json_replace", "json_set", "json_type", "json_valid",
+        // https://sqlite.org/lang_mathfunc.html
+        "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "ceiling", "cos", "cosh", "degrees", "exp",
+        "floor", "ln", "log", "log10", "log2", "mod", "pi", "pow", "power", "radians", "sin", "sinh", "sqrt", "tan",
+        "tanh", "trunc",
+    ]
+}
+
+extension InspectionPolicy {
+    /// Prepares what a confined connection needs: makes tables that are functions known to it, which SQLite does by
+    /// running a CREATE TABLE that the policy would refuse, and learns what is ``closed``.
+    func open(_ connection: Connection) throws(SQLiteError) {
+        try connection.run(
+            """
+            SELECT 1 FROM json_each, json_tree, pragma_table_info, pragma_table_xinfo, pragma_table_list,
+                pragma_index_list, pragma_foreign_key_list LIMIT 0
+            """)
+        closed = Set(
+            try connection.all(
+                """
+                SELECT lower(name) FROM sqlite_schema WHERE type IN ('table', 'view')
+                UNION SELECT lower(name) FROM pragma_module_list
+                """
+            ) { $0.text(0) })
+    }
+}
+
+extension SQLRelation {
+    /// Everything SQL from outside may read: what docs/sql.md describes. Nothing that is secret belongs here.
+    static let documented = [
+        SQLRelation("cache_stats", .view, "hits, misses by reason, live entries and bytes of each namespace"),
+        SQLRelation("cache_overview", .view, "every live entry as the API shows it, without its value"),
+        SQLRelation("session_sizes", .view, "keys, bytes and history of each live session"),
+        SQLRelation("session_overview", .view, "every session as the API shows it"),
+        SQLRelation("history_counts", .view, "history items and bytes of each live session, by kind"),
+        SQLRelation("history_overview", .view, "every history item under its session's id"),
+        SQLRelation("maintenance_log", .view, "what the background work did, and when"),
+        SQLRelation("cache_namespaces", .table, "namespaces: policy and counters"),
+        SQLRelation("cache_misses", .table, "misses of each namespace by reason"),
+        SQLRelation("cache_generations", .table, "contents of namespaces, those of cleared ones among them"),
+        SQLRelation("cache_entries", .table, "entries without their values"),
+        SQLRelation("cache_entry_tags", .table, "tags of entries"),
+        SQLRelation("cache_values", .table, "values of up to 64 KiB"),
+        SQLRelation("cache_blobs", .table, "larger values"),
+        SQLRelation("cache_chunks", .table, "the chunks of larger values"),
+        SQLRelation("cache_removals", .table, "why keys have no entry any more"),
+        SQLRelation("sessions", .table, "sessions and their figures"),
+        SQLRelation("session_state", .table, "keys that sessions have set"),
+        SQLRelation("session_templates", .table, "session templates"),
+        SQLRelation("session_template_defaults", .table, "defaults of session templates"),
+        SQLRelation("history_items", .table, "history items, in order of commit"),
+        SQLRelation("debounce_marks", .table, "when debounces were last allowed"),
+        SQLRelation("maintenance_runs", .table, "runs of background tasks"),
+        SQLRelation("runtime_settings", .table, "settings changed while the service ran"),
+        SQLRelation("schema_migrations", .table, "migrations applied to this file"),
+    ]
+}
+
+extension Failure {
+    /// - Parameter what: the refused thing, as a part of a sentence.
+    static func sqlNotAllowed(_ what: String) -> Failure {
+        Failure(
+            .sqlNotAllowed,
+            "Not allowed: \(what). One SELECT over the documented views and tables is; docs/sql.md lists them, and "
+                + "PRAGMA table_info(NAME) tells the columns of one.")
+    }
+}

@@ -1,0 +1,200 @@
+// SQL from outside, run: a confined connection of its own for each query, a bound for everything it could use up.
+
+import CSupport
+import Domain
+import Glibc
+import NIOPosix
+import Synchronization
+
+/// Runs queries from outside on one database file. See docs/design/sql-sandbox.md.
+///
+/// Each query has its own connection, which nothing outlives, and a thread that yields to the service's other threads.
+/// ``Limits/maxConcurrentSQL`` run at once and a few more wait; the rest are refused.
+public final class SQLInspector: SQLInspection {
+    public let relations = SQLRelation.documented
+    private let path: String
+    private let deadlineMilliseconds: Int64
+    /// Made with the first query.
+    private let pool = Mutex<Pool>(.none)
+    private let admitted = Atomic(0)
+
+    private enum Pool {
+        case none
+        case running(NIOThreadPool)
+        case closed
+    }
+
+    /// - Parameters:
+    ///   - path: a database file, which another process may be serving. It need not exist yet.
+    ///   - deadlineMilliseconds: after which a query is ended.
+    public init(path: String, deadlineMilliseconds: Int64 = Limits.sqlDeadlineMilliseconds) {
+        self.path = path
+        self.deadlineMilliseconds = deadlineMilliseconds
+    }
+
+    public func answer(_ query: SQLQuery) async throws -> SQLAnswer {
+        let bound = Limits.maxConcurrentSQL + Limits.maxQueuedSQL
+        let isAdmitted = admitted.wrappingAdd(1, ordering: .relaxed).newValue <= bound
+        defer { admitted.wrappingSubtract(1, ordering: .relaxed) }
+        guard isAdmitted else { throw Failure.overloaded("Too many SQL queries wait already.") }
+        do {
+            return try await threads().runIfActive { [path, deadlineMilliseconds] in
+                // Of this thread alone, for Linux keeps a niceness for each thread.
+                setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, Limits.sqlNiceness)
+                var mostBytes = 0
+                defer {
+                    // What a large query leaves behind in the allocator would otherwise stay there.
+                    if mostBytes > Limits.maxSQLMemoryBytes / 8 { reprise_trim_malloc() }
+                }
+                return try Connection.withMemoryBudget(bytes: Limits.maxSQLMemoryBytes, mostBytes: &mostBytes) {
+                    try Self.run(query, path: path, deadlineMilliseconds: deadlineMilliseconds)
+                }
+            }
+        } catch is CancellationError {
+            throw Failure.shuttingDown
+        }
+    }
+
+    /// Later queries fail with `shutting_down`; those under way end first.
+    public func close() async {
+        let running = pool.withLock { pool -> NIOThreadPool? in
+            defer { pool = .closed }
+            if case .running(let threads) = pool { return threads }
+            return nil
+        }
+        try? await running?.shutdownGracefully()
+    }
+
+    private func threads() throws(Failure) -> NIOThreadPool {
+        try pool.withLock { pool throws(Failure) -> NIOThreadPool in
+            switch pool {
+            case .closed: throw .shuttingDown
+            case .running(let threads): return threads
+            case .none:
+                let threads = NIOThreadPool(numberOfThreads: Limits.maxConcurrentSQL)
+                threads.start()
+                pool = .running(threads)
+                return threads
+            }
+        }
+    }
+
+    // MARK: One query
+
+    private static func run(_ query: SQLQuery, path: String, deadlineMilliseconds: Int64) throws -> SQLAnswer {
+        let connection = try open(path)
+        let policy = InspectionPolicy()
+        do {
+            try connection.configureInspector()
+            try policy.open(connection)
+            try connection.confine(to: policy)
+            return try connection.withDeadline(milliseconds: deadlineMilliseconds) { connection in
+                try rows(of: query, on: connection)
+            }
+        } catch let error as SQLiteError {
+            throw error.inspectionFailure(refusal: policy.refusal, deadlineMilliseconds: deadlineMilliseconds)
+        } catch let error as StatementCountError {
+            switch error {
+            case .none: throw Failure.invalidSQL("The query holds no statement.")
+            case .several: throw Failure.invalidSQL("The query holds more than one statement: send one at a time.")
+            }
+        }
+    }
+
+    /// - Throws: the storage failures; ``OpeningError`` for another program's file, which a command line may name.
+    private static func open(_ path: String) throws -> Connection {
+        do {
+            do {
+                return try open(path, .reader)
+            } catch let error as SQLiteError where error.isOfReadingWithoutLog && access(path + "-wal", F_OK) != 0 {
+                // Nobody has it open, and whoever reads may not write the index of the log beside it.
+                return try open(path, .immutable)
+            }
+        } catch {
+            throw storageFailure(error)
+        }
+    }
+
+    private static func open(_ path: String, _ mode: Connection.Mode) throws -> Connection {
+        let connection = try Connection(path: path, mode: mode)
+        // Reads, and so finds out whether it can be read.
+        try Migrator().checkOwnership(connection)
+        return connection
+    }
+
+    private static func rows(of query: SQLQuery, on connection: Connection) throws -> SQLAnswer {
+        let started = ContinuousClock.now
+        let statement = try connection.prepare(query.text)
+        let columns = statement.columnNames
+        // The policy has refused whatever writes; this holds should a kind of statement ask it nothing.
+        guard statement.isReadOnly, !columns.isEmpty else {
+            throw Failure.sqlNotAllowed("the statement does more than read")
+        }
+        try statement.bind(try values(for: statement.parameterNames, from: query.parameters))
+        var answer = SQLAnswer(columns: columns, rows: [], isTruncated: false, elapsedSeconds: 0)
+        var bytes = 0
+        while try statement.step() {
+            guard answer.rows.count < query.limit else {
+                answer.isTruncated = true
+                break
+            }
+            var row: [SQLValue] = []
+            row.reserveCapacity(columns.count)
+            for column in columns.indices {
+                let value = statement.value(Int32(column))
+                bytes += value.weight
+                // Checked for each value, for a row may be as large as all there is memory for.
+                guard bytes <= Limits.maxSQLAnswerBytes else { break }
+                row.append(value)
+            }
+            guard bytes <= Limits.maxSQLAnswerBytes else {
+                answer.isTruncated = true
+                break
+            }
+            answer.rows.append(row)
+        }
+        let (seconds, attoseconds) = (ContinuousClock.now - started).components
+        answer.elapsedSeconds = Double(seconds) + Double(attoseconds / 1_000_000_000_000) / 1e6
+        return answer
+    }
+
+    /// The values to bind, in the order of the statement's parameters.
+    private static func values(for names: [String?], from parameters: SQLParameters) throws(Failure) -> [Value] {
+        switch parameters {
+        case .positional(let values):
+            guard values.count == names.count else {
+                throw .invalid("params", "must be \(names.count) values, as many as the query has parameters.")
+            }
+            return values.map(Value.init)
+        case .named(let values):
+            var errors: [Failure.FieldError] = []
+            var bound: [Value?] = Array(repeating: nil, count: names.count)
+            for (name, value) in values {
+                let places = names.indices.filter { names[$0] == name || names[$0]?.dropFirst() == name[...] }
+                if places.isEmpty {
+                    errors.append(.init(field: "params.\(name)", message: "is no parameter of the query."))
+                }
+                for place in places { bound[place] = Value(value) }
+            }
+            for (index, value) in bound.enumerated() where value == nil {
+                let name = names[index].map { String($0.dropFirst()) } ?? "?\(index + 1)"
+                errors.append(.init(field: "params.\(name)", message: "is a parameter of the query and has no value."))
+            }
+            guard errors.isEmpty else { throw .invalid(errors) }
+            return bound.compactMap { $0 }
+        }
+    }
+}
+
+extension Value {
+    fileprivate init(_ value: SQLValue) {
+        self =
+            switch value {
+            case .null: .null
+            case .integer(let value): .integer(value)
+            case .real(let value): .real(value)
+            case .text(let text): .text(text)
+            case .blob(let bytes): .blob(bytes)
+            }
+    }
+}
