@@ -14,6 +14,7 @@ public struct Services: Sendable {
     public var samples: any SampleStore
     public var health: any HealthStore
     public var maintenance: any MaintenanceStore
+    public var inspection: any SQLInspection
     public var settingsStore: any SettingsStore
     public var settings: LiveSettings
     public var clock: WallClock
@@ -22,9 +23,8 @@ public struct Services: Sendable {
 
     public init(
         cache: any CacheStore, sessions: any SessionStore, history: any HistoryStore, samples: any SampleStore,
-        health: any HealthStore, maintenance: any MaintenanceStore, settingsStore: any SettingsStore,
-        settings: LiveSettings,
-        operations: any OperationalStore, clock: WallClock
+        health: any HealthStore, maintenance: any MaintenanceStore, inspection: any SQLInspection,
+        settingsStore: any SettingsStore, settings: LiveSettings, operations: any OperationalStore, clock: WallClock
     ) {
         self.cache = cache
         self.sessions = sessions
@@ -32,6 +32,7 @@ public struct Services: Sendable {
         self.samples = samples
         self.health = health
         self.maintenance = maintenance
+        self.inspection = inspection
         self.settingsStore = settingsStore
         self.settings = settings
         self.clock = clock
@@ -59,7 +60,8 @@ public struct Services: Sendable {
                     meter: meter, cache: cache, samples: samples, operations: operations
                 ).routes
                 + ConfigRoutes(store: settingsStore, settings: settings).routes
-                + MaintenanceRoutes(store: maintenance, clock: clock).routes)
+                + MaintenanceRoutes(store: maintenance, clock: clock).routes
+                + SQLRoutes(inspection: inspection).routes)
     }
 }
 

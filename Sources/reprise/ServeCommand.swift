@@ -53,7 +53,7 @@ func serve(_ settings: LiveSettings) async throws {
     let host = values.text(.host)
     let services = Services(
         cache: storage, sessions: storage, history: storage, samples: storage, health: storage, maintenance: storage,
-        settingsStore: storage, settings: settings, operations: storage, clock: .system)
+        inspection: storage, settingsStore: storage, settings: settings, operations: storage, clock: .system)
     let sampler = SelfSampler(
         samples: storage, cache: storage, meter: services.meter, settings: settings, clock: .system, logger: logger)
     let application = buildApplication(

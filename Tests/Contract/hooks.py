@@ -57,6 +57,15 @@ def map_case(context, case):
         for sample in case.body.get("samples", [case.body]):
             # Any instant is valid by its form; those in the future are not.
             sample.pop("recorded_at", None)
+    if case.operation.path == "/v1/sql" and isinstance(case.body, dict):
+        # Any text is a query by its form; this one has the parameters that were generated.
+        params, places = case.body.get("params"), []
+        if isinstance(params, dict):
+            case.body["params"] = {f"p{number}": value for number, value in enumerate(params.values())}
+            places = [f":{name}" for name in case.body["params"]]
+        elif params:
+            places = ["?"] * len(params)
+        case.body["query"] = f"SELECT {', '.join(['key', *places])} FROM cache_overview"
     if case.operation.path.startswith("/v1/sessions") and isinstance(case.body, dict):
         # A template must be there to be used, and other requests may have removed any.
         case.body.pop("template", None)

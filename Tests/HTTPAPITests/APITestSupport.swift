@@ -93,7 +93,7 @@ func withAPI(
         path: folder.path + "/test.db", settings: live, clock: clock.wallClock, logger: logger)
     let services = Services(
         cache: storage, sessions: storage, history: storage, samples: storage, health: storage, maintenance: storage,
-        settingsStore: storage, settings: live, operations: storage,
+        inspection: storage, settingsStore: storage, settings: live, operations: storage,
         clock: clock.wallClock)
     let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: logger)
     do {
