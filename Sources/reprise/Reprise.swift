@@ -15,7 +15,7 @@ struct Reprise: AsyncParsableCommand {
             Exit codes: 0 done, 1 failed, 64 wrong usage, 78 wrong configuration.
             """,
         version: Version.current,
-        subcommands: [ServeCommand.self, MigrateCommand.self, HealthCommand.self])
+        subcommands: [ServeCommand.self, MigrateCommand.self, SQLCommand.self, HealthCommand.self])
 }
 
 /// Ends with a message for a person and an exit code for a script.
