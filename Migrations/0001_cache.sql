@@ -31,7 +31,7 @@ CREATE TABLE cache_namespaces (
 CREATE INDEX cache_namespaces_capped ON cache_namespaces (name) WHERE is_ranked <> 0;
 
 CREATE TABLE cache_misses (
-    namespace_id  INTEGER NOT NULL REFERENCES cache_namespaces ON DELETE CASCADE,
+    namespace_id  INTEGER NOT NULL REFERENCES cache_namespaces (namespace_id) ON DELETE CASCADE,
     reason        TEXT    NOT NULL,
     misses        INTEGER NOT NULL,
     PRIMARY KEY (namespace_id, reason)
@@ -64,14 +64,14 @@ CREATE TABLE cache_entry_tags (
     tag            TEXT    NOT NULL,
     generation_id  INTEGER NOT NULL,
     key            TEXT    NOT NULL,
-    entry_id       INTEGER NOT NULL REFERENCES cache_entries ON DELETE CASCADE,
+    entry_id       INTEGER NOT NULL REFERENCES cache_entries (entry_id) ON DELETE CASCADE,
     PRIMARY KEY (tag, generation_id, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX cache_entry_tags_entry ON cache_entry_tags (entry_id);
 
 -- Small values, beside their rows.
 CREATE TABLE cache_values (
-    entry_id  INTEGER PRIMARY KEY REFERENCES cache_entries ON DELETE CASCADE,
+    entry_id  INTEGER PRIMARY KEY REFERENCES cache_entries (entry_id) ON DELETE CASCADE,
     value     BLOB NOT NULL
 ) STRICT;
 

@@ -20,7 +20,7 @@ CREATE INDEX session_templates_deleted ON session_templates (deleted_at_ms) WHER
 
 CREATE TABLE session_template_defaults (
     default_id   INTEGER PRIMARY KEY,
-    template_id  INTEGER NOT NULL REFERENCES session_templates ON DELETE CASCADE,
+    template_id  INTEGER NOT NULL REFERENCES session_templates (template_id) ON DELETE CASCADE,
     key          TEXT    NOT NULL,
     size_bytes   INTEGER NOT NULL AS (length(CAST(value AS BLOB))) STORED,
     value        TEXT    NOT NULL
@@ -53,7 +53,7 @@ CREATE INDEX sessions_temporaries ON sessions (last_active_at_ms) WHERE temporar
 -- What was set in a session. Defaults of its template have no row here until they are changed.
 CREATE TABLE session_state (
     state_id       INTEGER PRIMARY KEY,
-    session_ref    INTEGER NOT NULL REFERENCES sessions ON DELETE CASCADE,
+    session_ref    INTEGER NOT NULL REFERENCES sessions (session_ref) ON DELETE CASCADE,
     key            TEXT    NOT NULL,
     size_bytes     INTEGER NOT NULL AS (length(CAST(value AS BLOB))) STORED,
     is_temporary   INTEGER NOT NULL AS (
@@ -65,7 +65,7 @@ CREATE UNIQUE INDEX session_state_key ON session_state (session_ref, key);
 
 CREATE TABLE history_items (
     item_ref       INTEGER PRIMARY KEY AUTOINCREMENT,  -- in order of commit, never used twice
-    session_ref    INTEGER NOT NULL REFERENCES sessions ON DELETE CASCADE,
+    session_ref    INTEGER NOT NULL REFERENCES sessions (session_ref) ON DELETE CASCADE,
     id             TEXT    NOT NULL,
     kind           TEXT,
     revision       INTEGER NOT NULL DEFAULT 1,         -- counts changes of the data
@@ -80,7 +80,7 @@ CREATE INDEX history_items_created ON history_items (created_at_ms);
 CREATE INDEX history_items_kind ON history_items (kind, created_at_ms) WHERE kind IS NOT NULL;
 
 CREATE TABLE debounce_marks (
-    session_ref         INTEGER NOT NULL REFERENCES sessions ON DELETE CASCADE,
+    session_ref         INTEGER NOT NULL REFERENCES sessions (session_ref) ON DELETE CASCADE,
     name                TEXT    NOT NULL,
     last_allowed_at_ms  INTEGER NOT NULL,
     expires_at_ms       INTEGER NOT NULL,              -- when it is forgotten

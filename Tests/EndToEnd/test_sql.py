@@ -33,6 +33,9 @@ def filled(server):
     for kind in ("generation", "generation", None):
         server.request("POST", "/v1/sessions/tab-7/history", {"kind": kind, "data": {"rating": 5}})
     server.request("PATCH", "/v1/config", {"debounce_delay": 1})
+    timings = [{"kind": "timing", "name": "load", "duration_seconds": n / 10, "cache": "hit"} for n in range(1, 6)]
+    server.request("POST", "/v1/samples", {"samples": timings})
+    server.request("POST", "/v1/maintenance/cleanup", {"tasks": ["sample_rollup"]})
     deadline = time.monotonic() + 10
     while rows(server, "SELECT hits, misses FROM cache_stats") != [[2, 1]]:
         assert time.monotonic() < deadline
