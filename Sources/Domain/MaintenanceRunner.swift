@@ -26,10 +26,10 @@ public struct MaintenanceRunner: Sendable {
         } catch {
             problem = (error as? Failure)?.detail ?? "\(error)"
         }
-        let (seconds, attoseconds) = (ContinuousClock.now - started).components
+        let seconds = (ContinuousClock.now - started).seconds
         var run = MaintenanceRun(
             task: task, trigger: trigger, startedAt: startedAt,
-            durationSeconds: Double(seconds) + Double(attoseconds / 1_000_000_000_000) / 1e6,
+            durationSeconds: (seconds * 1e6).rounded(.down) / 1e6,
             rowsRemoved: removal.removed, bytesFreed: removal.freedBytes, error: problem)
         let foundNothing = removal == Removal() && problem == nil && (trigger == .backlog || trigger == .deadline)
         guard !isDryRun, !foundNothing else { return run }

@@ -56,9 +56,7 @@ public struct Services: Sendable {
                 + SummaryRoutes(
                     samples: samples, cache: cache, maintenance: maintenance, settings: settings, clock: clock
                 ).routes
-                + PrometheusRoutes(
-                    meter: meter, cache: cache, samples: samples, operations: operations
-                ).routes
+                + PrometheusRoutes(meter: meter, operations: operations).routes
                 + ConfigRoutes(store: settingsStore, settings: settings).routes
                 + MaintenanceRoutes(store: maintenance, clock: clock).routes
                 + SQLRoutes(inspection: inspection).routes)

@@ -8,25 +8,25 @@ import Synchronization
 
 struct PrometheusRoutes: Sendable {
     let meter: RequestMeter
-    let cache: any CacheStore
-    let samples: any SampleStore
     let operations: any OperationalStore
+    private let labels = NamespaceLabels()
+
+    init(meter: RequestMeter, operations: any OperationalStore) {
+        self.meter = meter
+        self.operations = operations
+    }
 
     var routes: [Route] { [Route(.get, "/metrics", answersJSON: false, metrics)] }
 
     @Sendable func metrics(_ request: Request, _ context: APIContext) async throws -> Response {
         try request.refuseQuery()
-        let figures = try await operations.operationalFigures()
-        let namespaces = try await cache.namespaces(after: nil, limit: Limits.maxPageItems)
-        let sessions = try await samples.sessionFigures()
+        let figures = await operations.operationalFigures()
         var text = PrometheusText()
         addProcess(to: &text)
         addRequests(to: &text)
-        addCache(namespaces, to: &text)
-        text.add(.sessions, Double(sessions.sessionCount))
-        text.add(.sessionKeys, Double(sessions.stateKeyCount))
-        text.add(.sessionBytes, Double(sessions.stateSizeBytes))
         add(figures, to: &text)
+        text.add(.storeReadable, figures.stored == nil ? 0 : 1)
+        if let stored = figures.stored { add(stored, to: &text) }
         return Response(
             status: .ok,
             headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8", .cacheControl: "no-store"],
@@ -45,75 +45,57 @@ struct PrometheusRoutes: Sendable {
     }
 
     private func addRequests(to text: inout PrometheusText) {
-        let used = meter.all.map { ($0, $0.figures.withLock { $0 }) }.filter { $0.1.count > 0 }
-        for (route, figures) in used {
-            for (digit, count) in figures.statuses.enumerated() where count > 0 {
-                text.add(
-                    .requests, Double(count),
-                    [("route", route.path), ("method", route.method), ("status", "\(digit)xx")])
-            }
-        }
-        for (route, figures) in used {
+        for route in meter.all {
+            let figures = route.figures
             let labels: PrometheusText.Labels = [("route", route.path), ("method", route.method)]
-            var cumulative = 0
-            for (place, count) in figures.histogram.enumerated() {
-                cumulative += count
-                let bound = place < RequestMeter.bounds.count ? JSON.decimal(RequestMeter.bounds[place]).text : "+Inf"
-                text.add(.requestDuration, Double(cumulative), labels + [("le", bound)], suffix: "_bucket")
+            for (digit, count) in figures.statuses.enumerated() where count > 0 {
+                text.add(.requests, Double(count), labels + [("status", "\(digit)xx")])
             }
-            text.add(.requestDuration, figures.seconds, labels, suffix: "_sum")
-            text.add(.requestDuration, Double(cumulative), labels, suffix: "_count")
+            if figures.seconds.count > 0 { text.add(.requestDuration, figures.seconds, labels) }
         }
         text.add(.requestsInFlight, Double(meter.inFlight.load(ordering: .relaxed)))
-    }
-
-    /// The most used namespaces by name, the others together.
-    private func addCache(_ namespaces: [CacheNamespace], to text: inout PrometheusText) {
-        let byUse = namespaces.sorted { $0.hits + $0.missCount > $1.hits + $1.missCount }
-        var rows = byUse.prefix(Limits.maxLabelledNamespaces).map { ($0.name.rawValue, [$0]) }
-        let others = Array(byUse.dropFirst(Limits.maxLabelledNamespaces))
-        if !others.isEmpty { rows.append((Sample.otherName, others)) }
-        for (name, part) in rows {
-            let hits = part.reduce(0) { $0 + $1.hits }
-            text.add(.cacheLookups, Double(hits), [("namespace", name), ("result", "hit"), ("reason", "")])
-            for reason in MissReason.allCases {
-                let misses = part.reduce(0) { $0 + ($1.misses[reason] ?? 0) }
-                text.add(
-                    .cacheLookups, Double(misses),
-                    [("namespace", name), ("result", "miss"), ("reason", reason.rawValue)])
-            }
-        }
-        for (name, part) in rows {
-            let expired = part.reduce(0) { $0 + $1.expirations }
-            let evicted = part.reduce(0) { $0 + $1.evictions }
-            text.add(.cacheEvictions, Double(expired), [("namespace", name), ("reason", "expired")])
-            text.add(.cacheEvictions, Double(evicted), [("namespace", name), ("reason", "capacity")])
-        }
-        for (name, part) in rows {
-            text.add(.cacheEntries, Double(part.reduce(0) { $0 + $1.entryCount }), [("namespace", name)])
-        }
-        for (name, part) in rows {
-            text.add(.cacheBytes, Double(part.reduce(0) { $0 + $1.sizeBytes }), [("namespace", name)])
-        }
     }
 
     private func add(_ figures: OperationalFigures, to text: inout PrometheusText) {
         text.add(.writerQueue, Double(figures.queuedWrites))
         text.add(.writerQueueBytes, Double(figures.queuedWriteBytes))
         text.add(.writes, Double(figures.writes))
-        text.add(.commits, Double(figures.commits))
-        text.add(.commitSeconds, figures.commitSeconds)
-        text.add(.largestGroup, Double(figures.largestGroup))
+        text.add(.commits, Double(figures.groupSizes.count))
+        text.add(.groupSize, figures.groupSizes)
+        text.add(.commitDuration, figures.commitSeconds)
         text.add(.databaseBytes, Double(figures.databaseBytes))
         text.add(.logBytes, Double(figures.logBytes))
-        text.add(.freeBytes, Double(figures.freeBytes))
-        text.add(.cleanupLag, figures.cacheLagSeconds, [("area", "cache")])
-        text.add(.cleanupLag, figures.sessionLagSeconds, [("area", "sessions")])
         text.add(.newSamples, Double(figures.newSamples))
-        let runs = MaintenanceTask.allCases.map { ($0.rawValue, figures.taskRuns[$0] ?? .init()) }
-        for (task, run) in runs { text.add(.taskRuns, Double(run.runs), [("task", task)]) }
-        for (task, run) in runs { text.add(.taskFailures, Double(run.failures), [("task", task)]) }
-        for (task, run) in runs { text.add(.taskRows, Double(run.rowsRemoved), [("task", task)]) }
-        for (task, run) in runs { text.add(.taskSeconds, run.seconds, [("task", task)]) }
+        for task in MaintenanceTask.allCases {
+            let run = figures.taskRuns[task] ?? .init()
+            let label: PrometheusText.Labels = [("task", task.rawValue)]
+            text.add(.taskRuns, Double(run.runs), label)
+            text.add(.taskFailures, Double(run.failures), label)
+            text.add(.taskRows, Double(run.rowsRemoved), label)
+            text.add(.taskSeconds, run.seconds, label)
+        }
+    }
+
+    private func add(_ stored: OperationalFigures.Stored, to text: inout PrometheusText) {
+        for namespace in labels.rows(stored.namespaces) {
+            let label: PrometheusText.Labels = [("namespace", namespace.name.rawValue)]
+            text.add(.cacheLookups, Double(namespace.hits), label + [("result", "hit"), ("reason", "")])
+            for reason in MissReason.allCases {
+                text.add(
+                    .cacheLookups, Double(namespace.misses[reason] ?? 0),
+                    label + [("result", "miss"), ("reason", reason.rawValue)])
+            }
+            text.add(.cacheEvictions, Double(namespace.expirations), label + [("reason", "expired")])
+            text.add(.cacheEvictions, Double(namespace.evictions), label + [("reason", "capacity")])
+            text.add(.cacheEntries, Double(namespace.entryCount), label)
+            text.add(.cacheBytes, Double(namespace.sizeBytes), label)
+        }
+        text.add(.sessions, Double(stored.sessionCount))
+        text.add(.sessionKeys, Double(stored.stateKeyCount))
+        text.add(.sessionBytes, Double(stored.stateSizeBytes))
+        text.add(.freeBytes, Double(stored.freeBytes))
+        for leftover in OperationalFigures.Leftover.allCases {
+            text.add(.cleanupLag, stored.lagSeconds[leftover] ?? 0, [("area", leftover.rawValue)])
+        }
     }
 }

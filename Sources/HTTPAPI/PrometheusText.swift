@@ -2,7 +2,7 @@
 
 import Domain
 
-/// Every metric family, in the order in which they are written.
+/// Every metric family.
 enum MetricFamily: String, CaseIterable {
     case buildInfo = "reprise_build_info"
     case cpuSeconds = "process_cpu_seconds_total"
@@ -25,21 +25,24 @@ enum MetricFamily: String, CaseIterable {
     case writerQueueBytes = "reprise_writer_queued_bytes"
     case writes = "reprise_writer_writes_total"
     case commits = "reprise_writer_commits_total"
-    case commitSeconds = "reprise_writer_commit_seconds_total"
-    case largestGroup = "reprise_writer_largest_group"
+    case groupSize = "reprise_writer_group_size"
+    case commitDuration = "reprise_writer_commit_duration_seconds"
     case databaseBytes = "reprise_database_size_bytes"
     case logBytes = "reprise_database_wal_size_bytes"
     case freeBytes = "reprise_database_free_bytes"
     case cleanupLag = "reprise_cleanup_lag_seconds"
     case newSamples = "reprise_samples_waiting_for_rollup"
+    case storeReadable = "reprise_store_readable"
     case taskRuns = "reprise_maintenance_runs_total"
     case taskFailures = "reprise_maintenance_failures_total"
     case taskRows = "reprise_maintenance_removed_rows_total"
     case taskSeconds = "reprise_maintenance_seconds_total"
 
     var type: String {
-        if self == .requestDuration { return "histogram" }
-        return rawValue.hasSuffix("_total") ? "counter" : "gauge"
+        switch self {
+        case .requestDuration, .groupSize, .commitDuration: "histogram"
+        default: rawValue.hasSuffix("_total") ? "counter" : "gauge"
+        }
     }
 
     var help: String {
@@ -53,7 +56,7 @@ enum MetricFamily: String, CaseIterable {
         case .maxDescriptors: "File descriptors the process may open."
         case .requests: "Requests answered, by route, method and class of status."
         case .requestDuration: "Time from a request's head to its answer's head, by route and method."
-        case .requestsInFlight: "Requests being answered."
+        case .requestsInFlight: "Requests whose answer has not begun."
         case .cacheLookups: "Cache look-ups by namespace and result: hit, or the reason of the miss."
         case .cacheEvictions: "Cache entries that left by themselves, by namespace and reason: expired, or capacity."
         case .cacheEntries: "Live cache entries by namespace."
@@ -64,14 +67,15 @@ enum MetricFamily: String, CaseIterable {
         case .writerQueue: "Writes that wait for the writer."
         case .writerQueueBytes: "Bytes that waiting writes hold."
         case .writes: "Writes committed."
-        case .commits: "Commits; writes per commit is the mean group."
-        case .commitSeconds: "Time spent in commits, the disk's part of writing."
-        case .largestGroup: "Most writes committed together so far."
+        case .commits: "Commits."
+        case .groupSize: "Writes committed together."
+        case .commitDuration: "Time a commit takes, the disk's part of writing."
         case .databaseBytes: "Size of the database file."
         case .logBytes: "Size of the write-ahead log."
         case .freeBytes: "Bytes of free pages in the database file."
-        case .cleanupLag: "How long ago the oldest row expired that is still there, by area."
+        case .cleanupLag: "How long ago the oldest row that is still there expired or was cleared, by area."
         case .newSamples: "Performance samples not rolled up yet."
+        case .storeReadable: "1; 0 when the database did not answer and what only it knows is missing here."
         case .taskRuns: "Runs of background tasks."
         case .taskFailures: "Runs of background tasks that failed."
         case .taskRows: "Rows background tasks removed."
@@ -83,27 +87,37 @@ enum MetricFamily: String, CaseIterable {
 /// Writes version 0.0.4 of the format:
 /// https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 struct PrometheusText {
-    private(set) var bytes: [UInt8] = []
-    private var current: MetricFamily?
+    private var samples: [MetricFamily: [UInt8]] = [:]
 
     typealias Labels = [(name: StaticString, value: String)]
 
-    /// Adds a sample; the samples of one family must follow each other.
-    mutating func add(_ family: MetricFamily, _ value: Double, _ labels: Labels = [], suffix: StaticString = "") {
-        if current != family {
-            current = family
-            write("# HELP \(family.rawValue) \(family.help)\n# TYPE \(family.rawValue) \(family.type)\n")
+    /// The families by name, each with its samples in the order in which they were added.
+    var bytes: [UInt8] {
+        samples.sorted { $0.key.rawValue < $1.key.rawValue }.flatMap { family, samples in
+            Array("# HELP \(family.rawValue) \(family.help)\n# TYPE \(family.rawValue) \(family.type)\n".utf8) + samples
         }
-        write(family.rawValue)
-        write("\(suffix)")
-        if !labels.isEmpty {
-            let pairs = labels.map { "\($0.name)=\"\(Self.escaped($0.value))\"" }
-            write("{\(pairs.joined(separator: ","))}")
-        }
-        write(" \(Self.number(value))\n")
     }
 
-    private mutating func write(_ text: String) { bytes.append(contentsOf: text.utf8) }
+    mutating func add(_ family: MetricFamily, _ value: Double, _ labels: Labels = []) {
+        add(family, "", labels, value)
+    }
+
+    mutating func add(_ family: MetricFamily, _ histogram: Histogram, _ labels: Labels = []) {
+        var count = 0
+        for (place, inBucket) in histogram.counts.enumerated() {
+            count += inBucket
+            let bound = place < histogram.bounds.count ? histogram.bounds[place] : .infinity
+            add(family, "_bucket", labels + [("le", Self.number(bound))], Double(count))
+        }
+        add(family, "_sum", labels, histogram.sum)
+        add(family, "_count", labels, Double(count))
+    }
+
+    private mutating func add(_ family: MetricFamily, _ suffix: String, _ labels: Labels, _ value: Double) {
+        let pairs = labels.map { "\($0.name)=\"\(Self.escaped($0.value))\"" }.joined(separator: ",")
+        let line = "\(family.rawValue)\(suffix)\(pairs.isEmpty ? "" : "{\(pairs)}") \(Self.number(value))\n"
+        samples[family, default: []] += Array(line.utf8)
+    }
 
     private static func number(_ value: Double) -> String {
         if value.isNaN { return "NaN" }

@@ -12,6 +12,8 @@ public struct APIContext: RequestContext {
     public internal(set) var requestID: String
     /// What the JSON body takes of the bytes all requests may hold together.
     let body = BodyReservation()
+    /// When the request's head was there.
+    let started = ContinuousClock.now
 
     public init(source: ApplicationRequestContextSource) {
         coreContext = .init(source: source)

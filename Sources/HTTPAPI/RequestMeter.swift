@@ -7,20 +7,17 @@ import Synchronization
 /// What every request adds to: one short lock of its route's own, no allocation, no text.
 ///
 /// Times run from the request's head to the answer's head; a large value's streaming is not in them.
+///
+/// A lock rather than atomics, for one record is many counts that belong together; it is held for about 20 ns.
 public final class RequestMeter: Sendable {
     /// Upper bounds of the histogram's buckets, in seconds.
     static let bounds = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10]
 
+    /// Since the process started.
     struct Figures: Sendable {
         /// By the first digit of the status.
         var statuses = [Int](repeating: 0, count: 6)
-        /// One for each of ``bounds``, and one for what is above; not cumulative.
-        var histogram = [Int](repeating: 0, count: bounds.count + 1)
-        var seconds = 0.0
-        /// Since the latest ``RequestMeter/takeTimings()``.
-        var interval = Interval()
-
-        var count: Int { histogram.reduce(0, +) }
+        var seconds = Histogram(bounds: bounds)
     }
 
     /// A distribution that grows while requests come.
@@ -35,11 +32,14 @@ public final class RequestMeter: Sendable {
         private var min = Double.infinity
         private var max = 0.0
 
-        var isEmpty: Bool { sum == 0 && counts.isEmpty }
+        var isEmpty: Bool { counts.isEmpty }
 
-        mutating func add(_ seconds: Double, isError: Bool) {
+        static func bucket(of seconds: Double) -> Int {
+            Swift.min(Swift.max(SketchBucket.index(of: seconds), first), last)
+        }
+
+        mutating func add(_ seconds: Double, bucket: Int, isError: Bool) {
             if counts.isEmpty { counts = [UInt32](repeating: 0, count: Self.last - Self.first + 1) }
-            let bucket = Swift.min(Swift.max(SketchBucket.index(of: seconds), Self.first), Self.last)
             counts[bucket - Self.first] &+= 1
             errorCount += isError ? 1 : 0
             sum += seconds
@@ -61,7 +61,7 @@ public final class RequestMeter: Sendable {
     final class RouteFigures: Sendable {
         let method: String
         let path: String
-        let figures = Mutex(Figures())
+        private let state = Mutex((figures: Figures(), interval: Interval()))
 
         init(method: String, path: String) {
             self.method = method
@@ -70,20 +70,32 @@ public final class RequestMeter: Sendable {
 
         /// Counts a request.
         func record(status: Int, since started: ContinuousClock.Instant) {
-            let (whole, attoseconds) = (ContinuousClock.now - started).components
-            let seconds = Double(whole) + Double(attoseconds) * 1e-18
-            let place = bounds.firstIndex { seconds <= $0 } ?? bounds.count
-            figures.withLock { figures in
-                figures.statuses[Swift.min(Swift.max(status / 100, 0), 5)] += 1
-                figures.histogram[place] += 1
-                figures.seconds += seconds
-                figures.interval.add(seconds, isError: status >= 500)
+            record(status: status, seconds: (ContinuousClock.now - started).seconds)
+        }
+
+        func record(status: Int, seconds: Double) {
+            // The logarithm before the lock.
+            let bucket = Interval.bucket(of: seconds)
+            state.withLock { state in
+                state.figures.statuses[Swift.min(Swift.max(status / 100, 0), 5)] += 1
+                state.figures.seconds.add(seconds)
+                state.interval.add(seconds, bucket: bucket, isError: status >= 500)
+            }
+        }
+
+        var figures: Figures { state.withLock { $0.figures } }
+
+        /// What came since this was asked last.
+        fileprivate func takeInterval() -> Interval {
+            state.withLock { state in
+                defer { state.interval = Interval() }
+                return state.interval
             }
         }
     }
 
     private let table = Mutex<[RouteFigures]>([])
-    /// For requests that no route answers.
+    /// For requests that no route answers, whatever their method: neither label may be the caller's to choose.
     let unmatched = RouteFigures(method: "other", path: "unmatched")
     let inFlight = Atomic(0)
 
@@ -101,10 +113,7 @@ public final class RequestMeter: Sendable {
     /// What came since the last call, for the service's own samples.
     public func takeTimings() -> [ServiceTiming] {
         all.compactMap { route in
-            let interval = route.figures.withLock { figures in
-                defer { figures.interval = Interval() }
-                return figures.interval
-            }
+            let interval = route.takeInterval()
             return interval.isEmpty ? nil : interval.timing("\(route.method) \(route.path)")
         }
     }

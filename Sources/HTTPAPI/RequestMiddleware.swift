@@ -24,7 +24,6 @@ struct RequestMiddleware: RouterMiddleware {
         defer { meter.inFlight.wrappingSubtract(1, ordering: .relaxed) }
         var context = context
         context.requestID = Self.requestID(of: request, context: context)
-        let started = context.logger.logLevel <= .debug ? ContinuousClock.now : nil
         var response: Response
         do {
             response = try await next(request, context)
@@ -32,15 +31,21 @@ struct RequestMiddleware: RouterMiddleware {
             // What came was no HTTP, or ended too early: ConnectionHandler answers, and the connection closes.
             throw error
         } catch {
-            let failure = failure(from: error, request: request, context: context)
-            response = Problem.response(failure.failure, requestID: context.requestID)
-            if let allow = failure.allow { response.headers[.allow] = allow }
+            var failure = Self.failure(answering: error)
+            var allow: String?
+            if let error = error as? HTTPError, error.status == .notFound {
+                (failure, allow) = unrouted(request)
+                meter.unmatched.record(status: Problem.kind(of: failure.code).status.code, since: context.started)
+            }
+            log(error, failure, context)
+            response = Problem.response(failure, requestID: context.requestID)
+            if let allow { response.headers[.allow] = allow }
             if request.method == .head { response = response.createHeadResponse() }
         }
         // Neither has a body, and on a 304 a length would be taken for that of the entity.
         if response.status == .noContent || response.status == .notModified { response.headers[.contentLength] = nil }
         response.headers[.requestID] = context.requestID
-        if let started { log(request, response.status, started, context) }
+        if context.logger.logLevel <= .debug { log(request, response.status, context) }
         return response
     }
 
@@ -52,30 +57,21 @@ struct RequestMiddleware: RouterMiddleware {
         return id
     }
 
-    private func failure(
-        from error: any Error, request: Request, context: APIContext
-    ) -> (failure: Failure, allow: String?) {
+    /// What becomes of an error thrown by a route.
+    static func failure(answering error: any Error) -> Failure {
         switch error {
-        case let failure as Failure:
-            if failure.code == .internalError { log(error, context) }
-            return (failure, nil)
-        case let error as HTTPError where error.status == .notFound:
-            return unrouted(request)
-        case is TruncatedBody:
-            return (Failure(.malformedRequest, "The body ended before the length its header announced."), nil)
+        case let failure as Failure: failure
+        case is TruncatedBody: Failure(.malformedRequest, "The body ended before the length its header announced.")
+        // Answered on the connection, not here; counted as what it is.
+        case is HTTPParserError: Failure(.malformedRequest, "This is not HTTP.")
+        // The client went away; nobody reads the answer.
         case is IOError, is ChannelError:
-            // The client went away; nobody reads the answer.
-            context.logger.debug(
-                "a client went away", metadata: ["request_id": "\(context.requestID)", "error": "\(error)"])
-            return (Failure(.malformedRequest, "The connection ended before the request did."), nil)
-        default:
-            log(error, context)
-            return (Failure(.internalError, "The server failed; its log has the details under this request id."), nil)
+            Failure(.malformedRequest, "The connection ended before the request did.")
+        default: Failure(.internalError, "The server failed; its log has the details under this request id.")
         }
     }
 
     private func unrouted(_ request: Request) -> (failure: Failure, allow: String?) {
-        meter.unmatched.record(status: 404, since: .now)
         let path = request.uri.path
         if let methods = routes.methods(for: path) {
             let allow = methods.map(\.rawValue).joined(separator: ", ")
@@ -86,21 +82,25 @@ struct RequestMiddleware: RouterMiddleware {
         return (Failure(.notFound, "Nothing is served under this path; see /openapi.yaml."), nil)
     }
 
-    private func log(_ error: any Error, _ context: APIContext) {
-        context.logger.error(
-            "a request failed", metadata: ["request_id": "\(context.requestID)", "error": "\(error)"])
+    private func log(_ error: any Error, _ failure: Failure, _ context: APIContext) {
+        // Misses pass here too: no text is built for them.
+        if failure.code == .internalError {
+            context.logger.error(
+                "a request failed", metadata: ["request_id": "\(context.requestID)", "error": "\(error)"])
+        } else if error is IOError || error is ChannelError {
+            context.logger.debug(
+                "a client went away", metadata: ["request_id": "\(context.requestID)", "error": "\(error)"])
+        }
     }
 
-    private func log(
-        _ request: Request, _ status: HTTPResponse.Status, _ started: ContinuousClock.Instant, _ context: APIContext
-    ) {
-        let (seconds, attoseconds) = (ContinuousClock.now - started).components
+    private func log(_ request: Request, _ status: HTTPResponse.Status, _ context: APIContext) {
+        let seconds = (ContinuousClock.now - context.started).seconds
         context.logger.debug(
             "request",
             metadata: [
                 "request_id": "\(context.requestID)", "method": "\(request.method.rawValue)",
                 "path": "\(request.uri.path)", "status": "\(status.code)",
-                "duration_seconds": "\(Double(seconds) + Double(attoseconds / 1_000_000_000_000) / 1e6)",
+                "duration_seconds": "\((seconds * 1e6).rounded(.down) / 1e6)",
             ])
     }
 }

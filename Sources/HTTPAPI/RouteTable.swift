@@ -73,16 +73,14 @@ public struct RouteTable: Sendable {
                 guard Self.isProper(request.uri.path) || request.uri.path == route.path else {
                     throw HTTPError(.notFound)
                 }
-                let started = ContinuousClock.now
                 do {
                     if route.answersJSON { try request.requireJSONAccepted() }
                     let response = try await route.handler(request, context)
-                    figures.record(status: response.status.code, since: started)
+                    figures.record(status: response.status.code, since: context.started)
                     return response
                 } catch {
-                    figures.record(
-                        status: (error as? Failure).map { Problem.kind(of: $0.code).status.code } ?? 500, since: started
-                    )
+                    let failure = RequestMiddleware.failure(answering: error)
+                    figures.record(status: Problem.kind(of: failure.code).status.code, since: context.started)
                     throw error
                 }
             }

@@ -33,8 +33,26 @@ final class AccessLedger: Sendable {
         }
     }
 
+    /// Look-ups of one namespace since the process started.
+    struct Lookups: Sendable {
+        var hits = 0
+        var misses: [MissReason: Int] = [:]
+
+        mutating func add(_ tally: Tally) {
+            hits += tally.hits
+            misses.merge(tally.misses, uniquingKeysWith: +)
+        }
+
+        mutating func subtract(_ tally: Tally) {
+            hits -= tally.hits
+            misses.merge(tally.misses, uniquingKeysWith: -)
+        }
+    }
+
     private struct State {
         var namespaces: [Int64: Tally] = [:]
+        /// What was taken out of `namespaces`.
+        var flushed: [Int64: Lookups] = [:]
         var trackedEntries = 0
         var lastTick: Int64 = 0
 
@@ -140,6 +158,7 @@ final class AccessLedger: Sendable {
             guard var tally = state.namespaces.removeValue(forKey: namespaceID) else { return Tally() }
             let taken = part(&tally)
             state.trackedEntries -= taken.entries.count
+            state.flushed[namespaceID, default: Lookups()].add(taken)
             if !tally.isEmpty { state.namespaces[namespaceID] = tally }
             return taken
         }
@@ -150,6 +169,23 @@ final class AccessLedger: Sendable {
             let before = state.namespaces[namespaceID]?.entries.count ?? 0
             state.namespaces[namespaceID, default: Tally()].add(tally)
             state.trackedEntries += state.namespaces[namespaceID]!.entries.count - before
+            state.flushed[namespaceID]?.subtract(tally)
+        }
+    }
+
+    /// All look-ups of these namespaces since the process started, in their order. Those of older namespaces that are
+    /// not among them, and so are gone, are forgotten.
+    func lookups(of namespaceIDs: [Int64]) -> [Lookups] {
+        let live = Set(namespaceIDs)
+        let newest = namespaceIDs.max() ?? 0
+        return state.withLock { state in
+            // Ids only grow: one above the newest is a namespace that has come meanwhile.
+            state.flushed = state.flushed.filter { $0.key > newest || live.contains($0.key) }
+            return namespaceIDs.map { id in
+                var lookups = state.flushed[id] ?? Lookups()
+                if let tally = state.namespaces[id] { lookups.add(tally) }
+                return lookups
+            }
         }
     }
 

@@ -1,28 +1,22 @@
-// How the engine is doing: its queue, its file, how far its cleanup is behind.
+// How the engine is doing: its queue, its file, its namespaces, how far its cleanup is behind.
 
 import Domain
 import Glibc
+import Logging
 import Synchronization
 
 extension SQLiteStorage: OperationalStore {
-    public func operationalFigures() async throws -> OperationalFigures {
-        let now = clock.now()
-        var figures = try await readers.pooled { connection in
-            var figures = OperationalFigures()
-            let pageBytes = try connection.first("PRAGMA page_size") { $0.int(0) } ?? 0
-            figures.freeBytes = pageBytes * (try connection.first("PRAGMA freelist_count") { $0.int(0) } ?? 0)
-            let entry = try connection.first(
-                "SELECT min(expires_at_ms) FROM cache_entries WHERE expires_at_ms IS NOT NULL"
-            ) { $0.optionalInstant(0) }
-            figures.cacheLagSeconds = Self.lag(of: entry ?? nil, now)
-            figures.sessionLagSeconds = Self.lag(of: try connection.earliestSessionExpiry(), now)
-            return figures
+    public func operationalFigures() async -> OperationalFigures {
+        var figures = OperationalFigures()
+        do {
+            figures.stored = try await storedFigures()
+        } catch {
+            logger.warning("the database's figures could not be read", metadata: ["error": "\(error)"])
         }
         let statistics = writer.statistics
         figures.writes = statistics.operations
-        figures.commits = statistics.groups
-        figures.commitSeconds = Double(statistics.commitMilliseconds) / 1000
-        figures.largestGroup = statistics.largestGroup
+        figures.groupSizes = statistics.groupSizes
+        figures.commitSeconds = statistics.commitSeconds
         (figures.queuedWrites, figures.queuedWriteBytes) = writer.waiting
         figures.databaseBytes = Self.size(of: path)
         figures.logBytes = Self.size(of: path + "-wal")
@@ -31,12 +25,72 @@ extension SQLiteStorage: OperationalStore {
         return figures
     }
 
-    private static func lag(of earliest: Instant?, _ now: Instant) -> Double {
-        earliest.map { Double(max(now.milliseconds(since: $0), 0)) / 1000 } ?? 0
+    private func storedFigures() async throws -> OperationalFigures.Stored {
+        let now = clock.now()
+        var (stored, ids) = try await readers.pooled { connection in
+            try connection.run("BEGIN")
+            defer { try? connection.run("COMMIT") }
+            var stored = OperationalFigures.Stored()
+            let namespaces = try connection.namespaceFigures(now: now)
+            stored.namespaces = namespaces.map(\.figures)
+            let (sessions, expired) = try connection.sessionTotals(now: now)
+            stored.sessionCount = sessions.sessions - expired.sessions
+            stored.stateKeyCount = sessions.keys - expired.keys
+            stored.stateSizeBytes = sessions.bytes - expired.bytes
+            stored.freeBytes = Self.pageBytes * (try connection.first("PRAGMA freelist_count") { $0.int(0) } ?? 0)
+            for leftover in OperationalFigures.Leftover.allCases {
+                let late = try connection.oldest(leftover).map { max(now.milliseconds(since: $0), 0) } ?? 0
+                stored.lagSeconds[leftover] = Double(late) / 1000
+            }
+            return (stored, namespaces.map(\.id))
+        }
+        // From memory, where they are exact and never go back, not even when the process is killed.
+        for (index, lookups) in ledger.lookups(of: ids).enumerated() {
+            stored.namespaces[index].hits = lookups.hits
+            stored.namespaces[index].misses = lookups.misses
+        }
+        return stored
     }
 
     private static func size(of path: String) -> Int {
         var status = stat()
         return stat(path, &status) == 0 ? Int(status.st_size) : 0
+    }
+}
+
+extension Connection {
+    /// All namespaces, a bounded number, without their look-ups; expired entries that are not swept left out.
+    fileprivate func namespaceFigures(
+        now: Instant
+    ) throws(SQLiteError) -> [(id: Int64, figures: OperationalFigures.NamespaceFigures)] {
+        let due = try due(now: now)
+        return try all(
+            """
+            SELECT n.namespace_id, n.name, n.expirations, n.evictions, g.entry_count, g.size_bytes, g.generation_id
+            FROM cache_namespaces n JOIN cache_generations g USING (generation_id)
+            WHERE n.name > '' ORDER BY n.name LIMIT ?1
+            """, .integer(Limits.maxNamespaces)
+        ) { row in
+            let expired = due[row.integer(6)] ?? Removal()
+            var figures = OperationalFigures.NamespaceFigures(name: Name(stored: row.text(1)))
+            figures.expirations = row.int(2) + expired.removed
+            figures.evictions = row.int(3)
+            figures.entryCount = row.int(4) - expired.removed
+            figures.sizeBytes = row.int(5) - expired.freedBytes
+            return (row.integer(0), figures)
+        }
+    }
+
+    /// When the oldest of these expired or was cleared, or will.
+    fileprivate func oldest(_ leftover: OperationalFigures.Leftover) throws(SQLiteError) -> Instant? {
+        func one(_ sql: StaticString) throws(SQLiteError) -> Instant? {
+            try first(sql) { $0.optionalInstant(0) } ?? nil
+        }
+        return switch leftover {
+        case .cache: try one("SELECT min(expires_at_ms) FROM cache_entries WHERE expires_at_ms IS NOT NULL")
+        case .cleared: try one("SELECT min(cleared_at_ms) FROM cache_generations WHERE cleared_at_ms IS NOT NULL")
+        case .sessions: try earliestSessionExpiry()
+        case .debounces: try one("SELECT min(expires_at_ms) FROM debounce_marks")
+        }
     }
 }

@@ -68,7 +68,7 @@ extension Connection {
     typealias SessionTotals = (sessions: Int, keys: Int, bytes: Int, items: Int, itemBytes: Int)
 
     /// What all sessions hold, from the index of their sizes, and what of it is expired but not swept.
-    fileprivate func sessionTotals(now: Instant) throws(SQLiteError) -> (all: SessionTotals, expired: SessionTotals) {
+    func sessionTotals(now: Instant) throws(SQLiteError) -> (all: SessionTotals, expired: SessionTotals) {
         func totals(_ row: borrowing Row) -> SessionTotals {
             (row.int(0), row.int(1), row.int(2), row.int(3), row.int(4))
         }

@@ -34,7 +34,10 @@ final class Writer: Sendable {
         var operations = 0
         var groups = 0
         var largestGroup = 0
-        var commitMilliseconds: Int64 = 0
+        var groupSizes = Histogram(bounds: [1, 2, 4, 8, 16, 32, 64, 128, 256, Double(Limits.maxGroupOperations)])
+        /// From what a commit to memory takes to what a disk takes that is in trouble.
+        var commitSeconds = Histogram(
+            bounds: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5])
     }
 
     private struct Operation: Sendable {
@@ -238,11 +241,11 @@ final class Writer: Sendable {
                 attempts.append(try attempt(operation, aloneIn: group.count == 1, on: connection))
                 if monotonicMilliseconds() - started > Limits.maxGroupMilliseconds { break }
             }
-            let committing = monotonicMilliseconds()
+            let committing = ContinuousClock.now
             if connection.isInTransaction {
                 try snapshots.commit { () throws(SQLiteError) in try connection.run("COMMIT") }
             }
-            count(attempts.count, commitMilliseconds: monotonicMilliseconds() - committing)
+            count(attempts.count, commit: ContinuousClock.now - committing)
             for attempt in attempts { attempt.reply() }
             return group.dropFirst(attempts.count)
         } catch {
@@ -290,12 +293,13 @@ final class Writer: Sendable {
         }
     }
 
-    private func count(_ operations: Int, commitMilliseconds: Int64) {
+    private func count(_ operations: Int, commit: Duration) {
         statisticsBox.withLock { statistics in
             statistics.operations += operations
             statistics.groups += 1
             statistics.largestGroup = max(statistics.largestGroup, operations)
-            statistics.commitMilliseconds += commitMilliseconds
+            statistics.groupSizes.add(Double(operations))
+            statistics.commitSeconds.add(commit.seconds)
         }
     }
 }

@@ -8,7 +8,7 @@ import ServiceLifecycle
 /// Records samples of the service itself, one write in each interval however many requests there are.
 struct SelfSampler: Service {
     let samples: any SampleStore
-    let cache: any CacheStore
+    let operations: any OperationalStore
     let meter: RequestMeter
     let settings: LiveSettings
     let clock: WallClock
@@ -24,6 +24,9 @@ struct SelfSampler: Service {
                             logger.warning("the service's own samples are lost", metadata: ["error": "\(error)"])
                         }
                     }
+                } else {
+                    // Or they would count as new ones when monitoring is switched on again.
+                    _ = meter.takeTimings()
                 }
                 do { try await samples.rollUpSamples() } catch {
                     if !Task.isCancelled {
@@ -43,9 +46,10 @@ struct SelfSampler: Service {
         if let memory = ProcessFigures.current?.memory {
             measured.append(Sample(name: ServiceGauge.processName, measurement: memory, recordedAt: now))
         }
-        let namespaces = try await cache.namespaces(after: nil, limit: Limits.maxPageItems)
+        let namespaces = await operations.operationalFigures().stored?.namespaces ?? []
         let lookups = (
-            hits: namespaces.reduce(0) { $0 + $1.hits }, misses: namespaces.reduce(0) { $0 + $1.missCount }
+            hits: namespaces.reduce(0) { $0 + $1.hits },
+            misses: namespaces.reduce(0) { $0 + $1.lookups - $1.hits }
         )
         let sessions = try await samples.sessionFigures()
         for gauge in ServiceGauge.allCases {

@@ -55,7 +55,8 @@ func serve(_ settings: LiveSettings) async throws {
         cache: storage, sessions: storage, history: storage, samples: storage, health: storage, maintenance: storage,
         inspection: storage, settingsStore: storage, settings: settings, operations: storage, clock: .system)
     let sampler = SelfSampler(
-        samples: storage, cache: storage, meter: services.meter, settings: settings, clock: .system, logger: logger)
+        samples: storage, operations: storage, meter: services.meter, settings: settings, clock: .system,
+        logger: logger)
     let application = buildApplication(
         services: services, host: host, port: values.integer(.port), logger: logger
     ) { port in

@@ -1,5 +1,6 @@
 """Samples and metrics of the real binary: durable, right, and readable by Prometheus, sqlite3 and people."""
 
+import json
 import random
 import re
 import shutil
@@ -10,6 +11,8 @@ import threading
 import time
 
 import pytest
+
+from conftest import ROOT
 
 
 def timing(name, seconds, **more):
@@ -133,27 +136,150 @@ def test_promtool_has_nothing_to_object(server):
     server.request("GET", "/v1/cache/n/entries/k")
     check = subprocess.run(["promtool", "check", "metrics"], input=server.request("GET", "/metrics")[2], capture_output=True)
     assert (check.returncode, check.stdout + check.stderr) == (0, b"")
-    import conftest
-    rules = subprocess.run(["promtool", "check", "rules", f"{conftest.ROOT}/docs/prometheus-alerts.yaml"], capture_output=True, text=True)
+    rules = subprocess.run(["promtool", "check", "rules", f"{ROOT}/docs/prometheus-alerts.yaml"], capture_output=True, text=True)
     assert rules.returncode == 0, rules.stderr
 
 
-def test_every_metric_of_the_grafana_dashboard_exists(server):
-    import json
+def test_alerts_fire_when_they_should_and_only_then(tmp_path):
+    """Plays an hour of a sick instance and of a well one through the rules."""
+    if not shutil.which("promtool"):
+        pytest.skip("needs promtool, from Debian's package prometheus")
+    series = {
+        # Under load, but well.
+        'reprise_http_requests_total{instance="well",status="2xx"}': "0+600000x60",
+        'reprise_http_requests_total{instance="well",status="5xx"}': "0+600x60",
+        'reprise_cleanup_lag_seconds{instance="well",area="cache"}': "60x60",
+        'reprise_maintenance_failures_total{instance="well",task="space"}': "0x30 1x30",
+        'reprise_database_wal_size_bytes{instance="well"}': "67108864x60",
+        'reprise_writer_queued_writes{instance="well"}': "2000x60",
+        'reprise_store_readable{instance="well"}': "1x20 0 1x40",
+        'reprise_writer_commit_duration_seconds_bucket{instance="well",le="0.01"}': "0+1000x60",
+        'reprise_writer_commit_duration_seconds_bucket{instance="well",le="+Inf"}': "0+1001x60",
+        # A request a minute, every tenth of which fails.
+        'reprise_http_requests_total{instance="sick",status="2xx"}': "0+9x60",
+        'reprise_http_requests_total{instance="sick",status="5xx"}': "0+1x60",
+        'reprise_cleanup_lag_seconds{instance="sick",area="sessions"}': "0+60x60",
+        'reprise_maintenance_failures_total{instance="sick",task="space"}': "0+1x60",
+        'reprise_database_wal_size_bytes{instance="sick"}': "300000000x60",
+        'reprise_writer_queued_writes{instance="sick"}': "5000x60",
+        'reprise_store_readable{instance="sick"}': "0x60",
+        'reprise_writer_commit_duration_seconds_bucket{instance="sick",le="0.01"}': "0+900x60",
+        'reprise_writer_commit_duration_seconds_bucket{instance="sick",le="1"}': "0+1000x60",
+        'reprise_writer_commit_duration_seconds_bucket{instance="sick",le="+Inf"}': "0+1000x60",
+    }
+    rules = f"{ROOT}/docs/prometheus-alerts.yaml"
+    with open(rules) as file:
+        names = sorted(re.findall(r"alert: (\w+)", file.read()))
 
-    import conftest
-    for number in range(3):
-        server.request("PUT", f"/v1/cache/n/entries/{number}", b"x")
-    families = set(re.findall(r"^# TYPE (\S+)", server.request("GET", "/metrics")[2].decode(), re.M))
-    with open(f"{conftest.ROOT}/docs/grafana-dashboard.json") as file:
-        panels = json.load(file)["panels"]
-    expressions = " ".join(target["expr"] for panel in panels for target in panel.get("targets", []))
-    with open(f"{conftest.ROOT}/docs/prometheus-alerts.yaml") as file:
-        expressions += file.read()
-    used = set(re.findall(r"\b((?:reprise|process)_[a-z_]+)", expressions))
-    used = {re.sub(r"_(bucket|sum|count)$", "", name) if name.startswith("reprise_http_request_duration") else name for name in used}
-    assert used and used <= families, used - families
-    assert {f for f in families if f.startswith("reprise")} - used <= {"reprise_build_info"}
+    def at(time, expected):
+        query = 'count by (alertname, instance) (ALERTS{alertstate="firing"})'
+        return {"expr": query, "eval_time": time, "exp_samples": expected}
+
+    firing = [{"labels": f'{{alertname="{name}",instance="sick"}}', "value": 1} for name in names]
+    test = {
+        "rule_files": [rules], "evaluation_interval": "1m",
+        "tests": [{
+            "interval": "1m", "input_series": [{"series": name, "values": values} for name, values in series.items()],
+            "promql_expr_test": [at("0m", []), at("50m", firing)]}]}
+    (tmp_path / "test.yaml").write_text(json.dumps(test))  # JSON is YAML
+    done = subprocess.run(["promtool", "test", "rules", tmp_path / "test.yaml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def metrics_of(server):
+    return parsed(server.request("GET", "/metrics")[2].decode())
+
+
+def test_figures_agree_with_what_racing_clients_did(server):
+    """Each client counts what it did; scrapes in between see no counter go back."""
+    namespaces, done, lookups = 120, threading.Event(), {}
+
+    def work(task):
+        source, counts = random.Random(task), {"hit": 0, "miss": 0}
+        connection = server.connect()
+        for _ in range(300):
+            namespace = source.randrange(namespaces)
+            path = f"/v1/cache/n{namespace}/entries/k{task}"
+            if source.random() < 0.2:
+                connection.request("PUT", path, b"x" * 100)
+            else:
+                connection.request("GET", path)
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status in (200, 404):
+                counts["hit" if answer.status == 200 else "miss"] += 1
+        lookups[task] = counts
+
+    for number in range(namespaces):
+        server.request("PUT", f"/v1/cache/n{number}/entries/first", b"x")
+    scrapes = []
+
+    def scrape():
+        while not done.is_set():
+            scrapes.append(metrics_of(server))
+
+    watcher = threading.Thread(target=scrape)
+    watcher.start()
+    threads = [threading.Thread(target=work, args=(task,)) for task in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done.set()
+    watcher.join()
+    metrics = metrics_of(server)
+    assert len(scrapes) > 3
+    for before, after in zip(scrapes, [*scrapes[1:], metrics]):
+        counters = [name for name in before if re.search(r"(_total|_bucket|_count)($|\{)", name)]
+        assert [name for name in counters if after[name] < before[name]] == []
+
+    def total(family, *labels):
+        return sum(v for n, v in metrics.items() if n.startswith(family + "{") and all(label in n for label in labels))
+
+    assert total("reprise_cache_lookups_total", 'result="hit"') == sum(c["hit"] for c in lookups.values())
+    assert total("reprise_cache_lookups_total", 'result="miss"') == sum(c["miss"] for c in lookups.values())
+    items = server.json("GET", "/v1/cache?limit=500")["items"]
+    assert len(items) == namespaces
+    assert total("reprise_cache_entries") == sum(item["entry_count"] for item in items)
+    assert total("reprise_cache_size_bytes") == sum(item["size_bytes"] for item in items)
+    assert sum(name.startswith("reprise_cache_entries{") for name in metrics) == 101
+    assert metrics['reprise_cache_entries{namespace="__other__"}'] >= 20
+    entry = "/v1/cache/{namespace}/entries/{key}"
+    assert total("reprise_http_requests_total", entry) == namespaces + 6 * 300
+
+
+def test_counters_begin_anew_with_the_process(server):
+    """Not a little before where they were, which Prometheus would take for a leap."""
+    server.request("PUT", "/v1/cache/n/entries/k", b"x")
+    for _ in range(20):
+        server.request("GET", "/v1/cache/n/entries/k")
+    hits = 'reprise_cache_lookups_total{namespace="n",result="hit",reason=""}'
+    assert metrics_of(server)[hits] == 20
+    time.sleep(1.5)
+    assert metrics_of(server)[hits] == 20
+    server.stop(signal.SIGKILL)
+    server.start()
+    assert metrics_of(server)[hits] == 0
+    server.request("GET", "/v1/cache/n/entries/k")
+    assert metrics_of(server)[hits] == 1
+    # What the namespace tells of itself goes on.
+    assert server.json("GET", "/v1/cache/n")["hits"] == 21
+
+
+def test_a_client_that_breaks_off_is_no_server_error(server):
+    for number in range(5):
+        with server.socket() as broken:
+            head = f"PUT /v1/cache/n/entries/{number} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+            broken.sendall(head.encode() + b"short")
+            time.sleep(0.05)
+    deadline = time.monotonic() + 10
+    answered = {}
+    while time.monotonic() < deadline and sum(answered.values()) < 5:
+        time.sleep(0.05)
+        metrics = metrics_of(server)
+        answered = {n: v for n, v in metrics.items() if n.startswith("reprise_http_requests_total") and "PUT" in n}
+    route = "/v1/cache/{namespace}/entries/{key}"
+    assert answered == {f'reprise_http_requests_total{{route="{route}",method="PUT",status="4xx"}}': 5}
 
 
 def test_questions_are_bounded_in_time_and_rows(server):
