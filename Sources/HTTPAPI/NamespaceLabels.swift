@@ -42,9 +42,10 @@ final class NamespaceLabels: Sendable {
         let other = Name(stored: Sample.otherName)
         return state.withLock { state in
             state.labelled.formIntersection(namespaces.map(\.name.rawValue))
-            let newcomers = namespaces.filter { !state.labelled.contains($0.name.rawValue) && $0.name != other }
-            for newcomer in newcomers.sorted(by: Self.goesFirst).prefix(limit - state.labelled.count) {
-                state.labelled.insert(newcomer.name.rawValue)
+            let free = limit - state.labelled.count
+            if free > 0 {
+                let newcomers = namespaces.filter { !state.labelled.contains($0.name.rawValue) && $0.name != other }
+                state.labelled.formUnion(newcomers.sorted(by: Self.goesFirst).prefix(free).map(\.name.rawValue))
             }
             var rows = namespaces.filter { state.labelled.contains($0.name.rawValue) }
             let others = namespaces.filter { !state.labelled.contains($0.name.rawValue) }
