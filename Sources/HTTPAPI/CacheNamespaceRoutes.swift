@@ -87,6 +87,7 @@ struct CacheNamespaceRoutes: Sendable {
         var query = try QueryReader(request)
         let filter = query.entryFilter(withAge: true)
         try query.finish()
+        try request.refuseTagCondition()
         return .json(try await cache.clear(name, filter: filter).json)
     }
 

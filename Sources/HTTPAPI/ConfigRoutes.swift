@@ -52,6 +52,7 @@ struct ConfigRoutes: Sendable {
     @Sendable func remove(_ request: Request, _ context: APIContext) async throws -> Response {
         try request.refuseQuery()
         let setting = try context.setting()
+        if request.hasCondition { try request.requireCondition(of: settings.current.json(of: setting)) }
         guard settings.current.source(of: setting) == .runtime else {
             throw Failure(.settingNotFound, "\(setting.name) has no value given at run time.")
         }

@@ -131,6 +131,7 @@ struct HistoryRoutes: Sendable {
     @Sendable func clear(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
         try request.refuseQuery()
+        try request.refuseTagCondition()
         return .json(["removed": .integer(try await history.clearHistory(of: id))])
     }
 }

@@ -84,6 +84,13 @@ extension Request {
         if let list = EntityTagList(headers, .ifNoneMatch), matches(list) { throw Self.entityChanged }
     }
 
+    /// For writes to what no tag lasts for: a session as a whole, which changes with each look, and collections. A
+    /// condition that names one does not hold.
+    /// - Throws: `precondition_failed`.
+    func refuseTagCondition() throws(Failure) {
+        if let list = EntityTagList(headers, .ifMatch), !list.isAny { throw Self.entityChanged }
+    }
+
     /// Whether there is anything for ``requireCondition(of:)`` to check.
     var hasCondition: Bool { headers[.ifMatch] != nil || headers[.ifNoneMatch] != nil }
 }
@@ -150,6 +157,8 @@ extension HTTPFields {
 enum MediaRange {
     static func isJSON(_ value: String) -> Bool {
         let type = essence(of: value[...])
+        // A JSON Patch (RFC 6902) is a list of changes: taken as data it would replace what it was to change.
+        guard type != "application/json-patch+json" else { return false }
         return type == "application/json" || (type.hasPrefix("application/") && type.hasSuffix("+json"))
     }
 

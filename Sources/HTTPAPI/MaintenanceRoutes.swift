@@ -26,8 +26,10 @@ struct MaintenanceRoutes: Sendable {
             body.report("tasks", "must be some of \(known).")
         }
         try body.finish()
-        // In the order in which one task's work makes work for the next, each once.
-        let tasks = MaintenanceTask.allCases.filter { names?.contains($0.rawValue) ?? true }
+        // Each once, and before those whose work makes work for it: so a real run does what a dry run told. What is
+        // then left, the chunks of values that expired and free pages, the background service takes up at once.
+        let last = MaintenanceTask.allCases.filter { $0 != .space && $0 != .blobOrphans }
+        let tasks = ([.space, .blobOrphans] + last).filter { names?.contains($0.rawValue) ?? true }
         let runner = MaintenanceRunner(store: store, clock: clock)
         var results: [JSON] = []
         for task in tasks {

@@ -45,6 +45,7 @@ struct SessionRoutes: Sendable {
     @Sendable func open(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
         try request.refuseQuery()
+        try request.refuseTagCondition()
         var body = try await request.objectBody(context, maxBytes: Limits.maxStateBodyBytes)
         if let other = body.name("id"), other != id {
             body.report("id", "must be the session's id in the path, or absent.")
@@ -67,6 +68,7 @@ struct SessionRoutes: Sendable {
     @Sendable func remove(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
         try request.refuseQuery()
+        try request.refuseTagCondition()
         try await sessions.removeSession(id)
         return Response(status: .noContent)
     }

@@ -104,4 +104,28 @@ import Testing
             #expect(served.text == document)
         }
     }
+
+    /// A write whose condition names a tag must not happen where no tag can hold.
+    @Test func keepsWhatAConditionDoesNotName() async throws {
+        try await withAPI { api in
+            try await api.json(.put, "/v1/sessions/s", ["state": ["a": 1]])
+            try await api.json(.post, "/v1/sessions/s/history", ["id": "i", "data": ["rating": 1]])
+            try await api.send(.put, "/v1/cache/n/entries/k", "v")
+            try await api.json(.patch, "/v1/config", ["debounce_delay": 2])
+            for (method, path) in [
+                (.delete, "/v1/sessions/s"), (.put, "/v1/sessions/s"), (.delete, "/v1/sessions/s/history"),
+                (.delete, "/v1/cache/n/entries"), (.delete, "/v1/config/debounce_delay"),
+            ] as [(HTTPRequest.Method, String)] {
+                try await api.send(method, path, headers: [.ifMatch: "\"other\""])
+                    .expectProblem(.preconditionFailed, status: 412)
+            }
+            #expect(try await api.send(.get, "/v1/sessions/s").json["history_count"] == 1)
+            #expect(try await api.send(.get, "/v1/cache/n/entries/k").text == "v")
+            #expect(try await api.send(.get, "/v1/config/debounce_delay").json["value"] == 2)
+            let patch = try await api.send(
+                .patch, "/v1/sessions/s/history/i", "[]", headers: [.contentType: "application/json-patch+json"])
+            try patch.expectProblem(.unsupportedMediaType, status: 415)
+            #expect(try await api.send(.delete, "/v1/sessions/s", headers: [.ifMatch: "*"]).status == .noContent)
+        }
+    }
 }

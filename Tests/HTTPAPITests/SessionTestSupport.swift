@@ -73,7 +73,7 @@ struct SessionAPI {
         let services = Services(
             cache: storage, sessions: storage, history: storage, samples: storage, health: storage,
             maintenance: storage,
-        inspection: storage, settingsStore: storage, settings: settings, operations: storage,
+            inspection: storage, settingsStore: storage, settings: settings, operations: storage,
             clock: wallClock)
         let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: logger)
         do {
