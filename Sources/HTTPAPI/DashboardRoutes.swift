@@ -9,18 +9,17 @@ import NIOCore
 struct DashboardRoutes: Sendable {
     var routes: [Route] {
         DashboardFile.all.map { file in
-            Route(.get, "/dashboard/" + file.path, answersJSON: false) { request, _ in
+            let body = ByteBuffer(bytes: file.bytes)
+            return Route(.get, "/dashboard/" + file.path, answersJSON: false) { request, _ in
+                try request.refuseQuery()
                 // To the router it is the same as with the slash, which the page's links need.
-                if request.uri.path == "/dashboard" {
-                    return Response(status: .permanentRedirect, headers: [.location: "/dashboard/"])
-                }
-                return try serve(file, request)
+                if request.uri.path == "/dashboard" { return Self.redirect }
+                return serve(file, body, request)
             }
         }
     }
 
-    private func serve(_ file: DashboardFile, _ request: Request) throws -> Response {
-        try request.refuseQuery()
+    private func serve(_ file: DashboardFile, _ body: ByteBuffer, _ request: Request) -> Response {
         var headers = Self.headers
         headers[.eTag] = file.entityTag
         if let sent = EntityTagList(request.headers, .ifNoneMatch), sent.contains(opaque: file.entityTag, weakly: true)
@@ -28,8 +27,11 @@ struct DashboardRoutes: Sendable {
             return Response(status: .notModified, headers: headers)
         }
         headers[.contentType] = file.contentType
-        return Response(status: .ok, headers: headers, body: ResponseBody(byteBuffer: ByteBuffer(bytes: file.bytes)))
+        return Response(status: .ok, headers: headers, body: ResponseBody(byteBuffer: body))
     }
+
+    /// Relative, as all the page's own links are: it holds under the prefix of a proxy too.
+    private static let redirect = Response(status: .permanentRedirect, headers: [.location: "dashboard/"])
 
     /// Nothing but the page's own files and its own service: no other host, no inline script, no frame around it.
     private static let headers: HTTPFields = [

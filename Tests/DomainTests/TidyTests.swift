@@ -34,13 +34,17 @@ struct TidyTests {
         return parts.dropLast(3).joined(separator: "/")
     }()
 
-    private static let files: [SourceFile] = {
+    private static let files = files([".swift"])
+
+    private static func files(_ suffixes: [String]) -> [SourceFile] {
         var files: [SourceFile] = []
         func walk(_ folder: String) {
             for name in (try? FileManager.default.contentsOfDirectory(atPath: "\(root)/\(folder)"))?.sorted() ?? [] {
                 guard !name.hasPrefix(".") else { continue }
                 let path = folder.isEmpty ? name : "\(folder)/\(name)"
-                if name.hasSuffix(".swift"), let data = FileManager.default.contents(atPath: "\(root)/\(path)") {
+                if suffixes.contains(where: name.hasSuffix),
+                    let data = FileManager.default.contents(atPath: "\(root)/\(path)")
+                {
                     files.append(SourceFile(path: path, text: String(decoding: data, as: UTF8.self)))
                 } else {
                     walk(path)
@@ -49,7 +53,7 @@ struct TidyTests {
         }
         walk("")
         return files
-    }()
+    }
 
     private static func sources(of target: String) -> [SourceFile] {
         files.filter { $0.path.hasPrefix("Sources/\(target)/") }
@@ -71,6 +75,17 @@ struct TidyTests {
             file.lines.enumerated().filter { $0.element.count > 120 }.map { "\(file.path):\($0.offset + 1)" }
         }
         #expect(long == [])
+    }
+
+    @Test func theDashboardsFilesAreTidyToo() {
+        let files = Self.files([".html", ".css", ".js"]).filter { $0.path.hasPrefix("Sources/Dashboard/") }
+        #expect(files.count == 3)
+        for file in files {
+            // The document type must come first on a page.
+            let first = file.lines.dropFirst(file.name.hasSuffix(".html") ? 1 : 0).first ?? ""
+            #expect(["// ", "/* ", "<!-- "].contains { first.hasPrefix($0) }, "\(file.path)")
+            #expect(file.lines.allSatisfy { $0.count <= 120 }, "\(file.path)")
+        }
     }
 
     @Test func nothingIsLeftForLater() {
@@ -103,9 +118,19 @@ struct TidyTests {
     @Test(arguments: [
         (
             "Domain",
-            ["Migrations", "SQLiteStorage", "HTTPAPI", "reprise", "CSQLite", "CSQLiteSupport", "CSupport", "CYAML"]
+            [
+                "Dashboard", "Migrations", "SQLiteStorage", "HTTPAPI", "reprise", "CSQLite", "CSQLiteSupport",
+                "CSupport", "CYAML",
+            ]
         ),
-        ("SQLiteStorage", ["HTTPAPI", "reprise", "CYAML"]),
+        (
+            "Dashboard",
+            [
+                "Domain", "Migrations", "SQLiteStorage", "HTTPAPI", "reprise", "CSQLite", "CSQLiteSupport", "CYAML",
+                "Hummingbird",
+            ]
+        ),
+        ("SQLiteStorage", ["Dashboard", "HTTPAPI", "reprise", "CYAML"]),
         ("HTTPAPI", ["SQLiteStorage", "CSQLite", "CSQLiteSupport", "Migrations", "reprise", "CYAML"]),
     ])
     func dependenciesPointOneWay(target: String, forbidden: [Substring]) {

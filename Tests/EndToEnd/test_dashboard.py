@@ -2,7 +2,9 @@
 
 import os
 import random
+import re
 import shutil
+import subprocess
 
 import pytest
 
@@ -11,7 +13,7 @@ selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")),
@@ -19,12 +21,12 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def driver(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    for argument in ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                     f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1280,1600"]:
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for argument in ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en-GB",
+                     f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1360,1000"]:
         options.add_argument(argument)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     driver.set_page_load_timeout(30)
@@ -32,10 +34,20 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
-def open_page(browser, server, fragment=""):
+@pytest.fixture
+def browser(driver):
+    """The browser as a test expects it; what a test changed of it is undone."""
+    driver.execute_cdp_cmd("Network.enable", {})
+    yield driver
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    driver.get("about:blank")
+
+
+def open_page(browser, server, fragment="#refresh=0"):
     browser.get("about:blank")
     browser.get_log("browser")
-    browser.get_log("performance")
     browser.get(f"http://{server.host}:{server.port}/dashboard/{fragment}")
     wait(browser, lambda: "Updated" in text(browser, "status"))
 
@@ -44,22 +56,60 @@ def wait(browser, condition, seconds=15):
     WebDriverWait(browser, seconds, poll_frequency=0.1).until(lambda _: condition())
 
 
+def plain(text):
+    return text.replace("\u00a0", " ").replace("−", "-")
+
+
 def text(browser, id):
-    return browser.find_element(By.ID, id).text
+    return plain(browser.find_element(By.ID, id).text)
 
 
-def console_errors(browser):
+def find(browser, selector):
+    return browser.find_element(By.CSS_SELECTOR, selector)
+
+
+def rows(browser, id):
+    """A section's table as a dictionary for each row, by the headings of its columns."""
+    heads = [plain(head.text).rstrip(" ↑↓") for head in browser.find_elements(By.CSS_SELECTOR, f"#{id} thead th")]
+    lines = browser.find_elements(By.CSS_SELECTOR, f"#{id} tbody tr")
+    return [dict(zip(heads, (plain(cell.text) for cell in line.find_elements(By.CSS_SELECTOR, "th, td"))))
+            for line in lines]
+
+
+def row(browser, id, name):
+    return next(each for each in rows(browser, id) if next(iter(each.values())).splitlines()[0] == name)
+
+
+def seconds(value):
+    """As the page writes it: three significant digits."""
+    size, unit = next((size, unit) for size, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")) if value >= size * 0.9995)
+    value /= size
+    return f"{value:.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f} {unit}"
+
+
+def is_out(browser):
+    return find(browser, "#outage").is_displayed()
+
+
+def console(browser):
+    """What the page made the browser complain of."""
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+
+
+def asked(browser):
+    """The paths asked for since the page was opened."""
+    names = browser.execute_script("return performance.getEntriesByType('resource').map((e) => e.name)")
+    return [re.sub(r"^http://[^/]+|\?.*", "", name) for name in names if name.startswith("http")]
+
+
+def refreshes(browser):
+    return asked(browser).count("/v1/metrics/summary")
 
 
 def screenshot(browser, name):
     """Kept where SCREENSHOTS says, to be looked at."""
     if folder := os.environ.get("SCREENSHOTS"):
-        height = browser.execute_script("return document.documentElement.scrollHeight")
-        width = browser.execute_script("return document.documentElement.clientWidth")
-        browser.set_window_size(width, height + 150)
         browser.save_screenshot(os.path.join(folder, name + ".png"))
-        browser.set_window_size(1280, 1600)
 
 
 def fill(server):
@@ -70,8 +120,10 @@ def fill(server):
             samples.append({"kind": "timing", "name": "quality_scoring", "variant": variant,
                             "duration_seconds": median * source.uniform(0.9, 1.1),
                             "cache": "hit" if variant == "optimized" else "miss"})
-    samples += [{"kind": "timing", "name": "<b>model & load</b>", "duration_seconds": 1.5}] * 7
-    samples.append({"kind": "memory", "name": "melodai", "rss_bytes": 157_000_000, "vms_bytes": 1_100_000_000, "percent": 2})
+    samples += [{"kind": "timing", "name": "<b>model & load</b>", "duration_seconds": 1.5}] * 6
+    samples.append({"kind": "timing", "name": "<b>model & load</b>", "duration_seconds": 1.5, "outcome": "error"})
+    samples.append(
+        {"kind": "memory", "name": "melodai", "rss_bytes": 157_000_000, "vms_bytes": 1_100_000_000, "percent": 2})
     assert server.json("POST", "/v1/samples", {"samples": samples}) == {"accepted": 408}
     server.request("PUT", "/v1/cache/scores/entries/a", b"x" * 1234)
     for key in ("a", "a", "a", "b"):
@@ -83,138 +135,230 @@ def fill(server):
 def test_it_shows_the_figures(server, browser):
     fill(server)
     open_page(browser, server)
-    operations = text(browser, "operations")
-    row = next(line for line in operations.splitlines() if line.startswith("quality_scoring"))
     summary = server.json("GET", "/v1/metrics/summary")
-    timing = next(t for t in summary["timings"] if t["name"] == "quality_scoring")
-    assert "400" in row
-    assert f"{timing['max_seconds']:.2f}".rstrip("0") + " s" in row
-    assert "50 %" in row
+    timing = next(each for each in summary["timings"] if each["name"] == "quality_scoring")
+    shown = row(browser, "operations", "quality_scoring")
+    assert (shown["Count"], shown["Errors"], shown["Hit rate"]) == ("400", "0", "50.0 %")
+    for column in ("p50", "p90", "p95", "p99", "Max"):
+        assert shown[column] == seconds(timing[f"{column.lower()}_seconds"])
     # Names are text, whatever they look like.
-    assert "<b>model & load</b>" in operations
-    comparison = text(browser, "comparison")
-    assert "97." in comparison and "faster" in comparison and "200 / 200" in comparison
-    assert "75 %" in text(browser, "cache") and "1 absent" in text(browser, "cache") and "1.2 kB" in text(browser, "cache")
-    assert "157 MB" in text(browser, "memory") and "reprise" in text(browser, "memory")
-    assert "tab-7" in text(browser, "sessions") and "2 keys" in text(browser, "sessions")
-    assert "generation" in text(browser, "history")
-    assert "cache_expiry" in text(browser, "runs")
-    assert "408" not in text(browser, "tiles") and "407" in text(browser, "tiles")
-    assert browser.find_elements(By.CSS_SELECTOR, "#detail svg path.stroke, #detail svg circle.dot")
-    assert console_errors(browser) == []
+    assert row(browser, "operations", "<b>model & load</b>")["Errors"] == "1"
+    assert browser.find_elements(By.CSS_SELECTOR, "#operations b") == []
+
+    assert "quality_scoring over time" in text(browser, "detail")
+    chart = find(browser, "#detail svg[role=img]").get_attribute("aria-label")
+    assert seconds(timing["p50_seconds"]) in plain(chart) and "400 samples" in plain(chart)
+    for shape in ("outer", "inner", "stroke"):
+        assert find(browser, f"#detail path.{shape}").get_attribute("d").startswith("M")
+
+    compared = row(browser, "comparison", "quality_scoring")
+    item = summary["comparison"]["items"][0]
+    low, high = (-bound for bound in reversed(item["confidence_interval_percent"]["p50"]))
+    assert compared["Improvement"].replace("\n", " ") == (
+        f"faster by {-item['change_percent']['p50']:.1f} % (95 % CI {low:.1f}–{high:.1f} %)")
+    assert compared["Original (original)"].startswith(seconds(item["baseline"]["p50_seconds"]))
+    assert compared["Optimized (optimized)"].endswith("200 samples")
+
+    scores = row(browser, "cache", "scores")
+    assert scores["Hit rate"] == "75.0 %" and scores["Misses"] == "1\n1 absent" and scores["Size"] == "1.23 kB"
+    melodai = row(browser, "memory", "melodai")
+    assert (melodai["RSS"], melodai["VMS"], melodai["Share"]) == ("157 MB", "1.10 GB", "2.0 %")
+    assert row(browser, "memory", "reprise")
+    assert "1 session with 2 keys" in text(browser, "sessions")
+    assert row(browser, "sessions", "tab-7")["Keys"] == "2"
+    assert row(browser, "history", "generation")["Share"] == "100 %"
+    assert row(browser, "runs", "cache_expiry")["Why"] == "startup"
+    for figure in ("407", "1 error", "75.0 %"):
+        assert figure in text(browser, "tiles")
+    for image in browser.find_elements(By.CSS_SELECTOR, "svg:not([aria-hidden])"):
+        assert image.get_attribute("role") == "img" and image.get_attribute("aria-label")
+    for moment in browser.find_elements(By.TAG_NAME, "time"):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", moment.get_attribute("datetime"))
+    assert console(browser) == []
     screenshot(browser, "full")
 
 
 def test_it_asks_once_per_refresh(server, browser):
     fill(server)
-    open_page(browser, server, "#range=3600&refresh=0")
-    before = requests_to(browser)
-    assert before.count("/v1/metrics/summary") == 1
-    assert all(path.startswith(("/dashboard/", "/v1/metrics/summary")) for path in before), before
-    shown = text(browser, "status")
-    browser.find_element(By.ID, "now").click()
-    wait(browser, lambda: requests_made(browser) == 2)
-    assert shown
-
-
-def requests_to(browser):
-    script = "return performance.getEntriesByType('resource').map((e) => new URL(e.name)).map((u) => [u.protocol, u.pathname])"
-    return [path for protocol, path in browser.execute_script(script) if protocol.startswith("http")]
-
-
-def requests_made(browser):
-    return requests_to(browser).count("/v1/metrics/summary")
+    open_page(browser, server, "#refresh=5")
+    assert sorted(asked(browser)) == ["/dashboard/script.js", "/dashboard/style.css", "/v1/metrics/summary"]
+    find(browser, "#now").click()
+    wait(browser, lambda: refreshes(browser) == 2)
+    wait(browser, lambda: refreshes(browser) == 3, seconds=8)
+    Select(find(browser, "#refresh")).select_by_value("0")
+    find(browser, "[name=range][value='900']").click()
+    wait(browser, lambda: refreshes(browser) == 4)
+    # Choosing what is drawn asks for nothing.
+    find(browser, "[data-do=pick][data-value^='<b>']").click()
+    Select(find(browser, "[data-do=memory]")).select_by_value("percent")
+    assert refreshes(browser) == 4
+    files = browser.execute_script(
+        "return ['navigation', 'resource'].flatMap((type) => performance.getEntriesByType(type))"
+        ".filter((e) => e.name.includes('/dashboard/')).reduce((sum, e) => sum + e.encodedBodySize, 0)")
+    assert 10_000 < files < 100_000
+    assert console(browser) == []
 
 
 def test_it_says_what_to_send_when_it_is_empty(server, browser):
     open_page(browser, server)
-    for id, request in (("operations", "/v1/samples"), ("comparison", "variant"), ("cache", "/v1/cache/scores/entries/"),
-                        ("sessions", "/v1/sessions/tab-7"), ("history", "/v1/sessions/tab-7/history")):
-        assert f"curl -X" in text(browser, id) and request in text(browser, id), id
-    # What it says works as it stands.
-    command = browser.find_element(By.CSS_SELECTOR, "#operations code").text
-    import subprocess
-    assert '"accepted":1' in subprocess.run(command, shell=True, capture_output=True, text=True).stdout
-    browser.find_element(By.ID, "now").click()
-    wait(browser, lambda: "model_load" in text(browser, "operations"))
-    assert console_errors(browser) == []
+    for id in ("operations", "comparison", "cache", "sessions", "history"):
+        command = find(browser, f"#{id} code").text
+        assert f"'http://{server.host}:{server.port}/v1/" in command
     screenshot(browser, "empty")
+    find(browser, "#operations .copy").click()
+    wait(browser, lambda: text(browser, "live").startswith(("Copied", "The command is marked")))
+    # What it says works as it stands, from the top of the page down.
+    for code in browser.find_elements(By.CSS_SELECTOR, "main code"):
+        answer = subprocess.run(code.text + " -s --fail-with-body", shell=True, capture_output=True, text=True)
+        assert answer.returncode == 0, (code.text, answer.stdout)
+    find(browser, "#now").click()
+    wait(browser, lambda: "model_load" in text(browser, "operations"))
+    for id in ("operations", "comparison", "cache", "memory", "sessions", "history", "runs"):
+        assert browser.find_elements(By.CSS_SELECTOR, f"#{id} code") == [], id
+        assert rows(browser, id), id
+    assert "faster by" in text(browser, "comparison")
+    assert console(browser) == []
+
+
+def test_it_says_that_monitoring_is_off(server, browser):
+    server.json("PATCH", "/v1/config", {"enable_monitoring": False})
+    open_page(browser, server)
+    assert "Monitoring is off" in text(browser, "notice")
+    subprocess.run(find(browser, "#notice code").text, shell=True, capture_output=True, check=True)
+    find(browser, "#now").click()
+    wait(browser, lambda: not find(browser, "#notice").is_displayed())
 
 
 def test_it_shows_an_outage_and_recovers(server, browser):
+    """By itself, although it is to be refreshed by hand."""
     fill(server)
-    open_page(browser, server, "#range=900&refresh=5")
+    open_page(browser, server)
     server.process.kill()
     server.process.wait()
-    browser.find_element(By.ID, "now").click()
-    wait(browser, lambda: browser.find_element(By.ID, "outage").is_displayed())
-    assert "does not answer" in text(browser, "outage")
-    assert "Not connected" in text(browser, "status")
-    # What was known stays.
-    assert "quality_scoring" in text(browser, "operations")
+    find(browser, "#now").click()
+    wait(browser, lambda: is_out(browser))
+    outage = text(browser, "outage-text")
+    assert re.search(r"has not answered since \d\d?:\d\d:\d\d", outage)
+    assert re.search(r"figures below are those of \d\d?:\d\d:\d\d", outage)
+    assert find(browser, "#outage-text").get_attribute("role") == "alert"
+    assert "Not connected" in text(browser, "status") and "Not answering" in browser.title
+    # What was known stays, and what needs no answer still works.
+    assert row(browser, "operations", "quality_scoring")["Count"] == "400"
+    find(browser, "[data-do=pick][data-value^='<b>']").click()
+    assert "model & load" in find(browser, "#detail h3").text
+    wait(browser, lambda: "next try in" in text(browser, "outage-next"))
     screenshot(browser, "outage")
+    tries = refreshes(browser)
+    wait(browser, lambda: refreshes(browser) > tries + 1, seconds=20)
+    # The same outage is not read out again with each try.
+    assert text(browser, "outage-text") == outage
     server.flags = (*server.flags, "--port", str(server.port))
     server.start()
-    wait(browser, lambda: not browser.find_element(By.ID, "outage").is_displayed(), seconds=20)
-    assert "Updated" in text(browser, "status")
+    wait(browser, lambda: not is_out(browser), seconds=20)
+    assert "Updated" in text(browser, "status") and browser.title == "Reprise"
+    assert text(browser, "live") == "The service answers again."
     # Failed requests are told by the browser itself; the page has none of its own.
-    assert [e for e in console_errors(browser) if "net::ERR_CONNECTION_REFUSED" not in e] == []
+    assert [each for each in console(browser) if "net::ERR_CONNECTION_REFUSED" not in each] == []
 
 
 def test_it_paints_before_its_data_arrives(server, browser):
     """The page stands with nothing but its files: headings, controls and places for what comes."""
-    browser.execute_cdp_cmd("Network.enable", {})
     browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/v1/metrics/summary*"]})
-    try:
-        browser.get("about:blank")
-        browser.get(f"http://{server.host}:{server.port}/dashboard/")
-        assert [h.text for h in browser.find_elements(By.TAG_NAME, "h2")][:3] == [
-            "Operations", "Comparison of variants", "Cache"]
-        assert browser.find_elements(By.CLASS_NAME, "loading")
-        wait(browser, lambda: browser.find_element(By.ID, "outage").is_displayed())
-    finally:
-        browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    browser.get(f"http://{server.host}:{server.port}/dashboard/")
+    assert [head.text for head in browser.find_elements(By.TAG_NAME, "h2")] == [
+        "Operations", "Comparison of variants", "Cache", "Memory", "Sessions and their state", "History",
+        "Cleanup runs", "Requests to this service"]
+    assert browser.find_elements(By.CSS_SELECTOR, "main .loading")
+    wait(browser, lambda: is_out(browser))
+    assert "There are no figures yet" in text(browser, "outage-text")
+    browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    wait(browser, lambda: not is_out(browser), seconds=20)
+    assert browser.find_elements(By.CSS_SELECTOR, "main .loading") == []
 
 
-def test_it_works_by_keyboard_and_on_a_phone(server, browser):
+def test_a_link_shows_the_same(server, browser):
     fill(server)
-    open_page(browser, server, "#refresh=0")
-    header = browser.find_element(By.CSS_SELECTOR, "[data-key='sort-name']")
-    header.send_keys(Keys.ENTER)
-    sorted_by = browser.find_element(By.CSS_SELECTOR, "#operations [aria-sort]")
-    assert sorted_by.text.startswith("Operation") and sorted_by.get_attribute("aria-sort") == "ascending"
+    server.json("POST", "/v1/samples", {"kind": "timing", "name": "a", "duration_seconds": 1, "variant": "third"})
+    open_page(
+        browser, server,
+        "#range=86400&refresh=60&operation=%3Cb%3Emodel+%26+load%3C%2Fb%3E&sort=name&memory=percent"
+        "&baseline=optimized&candidate=original")
+    assert find(browser, "[name=range]:checked").get_attribute("value") == "86400"
+    assert find(browser, "#refresh").get_attribute("value") == "60"
+    assert "model & load" in find(browser, "#detail h3").text
+    assert find(browser, "#operations [aria-sort]").get_attribute("aria-sort") == "ascending"
+    assert find(browser, "[data-do=memory]").get_attribute("value") == "percent"
+    assert row(browser, "comparison", "quality_scoring")["Improvement"].startswith("slower by ")
+    # A variant against itself says nothing: the two change places.
+    Select(find(browser, "[data-do=baseline]")).select_by_value("original")
+    wait(browser, lambda: "faster by" in text(browser, "comparison"))
+    assert "baseline=original&candidate=optimized" in browser.current_url
+    # What cannot be is left aside.
+    open_page(browser, server, "#range=1&refresh=x&operation=nothing&baseline=%07&candidate=b&memory=y")
+    assert find(browser, "[name=range]:checked").get_attribute("value") == "3600"
+    assert "quality_scoring" in find(browser, "#detail h3").text
+
+
+def test_it_works_by_keyboard(server, browser):
+    fill(server)
+    open_page(browser, server)
+    find(browser, "body").send_keys(Keys.TAB)
+    assert browser.switch_to.active_element.text == "Skip to the figures"
     browser.switch_to.active_element.send_keys(Keys.ENTER)
-    sorted_by = browser.find_element(By.CSS_SELECTOR, "#operations [aria-sort]")
-    assert sorted_by.get_attribute("aria-sort") == "descending"
-    pick = browser.find_element(By.CSS_SELECTOR, "[data-key^='op-<b>']")
-    pick.send_keys(Keys.ENTER)
-    assert "model & load" in browser.find_element(By.CSS_SELECTOR, "#detail h3").text
+    assert browser.switch_to.active_element.get_attribute("id") == "main"
+    # The range is a group of radio buttons, which the arrows walk through.
+    find(browser, "[name=range]:checked").send_keys(Keys.ARROW_RIGHT)
+    wait(browser, lambda: refreshes(browser) == 2)
+    assert "range=21600" in browser.current_url
+    find(browser, "[data-key='sort-name']").send_keys(Keys.ENTER)
+    head = find(browser, "#operations [aria-sort]")
+    assert head.text.startswith("Operation") and head.get_attribute("aria-sort") == "ascending"
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert find(browser, "#operations [aria-sort]").get_attribute("aria-sort") == "descending"
+    find(browser, ".pick[data-value^='<b>']").send_keys(Keys.ENTER)
+    assert "model & load" in find(browser, "#detail h3").text
+    assert find(browser, ".pick[data-value^='<b>']").get_attribute("aria-pressed") == "true"
     assert "operation=" in browser.current_url
-    for image in browser.find_elements(By.CSS_SELECTOR, "svg[role=img]"):
-        assert image.get_attribute("aria-label")
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-        "width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True})
-    try:
-        width = browser.execute_script("return document.documentElement.scrollWidth")
-        assert width <= 360
-        screenshot(browser, "phone")
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    # The figures of a chart, for who cannot see it.
+    find(browser, "#detail summary").send_keys(Keys.ENTER)
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#detail details tbody tr"))
+    assert "1.50 s" in find(browser, "#detail details tbody").text.replace("\u00a0", " ")
+    # A refresh leaves the keyboard where it is, and the list unfolded.
+    find(browser, ".pick[data-value^='<b>']").send_keys("")
+    focused = browser.switch_to.active_element
+    server.json("POST", "/v1/samples", {"kind": "timing", "name": "zzz", "duration_seconds": 1})
+    browser.execute_script("document.getElementById('now').click()")
+    wait(browser, lambda: "zzz" in text(browser, "operations"))
+    assert browser.switch_to.active_element == focused
+    assert find(browser, "#detail details").get_attribute("open") is not None
+    assert console(browser) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_has_two_colour_schemes(server, browser, scheme):
-    fill(server)
+@pytest.mark.parametrize("is_full", [True, False], ids=["full", "empty"])
+def test_it_is_readable_on_a_phone(server, browser, scheme, is_full):
+    if is_full:
+        fill(server)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {
         "features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+        "width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True})
     open_page(browser, server)
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 360
     ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     brightness = sum(int(part) for part in ground[4:-1].split(",")) / 3
-    assert (brightness > 200) == (scheme == "light")
-    screenshot(browser, scheme)
+    assert brightness > 200 if scheme == "light" else brightness < 50
+    # Charts are drawn for the width there is: their text keeps its size.
+    for drawn in browser.find_elements(By.CSS_SELECTOR, "svg.chart"):
+        width, box = drawn.get_dom_attribute("width"), drawn.get_dom_attribute("viewBox").split()
+        assert width == box[2] and float(width) < 360
+    # What compares variants is read without scrolling sideways.
+    for cell in browser.find_elements(By.CSS_SELECTOR, "#comparison td"):
+        assert cell.rect["x"] >= 0 and cell.rect["x"] + cell.rect["width"] <= 360
+    screenshot(browser, f"phone-{scheme}-{'full' if is_full else 'empty'}")
 
 
-def test_it_is_small_and_asks_nobody_else(server):
+def test_it_is_served_small_and_alone(server):
     total = 0
     for path, kind in (("", "text/html"), ("style.css", "text/css"), ("script.js", "text/javascript")):
         status, headers, body = server.request("GET", "/dashboard/" + path)

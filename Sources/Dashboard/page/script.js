@@ -1,453 +1,881 @@
 // Fills the page from one request to /v1/metrics/summary, again and again.
+//
+// One way round: asking sets `data` or `failing`; paint() makes the sections' elements anew from `data` and `view`, and
+// patch() changes on the page only what differs. So the keyboard's place, scroll positions and open lists stay through
+// a refresh, and nothing is announced that did not change. What the service says becomes text, never markup.
 "use strict";
-
-// Where things are and what was chosen -----------------------------------------------------------------------------
 
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const origin = location.origin;
-const view = { range: 3600, refresh: 15, baseline: "", candidate: "", operation: "", sort: "count", descending: true };
-let data = null;          // the last summary that came
-let failedSince = null;   // when the first of the failures came
+// Everything is asked for beside the page, so that it works under a prefix of a proxy's too.
+const service = new URL("../", document.baseURI).href.replace(/\/$/, "");
+
+// A summary may take a while on a large file; an answer later than this is none.
+const PATIENCE = 20_000;
+// Seconds until the first, second, … further try while the service is away.
+const TRIES = [2, 3, 5, 10, 15];
+
+const defaults = {
+  range: 3600, refresh: 15, operation: "", baseline: "", candidate: "", sort: "-count", memory: "rss_bytes",
+};
+const view = { ...defaults };
+const unfolded = new Set(); // lists that are unfolded, by their key
+const charts = new Map();   // by key: what a chart says at a place, for the pointer
+let data = null;            // the last summary that came
+let arrived = null;         // when
+let failing = null;         // {since, tries, message} from the first failure to the next success
 let timer = 0;
+let next = 0;               // when the timer rings
 let running = null;
+let announced = 0;
+
+// What was chosen, kept in the address, so that a link shows the same
 
 function readAddress() {
   const sent = new URLSearchParams(location.hash.slice(1));
-  for (const name of ["range", "refresh"]) {
-    const value = Number(sent.get(name));
-    if (sent.has(name) && [...$(name).options].some((o) => Number(o.value) === value)) view[name] = value;
+  Object.assign(view, defaults);
+  for (const name of ["operation", "baseline", "candidate", "sort"]) view[name] = sent.get(name) ?? defaults[name];
+  const ranges = [...document.getElementsByName("range")];
+  if (ranges.some((input) => input.value === sent.get("range"))) view.range = Number(sent.get("range"));
+  if ([...$("refresh").options].some((option) => option.value === sent.get("refresh"))) {
+    view.refresh = Number(sent.get("refresh"));
   }
-  for (const name of ["baseline", "candidate", "operation"]) if (sent.has(name)) view[name] = sent.get(name);
-  $("range").value = view.range;
+  if (sent.get("memory") in memoryMetrics) view.memory = sent.get("memory");
+  for (const input of ranges) input.checked = Number(input.value) === view.range;
   $("refresh").value = view.refresh;
 }
 
 function writeAddress() {
-  const kept = new URLSearchParams({ range: view.range, refresh: view.refresh });
-  for (const name of ["baseline", "candidate", "operation"]) if (view[name]) kept.set(name, view[name]);
-  history.replaceState(null, "", "#" + kept);
+  const kept = new URLSearchParams();
+  for (const name of Object.keys(view)) if (view[name] !== defaults[name]) kept.set(name, view[name]);
+  history.replaceState(null, "", kept.size ? "#" + kept : location.pathname + location.search);
 }
 
-// Asking -------------------------------------------------------------------------------------------------------------
+// Asking
 
-async function refresh() {
+/** byHand: somebody wants to know of its outcome. */
+async function refresh(byHand = false) {
   clearTimeout(timer);
-  if (running) running.abort();
+  running?.abort();
   const asking = running = new AbortController();
-  const limit = setTimeout(() => asking.abort(), 15000);
-  const until = new Date();
-  const query = new URLSearchParams({ since: new Date(until - view.range * 1000).toISOString() });
-  if (view.baseline && view.candidate) {
+  const limit = setTimeout(() => asking.abort(), PATIENCE);
+  const query = new URLSearchParams({ since: new Date(Date.now() - view.range * 1000).toISOString() });
+  const isPaired = view.baseline && view.candidate;
+  if (isPaired) {
     query.set("baseline", view.baseline);
     query.set("candidate", view.candidate);
   }
   try {
-    const answer = await fetch("/v1/metrics/summary?" + query, { signal: asking.signal, cache: "no-store" });
+    const answer = await fetch(`${service}/v1/metrics/summary?${query}`, { signal: asking.signal, cache: "no-store" });
     const body = await answer.json().catch(() => null);
-    if (!answer.ok || !body) throw new Error((body && body.detail) || `The service answered ${answer.status}.`);
     if (asking !== running) return;
+    if (answer.status === 422 && isPaired) {
+      // A link may name variants that cannot be; the rest of the page is worth showing.
+      view.baseline = view.candidate = "";
+      return refresh(byHand);
+    }
+    if (!answer.ok) throw new Refusal(`${(body?.detail ?? "status").replace(/\.$/, "")} (${answer.status})`);
+    if (!body?.buckets) throw new Refusal("it is not a summary");
+    const isBack = failing !== null;
     data = body;
-    failedSince = null;
+    arrived = new Date();
+    failing = null;
     paint();
-    status(`Updated ${clock(new Date())}`);
+    if (isBack) announce("The service answers again.");
+    else if (byHand || Date.now() - announced > 60_000) announce(`Updated at ${clock(arrived)}.`);
   } catch (error) {
     if (asking !== running) return;
-    failedSince = failedSince || new Date();
-    outage(error);
+    failing ??= { since: new Date(), tries: 0 };
+    failing.tries += 1;
+    failing.refusal = error instanceof Refusal ? error.message : null;
   } finally {
     clearTimeout(limit);
     if (asking === running) {
       running = null;
       schedule();
+      paintState();
     }
   }
 }
 
-/** Tries again soon while the service is away, whatever was chosen: it comes back by itself. */
+/** An answer came, but no summary. */
+class Refusal extends Error {}
+
+/** While the service is away it is asked again whatever was chosen: the page comes back by itself. */
 function schedule() {
   clearTimeout(timer);
-  const seconds = failedSince ? 5 : view.refresh;
-  if (seconds > 0 && !document.hidden) timer = setTimeout(refresh, seconds * 1000);
+  const seconds = failing ? TRIES[Math.min(failing.tries, TRIES.length) - 1] : view.refresh;
+  next = seconds && !document.hidden ? Date.now() + seconds * 1000 : 0;
+  if (next) timer = setTimeout(refresh, seconds * 1000);
 }
 
-function outage(error) {
-  const unreachable = error instanceof TypeError || error.name === "AbortError";
-  const reason = unreachable ? "The service does not answer." : error.message;
-  const kept = data ? ` Shown is what it said at ${clock(new Date(data.generated_at))}.` : "";
-  $("outage").textContent = `${reason} Since ${clock(failedSince)}; trying again every 5 seconds.${kept}`;
-  $("outage").hidden = false;
-  document.body.classList.add("stale");
-  status("Not connected");
+function announce(text) {
+  announced = Date.now();
+  $("live").textContent = text;
 }
 
-function status(text) { $("status").textContent = text; }
-
-// Building elements: text never becomes markup -----------------------------------------------------------------------
-
-function el(name, attributes, ...children) {
-  const made = document.createElement(name);
-  return fill(made, attributes, children);
+/** The time of the last refresh, or the outage. The alert changes only when there is something new to say. */
+function paintState() {
+  document.body.classList.toggle("stale", failing !== null);
+  document.title = failing ? "Not answering – Reprise" : "Reprise";
+  const shown = arrived && el("span", {}, "Updated ", time(arrived, clock(arrived)));
+  patch($("status"), fragment(failing ? "Not connected" : shown || "Loading…"));
+  $("outage").hidden = !failing;
+  if (!failing) {
+    $("outage-text").textContent = "";
+    return;
+  }
+  const what = failing.refusal
+    ? `The service has answered with an error since ${clock(failing.since)}: ${failing.refusal}.`
+    : `The service has not answered since ${clock(failing.since)}.`;
+  const kept = arrived ? ` The figures below are those of ${clock(arrived)}.` : " There are no figures yet.";
+  const text = `${what}${kept} It is asked again until it answers.`;
+  if ($("outage-text").textContent !== text) $("outage-text").textContent = text;
+  countDown();
 }
+
+function countDown() {
+  if (!failing) return;
+  const left = Math.max(0, Math.ceil((next - Date.now()) / 1000));
+  $("outage-next").textContent = running || !next ? "asking…" : `next try in ${left} s`;
+}
+
+// Building elements
+
+function el(name, attributes, ...children) { return fill(document.createElement(name), attributes, children); }
 
 function svg(name, attributes, ...children) {
   return fill(document.createElementNS(SVG, name), attributes, children);
 }
 
 function fill(made, attributes, children) {
-  for (const [name, value] of Object.entries(attributes || {})) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) made.setAttribute(name, value);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (known(value) && value !== false) made.setAttribute(name, value === true ? "" : value);
   }
-  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined).map((child) =>
-    child instanceof Node ? child : String(child)));
+  made.append(...children.flat(Infinity).filter((child) => known(child) && child !== false && child !== ""));
   return made;
 }
 
-/** Keeps the keyboard's place while a part of the page is made anew. */
-function replace(id, ...children) {
-  const place = $(id);
-  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  place.replaceChildren(...children.flat(Infinity));
-  if (focused) [...place.querySelectorAll("[data-key]")].find((e) => e.dataset.key === focused)?.focus();
+function fragment(...children) { return fill(document.createDocumentFragment(), {}, children); }
+
+/** Makes the children of `host` equal to those of `made`, keeping every element that is there already. */
+function patch(host, made) {
+  const keyed = new Map();
+  for (const child of host.children) if (child.dataset.key) keyed.set(child.dataset.key, child);
+  let at = host.firstChild;
+  for (const wanted of [...made.childNodes]) {
+    const key = wanted.dataset?.key;
+    const kept = key ? keyed.get(key) : at?.dataset?.key ? null : at;
+    if (kept?.nodeName !== wanted.nodeName) {
+      host.insertBefore(wanted, at);
+      continue;
+    }
+    keyed.delete(key);
+    if (kept === at) at = at.nextSibling;
+    else host.insertBefore(kept, at);
+    if (kept.nodeType === Node.TEXT_NODE) {
+      if (kept.data !== wanted.data) kept.data = wanted.data;
+      continue;
+    }
+    for (const { name, value } of wanted.attributes) {
+      if (kept.getAttribute(name) !== value) kept.setAttribute(name, value);
+    }
+    for (const { name } of [...kept.attributes]) {
+      if (!wanted.hasAttribute(name) && name !== "open") kept.removeAttribute(name);
+    }
+    const chosen = wanted.value;
+    patch(kept, wanted);
+    if (kept.nodeName === "SELECT" && kept.value !== chosen) kept.value = chosen;
+  }
+  while (at) {
+    const gone = at;
+    at = at.nextSibling;
+    gone.remove();
+  }
 }
 
-// Numbers for people ---------------------------------------------------------------------------------------------------
+/** Puts a section's elements on the page. */
+function put(id, ...children) {
+  const focused = document.activeElement;
+  patch($(id), fragment(children));
+  // A row that moved to another place lost it.
+  if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
+}
 
+// Numbers for people. Units stand after a space that does not break.
+
+const NBSP = "\u00a0";
 const known = (value) => value !== null && value !== undefined;
-const plain = (value, digits = 0) => value.toLocaleString(undefined, { maximumFractionDigits: digits });
-const count = (value) => known(value) ? plain(value) : "–";
-const percent = (ratio, digits = 1) => known(ratio) ? plain(ratio * 100, digits) + " %" : "–";
+const number = (value, options) => new Intl.NumberFormat(undefined, options).format(value).replace("-", "−");
+const fixed = (value, digits) => number(value, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const count = (value) => known(value) ? number(value) : "–";
+const several = (value, one, many) => `${count(value)}${NBSP}${value === 1 ? one : many}`;
+
+/** Three significant digits. */
+function short(value) {
+  const size = Math.abs(value);
+  return fixed(value, size >= 99.95 || size === 0 ? 0 : size >= 9.995 ? 1 : 2);
+}
+
+function percent(value, digits = 1) {
+  return known(value) ? fixed(value, value === 0 || value === 100 ? 0 : digits) + NBSP + "%" : "–";
+}
+
+const ratio = (value) => percent(known(value) ? value * 100 : null);
+
+function secondsUnit(value) {
+  const size = Math.abs(value);
+  return size >= 600 ? [60, "min"] : size >= 0.9995 ? [1, "s"] : size >= 0.0009995 ? [1e-3, "ms"] : [1e-6, "µs"];
+}
+
+function bytesUnit(value) {
+  return value >= 999.5e9 ? [1e12, "TB"] : value >= 999.5e6 ? [1e9, "GB"] : value >= 999.5e3 ? [1e6, "MB"]
+    : value >= 1000 ? [1e3, "kB"] : [1, "B"];
+}
 
 function seconds(value) {
   if (!known(value)) return "–";
-  const [scaled, unit] = value === 0 || value >= 120 ? [value, "s"] : value >= 1 ? [value, "s"]
-    : value >= 0.001 ? [value * 1e3, "ms"] : [value * 1e6, "µs"];
-  return plain(scaled, Math.abs(scaled) >= 100 ? 0 : Math.abs(scaled) >= 10 ? 1 : 2) + " " + unit;
+  const [size, unit] = value === 0 ? [1, "s"] : secondsUnit(value);
+  return short(value / size) + NBSP + unit;
 }
 
 function bytes(value) {
   if (!known(value)) return "–";
-  let unit = 0;
-  let scaled = value;
-  while (scaled >= 1000 && unit < 4) { scaled /= 1000; unit += 1; }
-  return plain(scaled, unit === 0 || scaled >= 100 ? 0 : 1) + " " + ["B", "kB", "MB", "GB", "TB"][unit];
+  const [size, unit] = bytesUnit(value);
+  return (size === 1 ? count(Math.round(value)) : short(value / size)) + NBSP + unit;
 }
 
-function clock(date) { return date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" }); }
+/** Bytes with the exact number on hovering. */
+function exactly(value) {
+  if (!known(value) || value < 1000) return bytes(value);
+  return el("span", { title: several(Math.round(value), "byte", "bytes") }, bytes(value));
+}
 
+const errors = (value) => value ? el("span", { class: "bad" }, count(value)) : "0";
+const clock = (date) => date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const time = (date, text) => el("time", { datetime: date.toISOString(), title: date.toISOString() }, text);
+
+/** An instant in local time; of another day with its date. */
 function when(iso) {
   const date = new Date(iso);
-  const today = new Date().toDateString() === date.toDateString();
-  return el("time", { datetime: iso, title: iso }, today ? clock(date) : date.toLocaleString());
+  const isToday = new Date().toDateString() === date.toDateString();
+  const day = isToday ? "" : date.toLocaleDateString([], { day: "numeric", month: "short" }) + ", ";
+  return time(date, day + clock(date));
 }
 
-// Parts that several sections use ------------------------------------------------------------------------------------
-
-/** columns: {title, key?, n?: numeric, cell(row)}; the first is the row's header. */
-function table(caption, columns, rows, sorting) {
-  const head = columns.map((column) => {
-    const sorted = sorting && column.key && view.sort === column.key;
-    return el("th", {
-      scope: "col", class: column.n ? "n" : null,
-      "aria-sort": sorted ? (view.descending ? "descending" : "ascending") : null,
-    }, sorting && column.key
-      ? el("button", { type: "button", "data-key": "sort-" + column.key, onclick: () => sorting(column.key) }, column.title)
-      : column.title);
-  });
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, el("table", {},
-    el("caption", {}, caption), el("thead", {}, el("tr", {}, head)),
-    el("tbody", {}, rows.map((row) => el("tr", {}, columns.map((column, place) =>
-      el(place === 0 ? "th" : "td", { scope: place === 0 ? "row" : null, class: column.n ? "n" : null }, column.cell(row))))))));
-}
-
-/** An empty state: what is missing, and the request that fills it. */
-function empty(text, command) {
-  if (!command) return el("p", { class: "empty" }, text);
-  const copy = el("button", {
-    type: "button", class: "copy",
-    onclick: async () => {
-      try { await navigator.clipboard.writeText(command); copy.textContent = "Copied"; } catch { copy.textContent = "Select and copy"; }
-      setTimeout(() => { copy.textContent = "Copy"; }, 2000);
-    },
-  }, "Copy");
-  return [el("p", { class: "empty" }, text), el("pre", {}, copy, el("code", {}, command))];
-}
-
-const curl = (method, path, body) =>
-  `curl -X ${method} ${origin}${path} -H 'Content-Type: application/json' -d '${JSON.stringify(body)}'`;
-
-function bar(ratio) {
-  const inner = el("i", {});
-  inner.style.width = `${Math.round((ratio || 0) * 100)}%`;
-  return el("span", { class: "bar", "aria-hidden": "true" }, inner);
-}
-
-// Charts: each says in words what it shows, and a table beside it has the figures --------------------------------------
-
-/** Runs of neighbours that have values, for lines that break where there is nothing. */
-function runs(values) {
-  const found = [];
-  values.forEach((value, place) => {
-    if (!known(value)) return;
-    if (place > 0 && known(values[place - 1])) found[found.length - 1].push(place);
-    else found.push([place]);
-  });
-  return found;
-}
-
-function line(values, x, y, kind = "") {
-  return runs(values).map((run) => run.length === 1
-    ? svg("circle", { class: "dot " + kind, cx: x(run[0]), cy: y(values[run[0]]), r: 2.2 })
-    : svg("path", { class: "stroke " + kind, d: "M" + run.map((p) => `${x(p).toFixed(1)} ${y(values[p]).toFixed(1)}`).join("L") }));
-}
-
-function area(low, high, x, y, kind) {
-  return runs(high).map((run) => {
-    const up = run.map((p) => `${x(p).toFixed(1)} ${y(high[p]).toFixed(1)}`);
-    const down = [...run].reverse().map((p) => `${x(p).toFixed(1)} ${y(low[p]).toFixed(1)}`);
-    return svg("path", { class: kind, d: "M" + up.concat(down).join("L") + "Z" });
-  });
-}
-
-function spark(values, label) {
-  const most = Math.max(...values.filter(known), 1e-12);
-  const x = (place) => 2 + place / Math.max(values.length - 1, 1) * 106;
-  return svg("svg", { class: "spark", viewBox: "0 0 110 26", role: "img", "aria-label": label },
-    line(values, x, (value) => 23 - value / most * 20));
-}
-
-/** lines: {values, kind}; areas: {low, high, kind}. The scale begins at zero: heights may be compared. */
-function chart(label, lines, areas, format, most, width = innerWidth > 520 ? 600 : 340) {
-  const [height, left, bottom] = [170, 62, 22];
-  const top = most || Math.max(...lines.concat(areas.map((a) => ({ values: a.high }))).flatMap((l) => l.values).filter(known), 1e-12);
-  const steps = data.buckets.length;
-  const x = (place) => left + place / Math.max(steps - 1, 1) * (width - left - 6);
-  const y = (value) => 8 + (1 - value / top) * (height - bottom - 8);
-  const marks = [0, 0.5, 1].map((part) => [
-    svg("line", { class: "grid", x1: left, x2: width, y1: y(top * part), y2: y(top * part) }),
-    svg("text", { x: left - 8, y: y(top * part) + 4, "text-anchor": "end" }, format(top * part))]);
-  const day = view.range > 86400;
-  const times = steps ? [0, Math.floor((steps - 1) / 2), steps - 1].map((place, at) => svg("text", {
-    x: x(place), y: height - 4, "text-anchor": ["start", "middle", "end"][at],
-  }, new Date(data.buckets[place]).toLocaleString([], day ? { month: "short", day: "numeric", hour: "2-digit" }
-    : { hour: "2-digit", minute: "2-digit" }))) : [];
-  return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, marks, times,
-    areas.map((a) => area(a.low, a.high, x, y, a.kind)), lines.map((l) => line(l.values, x, y, l.kind)));
-}
-
-function key(...entries) {
-  return el("ul", { class: "key" }, entries.map(([kind, text]) => el("li", {}, el("i", { class: kind }), text)));
-}
-
-// The sections ---------------------------------------------------------------------------------------------------------
-
-function paint() {
-  $("outage").hidden = true;
-  document.body.classList.remove("stale");
-  $("main").setAttribute("aria-busy", "false");
-  $("version").textContent = `${data.service.version} · up ${uptime(data.service.uptime_seconds)}`
-    + (data.monitoring === "disabled" ? " · monitoring is off" : "");
-  const parts = { tiles, operations, detail, comparison, cache, memory, sessions, history: historyPart, runs: runsPart, requests };
-  for (const [id, part] of Object.entries(parts)) replace(id, part());
-}
+/** A name that may break after its underscores, dots and slashes. */
+const breakable = (text) => text.split(/(?<=[_./])/).flatMap((part, place) => place ? [el("wbr", {}), part] : part);
 
 function uptime(value) {
   const [d, h, m] = [Math.floor(value / 86400), Math.floor(value / 3600) % 24, Math.floor(value / 60) % 60];
-  return d ? `${d} d ${h} h` : h ? `${h} h ${m} min` : m ? `${m} min` : `${Math.floor(value)} s`;
+  const parts = d ? [d, "d", h, "h"] : h ? [h, "h", m, "min"] : m ? [m, "min"] : [Math.floor(value), "s"];
+  return parts.join(NBSP);
+}
+
+// Parts that several sections use
+
+/** columns: {title, kind: "n" for numbers or "text", cell(row), sort}; the first one's cells head their rows. */
+function table(key, caption, columns, rows, rowAttributes = () => ({}), asCards = false) {
+  // Laid out as cards its elements are no table to a screen reader any more, unless they say so.
+  const role = (text) => asCards ? text : null;
+  const head = (column) => {
+    const sorted = column.sort && view.sort.replace("-", "") === column.sort;
+    return el("th", {
+      scope: "col", class: column.kind, role: role("columnheader"),
+      "aria-sort": sorted ? (view.sort.startsWith("-") ? "descending" : "ascending") : null,
+    }, !column.sort ? column.title
+      : el("button", { type: "button", "data-do": "sort", "data-key": "sort-" + column.sort }, column.title));
+  };
+  const cells = (row) => columns.map((column, place) => place === 0
+    ? el("th", { scope: "row", role: role("rowheader") }, column.cell(row))
+    : el("td", { class: column.kind, role: role("cell"), "data-title": role(column.title) },
+      asCards ? el("div", {}, column.cell(row)) : column.cell(row)));
+  const body = rows.map((row) => el("tr", { role: role("row"), ...rowAttributes(row) }, cells(row)));
+  return el("div", {
+    class: asCards ? "scroll cards" : "scroll", tabindex: "0", role: "region", "aria-label": caption, "data-key": key,
+  }, el("table", { role: role("table") }, el("caption", {}, caption),
+    el("thead", { role: role("rowgroup") }, el("tr", { role: role("row") }, columns.map(head))),
+    el("tbody", { role: role("rowgroup") }, body)));
+}
+
+/** An empty state: what is missing, and the request that brings it. */
+function empty(text, command) {
+  return [el("p", { class: "empty" }, text), command && el("div", { class: "command" },
+    el("pre", { tabindex: "0" }, el("code", {}, command)),
+    el("button", { type: "button", class: "copy", "data-do": "copy" }, "Copy"))];
+}
+
+function curl(method, path, body) {
+  return `curl -X ${method} '${service}${path}' \\
+  -H 'Content-Type: application/json' \\
+  -d '${JSON.stringify(body)}'`;
+}
+
+function bar(part) {
+  return svg("svg", { class: "bar", viewBox: "0 0 72 8", "aria-hidden": "true" },
+    svg("rect", { width: 72, height: 8, rx: 4 }),
+    part > 0 && svg("rect", { class: "of", width: Math.max(3, part * 72).toFixed(1), height: 8, rx: 4 }));
+}
+
+// Charts: inline SVG in real pixels, each said in words by its label and in full by a table
+
+/** A line through neighbours; it breaks where more than two steps have nothing, and a lonely value becomes a dot. */
+function line(kind, values, x, y) {
+  let path = "";
+  let dots = "";
+  let last = -9;
+  values.forEach((value, place) => {
+    if (!known(value)) return;
+    const isJoined = place - last <= 3;
+    const at = `${x(place).toFixed(1)} ${y(value).toFixed(1)}`;
+    if (isJoined || values.slice(place + 1, place + 4).some(known)) path += (isJoined ? "L" : "M") + at;
+    else dots += `M${at}h.01`;
+    last = place;
+  });
+  return [path && svg("path", { class: "stroke " + kind, d: path }),
+    dots && svg("path", { class: "stroke dots " + kind, d: dots })];
+}
+
+/** Steps as wide as their buckets, between two series or, without the lower one, as a line. */
+function steps(high, low, left, right, y) {
+  let path = "";
+  let start = -1;
+  for (let place = 0; place <= high.length; place += 1) {
+    const isThere = known(high[place]);
+    if (isThere && start < 0) start = place;
+    if (isThere || start < 0) continue;
+    path += `M${left(start).toFixed(1)} ${y(high[start]).toFixed(1)}`;
+    for (let p = start; p < place; p += 1) path += `V${y(high[p]).toFixed(1)}H${right(p).toFixed(1)}`;
+    if (low) {
+      for (let p = place - 1; p >= start; p -= 1) path += `V${y(low[p]).toFixed(1)}H${left(p).toFixed(1)}`;
+      path += "Z";
+    }
+    start = -1;
+  }
+  return path;
+}
+
+/** A line as small as a word, from zero up. It goes with figures that say it in full, so it is not read out. */
+function spark(values) {
+  const most = Math.max(...values.filter(known), 0) || 1;
+  const width = Math.max(values.length - 1, 1);
+  return svg("svg", { class: "spark", viewBox: "0 0 100 24", preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("path", { class: "axis", d: "M0 23.5H100" }),
+    line("", values, (place) => 1 + place / width * 98, (value) => 22 - value / most * 19));
+}
+
+/** A round number that makes about `wanted` steps up to `most`. */
+function roundStep(most, wanted) {
+  const raw = most / wanted;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  return power * [1, 2, 2.5, 5, 10].find((part) => part * power >= raw * 0.999);
+}
+
+const MINUTE = 60_000;
+const DAY = 1440 * MINUTE;
+const timeSteps = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880].map((minutes) => minutes * MINUTE);
+
+/** Round local times between two instants. */
+function timeMarks(from, to, room) {
+  const step = timeSteps.find((candidate) => (to - from) / candidate <= room) ?? timeSteps.at(-1);
+  const marks = [];
+  for (let at = new Date(from).setHours(0, 0, 0, 0); at < to; at += step) if (at >= from) marks.push(new Date(at));
+  return marks.map((date) => [date.getTime(), date.getHours() + date.getMinutes() === 0 && to - from > DAY / 2
+    ? date.toLocaleDateString([], { weekday: "short", day: "numeric" })
+    : date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })]);
+}
+
+/**
+ * A figure with its key, what the pointer is on, and its values as a table.
+ * - what.series: {name, values, format} of the table, and of the lines unless `bands` draws the first three
+ * - what.unit: of the axis; what.top: its end if it is fixed; what.counts: drawn as bars below
+ */
+function chart(id, key, what) {
+  const width = Math.max(240, Math.floor($(id).clientWidth));
+  const height = what.bands ? 230 : 170;
+  const [left, top, bottom] = [58, 10, what.counts ? height - 58 : height - 22];
+  const starts = data.buckets.map((iso) => Date.parse(iso));
+  const step = data.step_seconds * 1000;
+  const [from, to] = [starts[0] ?? 0, (starts.at(-1) ?? 0) + step];
+  const place = (at) => left + (at - from) / (to - from) * (width - left - 4);
+  const all = what.series.flatMap((series) => series.values).filter(known);
+  const most = what.top ?? (Math.max(...all, 0) || 1);
+  const [size, unit] = what.unit(most);
+  const rise = roundStep(most / size, 4) * size;
+  const end = what.top ?? Math.ceil(most / rise - 1e-9) * rise;
+  const y = (value) => bottom - value / end * (bottom - top);
+  const marks = Array.from({ length: Math.round(end / rise) + 1 }, (_, index) => index * rise).map((value) => [
+    svg("line", { class: value === 0 ? "axis" : "grid", x1: left, x2: width, y1: y(value), y2: y(value) }),
+    svg("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" },
+      number(value / size, { maximumFractionDigits: 2 }) + NBSP + unit)]);
+  const times = timeMarks(from, to, (width - left) / 76).map(([at, text]) => {
+    const anchor = place(at) < left + 22 ? "start" : place(at) > width - 26 ? "end" : "middle";
+    return [svg("line", { class: "axis", x1: place(at), x2: place(at), y1: bottom, y2: bottom + 4 }),
+      svg("text", { x: place(at), y: bottom + 18, "text-anchor": anchor }, text)];
+  });
+  const [begin, finish] = [(p) => place(starts[p]), (p) => place(starts[p] + step)];
+  const middle = (p) => (begin(p) + finish(p)) / 2;
+  const shapes = [];
+  if (what.bands) {
+    const [p50, p90, p99] = what.series.map((series) => series.values);
+    shapes.push(svg("path", { class: "outer", d: steps(p99, p90, begin, finish, y) }),
+      svg("path", { class: "inner", d: steps(p90, p50, begin, finish, y) }),
+      svg("path", { class: "stroke", d: steps(p50, null, begin, finish, y) }));
+  } else {
+    what.series.forEach((series, index) => shapes.push(line("s" + index, series.values, middle, y)));
+  }
+  if (what.counts) {
+    const largest = Math.max(...what.counts, 1);
+    shapes.push(svg("text", { x: left - 8, y: height - 6, "text-anchor": "end" }, "count"));
+    shapes.push(what.counts.map((value, p) => {
+      const tall = Math.max(1.5, value / largest * 24);
+      return value > 0 && svg("rect", {
+        class: "volume", x: begin(p).toFixed(1), width: Math.max(1, finish(p) - begin(p) - 1).toFixed(1),
+        y: (height - 2 - tall).toFixed(1), height: tall.toFixed(1),
+      });
+    }));
+  }
+  const columns = what.counts ? [...what.series, { name: "count", values: what.counts, format: count }] : what.series;
+  charts.set(key, {
+    left, width, starts, middle, top, bottom: what.counts ? height : bottom,
+    place: (pixel) => Math.floor((pixel - left) / (width - left - 4) * (to - from) / step),
+    says: (p) => `${moment(starts[p])}  `
+      + columns.map((column) => `${column.name} ${column.format(column.values[p])}`).join(" · "),
+  });
+  const list = "data-" + key;
+  const filled = starts.map((_, p) => p).filter((p) => what.series.some((series) => known(series.values[p])));
+  return el("figure", { "data-key": key, "data-chart": key },
+    svg("svg", {
+      class: "chart", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": what.label,
+    }, marks, times, shapes),
+    what.key && el("ul", { class: "key" }, what.key.map(([sample, text]) => el("li", {}, sample, text))),
+    el("p", { class: "readout", "aria-hidden": "true" }),
+    el("details", { "data-key": list, open: unfolded.has(list) }, el("summary", {}, "The same as a table"),
+      // Hundreds of cells are made only for those who look at them.
+      unfolded.has(list) && table("values-" + key, what.label, [
+        { title: "From", cell: (p) => time(new Date(starts[p]), moment(starts[p])) },
+        ...columns.map((column) => ({
+          title: column.name, kind: "n", cell: (p) => column.format(column.values[p]),
+        }))], filled.reverse())));
+}
+
+/** The time of a bucket, with its day where the range has several. */
+function moment(at) {
+  const day = view.range > DAY ? { weekday: "short", day: "numeric" } : {};
+  const second = data.step_seconds % 60 ? { second: "2-digit" } : {};
+  return new Date(at).toLocaleString([], { ...day, hour: "2-digit", minute: "2-digit", ...second });
+}
+
+const keyLine = (index) => svg("svg", { viewBox: "0 0 20 10", "aria-hidden": "true" },
+  svg("path", { class: `stroke s${index}`, d: "M1 5H19" }));
+const keyBand = (kind) => svg("svg", { viewBox: "0 0 20 10", "aria-hidden": "true" },
+  svg("rect", { class: kind, width: 20, height: 10, rx: 2 }));
+
+// The sections
+
+const parts = { tiles, operations, detail, comparison, cache, memory, sessions, history: historyPart, runs, requests };
+
+function paint(...only) {
+  if (!data) return;
+  const names = only.length ? only : Object.keys(parts);
+  $("main").setAttribute("aria-busy", "false");
+  for (const id of names) put(id, parts[id]());
+  if (only.length) return;
+  $("version").textContent = `${data.service.version} · up ${uptime(data.service.uptime_seconds)}`;
+  const isOff = data.monitoring === "disabled";
+  $("notice").hidden = !isOff;
+  put("notice", isOff ? [el("p", {}, "Monitoring is off: samples that are sent now are not kept. To turn it on:"),
+    empty("", curl("PATCH", "/v1/config", { enable_monitoring: true }))[1]] : []);
 }
 
 function tiles() {
-  const all = data.timings.reduce((sum, t) => sum + t.count, 0);
-  const errors = data.timings.reduce((sum, t) => sum + t.error_count, 0);
-  const hits = data.cache.items.reduce((sum, n) => sum + n.hits, 0);
-  const lookups = data.cache.items.reduce((sum, n) => sum + n.hits + n.misses, 0);
-  const own = data.memory.find((m) => m.name === "reprise");
+  const sum = (items, member) => items.reduce((total, item) => total + item[member], 0);
+  const [timed, failed] = [sum(data.timings, "count"), sum(data.timings, "error_count")];
+  const [hits, misses] = [sum(data.cache.items, "hits"), sum(data.cache.items, "misses")];
+  const own = data.memory.find((process) => process.name === "reprise");
+  const ran = data.maintenance.runs;
+  const broken = ran.filter((run) => known(run.error)).length;
+  const perBucket = data.buckets.map((_, place) => data.timings.reduce((n, t) => n + t.series.count[place], 0));
   return [
-    [count(all), "operations timed"], [all ? percent(errors / all, 2) : "–", "of them failed"],
-    [lookups ? percent(hits / lookups) : "–", "cache hit rate"], [count(data.sessions.session_count), "sessions"],
-    [count(data.history.item_count), "history items"], [bytes(own && own.rss_bytes.latest), "memory of this service"],
-  ].map(([value, name]) => el("div", { class: "tile" }, el("b", {}, value), el("span", {}, name)));
+    ["Operations timed", count(timed), failed
+      ? [el("span", { class: "bad" }, several(failed, "error", "errors")), ` · ${percent(failed / timed * 100, 2)}`]
+      : timed ? "no errors" : "none in this range", perBucket],
+    ["Cache hit rate", hits + misses ? ratio(hits / (hits + misses)) : "–",
+      `${several(hits, "hit", "hits")} · ${several(misses, "miss", "misses")}`, data.cache.series.hit_ratio],
+    ["Sessions", count(data.sessions.session_count),
+      [several(data.sessions.state_key_count, "key", "keys"), " · ", exactly(data.sessions.state_size_bytes)],
+      data.sessions.series.session_count],
+    ["History items", count(data.history.item_count), exactly(data.history.size_bytes), null],
+    ["Memory of the service", bytes(own?.rss_bytes.latest),
+      own ? `${percent(own.percent.latest)} of the machine` : "not sampled in this range", own?.series.rss_bytes],
+    ["Removed by cleanup", count(sum(ran, "removed")), ran.length
+      ? [`rows, in ${several(ran.length, "run", "runs")}`,
+        broken > 0 && el("span", { class: "bad" }, ` · ${broken} failed`)] : "no runs yet", null],
+  ].map(([name, value, more, values]) => el("div", { class: "tile" },
+    el("h3", {}, name), el("b", {}, value), el("span", {}, more), values?.some((value) => value > 0) && spark(values)));
 }
 
 const operationColumns = [
-  { title: "Operation", key: "name" }, { title: "Count", key: "count", n: true }, { title: "Errors", key: "error_count", n: true },
-  { title: "Mean", key: "mean_seconds", n: true }, { title: "p50", key: "p50_seconds", n: true },
-  { title: "p90", key: "p90_seconds", n: true }, { title: "p95", key: "p95_seconds", n: true },
-  { title: "p99", key: "p99_seconds", n: true }, { title: "Max", key: "max_seconds", n: true },
-  { title: "Hit rate", key: "cache_hit_ratio", n: true },
+  { title: "Operation", sort: "name" }, { title: "p50 over time" }, { title: "Count", sort: "count", kind: "n" },
+  { title: "Errors", sort: "error_count", kind: "n" },
+  { title: "p50", sort: "p50_seconds", kind: "n" }, { title: "p90", sort: "p90_seconds", kind: "n" },
+  { title: "p95", sort: "p95_seconds", kind: "n" }, { title: "p99", sort: "p99_seconds", kind: "n" },
+  { title: "Max", sort: "max_seconds", kind: "n" }, { title: "Hit rate", sort: "cache_hit_ratio", kind: "n" },
 ];
+
+function operationCell(column, row) {
+  const value = row[column.sort];
+  switch (column.sort) {
+    case "name": return el("button", {
+      type: "button", class: "pick", "data-do": "pick", "data-value": value, "data-key": "op-" + value,
+      "aria-pressed": String(value === view.operation),
+    }, breakable(value));
+    case undefined: return spark(row.series.p50_seconds);
+    case "count": return count(value);
+    case "error_count": return errors(value);
+    case "cache_hit_ratio": return ratio(value);
+    default: return seconds(value);
+  }
+}
 
 function operations() {
   if (data.timings.length === 0) {
-    const body = { kind: "timing", name: "model_load", duration_seconds: 1.52, cache: "miss", variant: "original" };
-    return empty(data.monitoring === "disabled"
-      ? "Monitoring is off: set enable_monitoring to true to have samples kept."
-      : "No operation was timed in this range. Send a timing:", data.monitoring === "disabled"
-      ? curl("PATCH", "/v1/config", { enable_monitoring: true }) : curl("POST", "/v1/samples", body));
+    return empty("No operation was timed in this range. Send a timing:", curl("POST", "/v1/samples", {
+      kind: "timing", name: "model_load", duration_seconds: 1.52, cache: "miss", variant: "original",
+    }));
   }
-  if (!data.timings.some((t) => t.name === view.operation)) view.operation = data.timings[0].name;
-  const order = (a, b) => typeof a === "string" ? a.localeCompare(b) : (a ?? -1) - (b ?? -1);
-  const rows = [...data.timings].sort((a, b) => order(a[view.sort], b[view.sort]) * (view.descending ? -1 : 1));
-  const columns = operationColumns.map((column) => ({
-    ...column,
-    cell: (row) => column.key === "name"
-      ? el("button", {
-        type: "button", class: "pick", "data-key": "op-" + row.name, "aria-pressed": String(row.name === view.operation),
-        onclick: () => { view.operation = row.name; writeAddress(); replace("operations", operations()); replace("detail", detail()); },
-      }, row.name)
-      : column.key === "cache_hit_ratio" ? percent(row.cache_hit_ratio)
-        : column.key.endsWith("_seconds") ? seconds(row[column.key]) : count(row[column.key]),
-  }));
-  columns.push({ title: "p50 over time", cell: (row) => spark(row.series.p50_seconds, `Median of ${row.name} over time`) });
-  const more = data.timings_total > data.timings.length ? ` The ${data.timings.length} most frequent of ${count(data.timings_total)}.` : "";
-  const exact = data.resolution === "raw" ? "exact" : `within 1 %, from roll-ups by ${data.resolution}`;
-  return table(`Durations by operation; percentiles are ${exact}.${more}`, columns, rows, (chosen) => {
-    view.descending = view.sort === chosen ? !view.descending : chosen !== "name";
-    view.sort = chosen;
-    replace("operations", operations());
-  });
+  const column = view.sort.replace("-", "");
+  const sign = view.sort.startsWith("-") ? -1 : 1;
+  const compare = (a, b) => typeof a === "string" ? a.localeCompare(b) : (a ?? -1) - (b ?? -1);
+  const rows = [...data.timings].sort((a, b) => sign * compare(a[column], b[column]));
+  const chosen = chosenOperation();
+  const exact = data.resolution === "raw" ? "Percentiles are exact."
+    : `Percentiles are within 1${NBSP}%, from roll-ups by ${data.resolution}.`;
+  const some = data.timings_total > rows.length
+    ? ` The ${count(rows.length)} most frequent of ${count(data.timings_total)}.` : "";
+  return table("operations-table", `Durations by operation. ${exact}${some}`,
+    operationColumns.map((each) => ({ ...each, cell: (row) => operationCell(each, row) })), rows, (row) => ({
+      "data-key": "row-" + row.name, class: row === chosen ? "on" : null, "data-do": "pick", "data-value": row.name,
+    }));
+}
+
+/** The one picked; without that, or while it is not in the range, the most frequent. */
+function chosenOperation() {
+  const chosen = data.timings.find((timing) => timing.name === view.operation) ?? data.timings[0];
+  if (chosen && !view.operation) view.operation = defaults.operation = chosen.name;
+  return chosen;
 }
 
 function detail() {
-  const chosen = data.timings.find((t) => t.name === view.operation);
+  const chosen = chosenOperation();
   if (!chosen) return [];
-  const { p50_seconds: p50, p90_seconds: p90, p99_seconds: p99 } = chosen.series;
-  const label = `${chosen.name} over time: median ${seconds(chosen.p50_seconds)}, 90th percentile `
-    + `${seconds(chosen.p90_seconds)}, 99th ${seconds(chosen.p99_seconds)}`;
+  const { p50_seconds: p50, p90_seconds: p90, p99_seconds: p99, count: counts } = chosen.series;
+  const facts = [["p50", chosen.p50_seconds], ["p90", chosen.p90_seconds], ["p99", chosen.p99_seconds],
+    ["Min", chosen.min_seconds], ["Mean", chosen.mean_seconds], ["Max", chosen.max_seconds]];
   return [el("h3", {}, `${chosen.name} over time`),
-    chart(label, [{ values: p50, kind: "" }], [{ low: p50, high: p90, kind: "inner" }, { low: p90, high: p99, kind: "outer" }], seconds, 0, innerWidth > 900 ? 1200 : undefined),
-    key(["", "median"], ["faint", "up to the 90th percentile"], ["fainter", "up to the 99th"])];
+    el("dl", { class: "facts" }, facts.map(([name, value]) =>
+      el("div", {}, el("dt", {}, name), el("dd", {}, seconds(value))))),
+    chart("detail", "detail-chart", {
+      label: `Durations of ${chosen.name} over time: median ${seconds(chosen.p50_seconds)}, 90th percentile `
+        + `${seconds(chosen.p90_seconds)}, 99th percentile ${seconds(chosen.p99_seconds)}, `
+        + several(chosen.count, "sample", "samples"),
+      bands: true, unit: secondsUnit, counts,
+      series: [{ name: "p50", values: p50 }, { name: "p90", values: p90 }, { name: "p99", values: p99 }]
+        .map((series) => ({ ...series, format: seconds })),
+      key: [[keyLine(0), "p50"], [keyBand("inner"), "p50 to p90"], [keyBand("outer"), "p90 to p99"]],
+    })];
 }
 
-const verdicts = { faster: "faster", slower: "slower", no_difference: "no difference to be seen", too_few_samples: "too few samples" };
+/** "99.4–99.6 %"; with a sign on either side of zero. */
+function interval(low, high) {
+  const isPlain = low >= 0 && high >= 0;
+  const sign = (value) => (value > 0 && !isPlain ? "+" : "") + fixed(value, 1);
+  return (isPlain ? `${sign(low)}–${sign(high)}` : `${sign(low)} to ${sign(high)}`) + `${NBSP}%`;
+}
+
+/** The verdict on the median in words. Changes are negative where the candidate is faster. */
+function verdict(row) {
+  const change = row.change_percent.p50;
+  const range = row.confidence_interval_percent.p50;
+  const sure = (low, high) => range ? ` (95${NBSP}% CI ${interval(low, high)})` : "";
+  switch (row.verdict) {
+    case "faster":
+      return [el("span", { class: "good" }, `faster by ${percent(-change)}`), sure(-range?.[1], -range?.[0])];
+    case "slower":
+      return [el("span", { class: "bad" }, `slower by ${percent(change)}`), sure(range?.[0], range?.[1])];
+    case "no_difference":
+      return [el("span", { class: "soft" }, "no difference to be seen"), sure(range?.[0], range?.[1])];
+    default:
+      return el("span", { class: "soft" }, "too few samples to tell");
+  }
+}
+
+/** The interval on a scale from −100 % to +100 %. */
+function whisker(row) {
+  const change = row.change_percent.p50;
+  const range = row.confidence_interval_percent.p50;
+  if (!known(change)) return "–";
+  const x = (value) => (66 + Math.max(-100, Math.min(100, value)) * 0.6).toFixed(1);
+  return svg("svg", { class: "whisker " + row.verdict, viewBox: "0 0 132 20", "aria-hidden": "true" },
+    svg("line", { x1: 6, x2: 126, y1: 10, y2: 10, opacity: 0.4 }), svg("line", { x1: 66, x2: 66, y1: 2, y2: 18 }),
+    range && svg("line", { class: "ci", x1: x(range[0]), x2: x(range[1]), y1: 10, y2: 10 }),
+    svg("circle", { cx: x(change), cy: 10, r: 4 }));
+}
 
 function comparison() {
-  if (data.variants.length < 2) {
-    return empty("Time one operation in two ways, and send each with its variant to have them compared:", curl("POST", "/v1/samples", {
-      samples: ["original", "optimized"].map((variant) => ({ kind: "timing", name: "quality_scoring", duration_seconds: variant === "original" ? 2.1 : 0.08, variant })),
-    }));
+  if (data.variants.length < 2 && !data.comparison) {
+    const variants = { original: [2.1, 2.3, 1.9, 2.2, 2], optimized: [0.08, 0.07, 0.09, 0.08, 0.1] };
+    return empty("Time an operation in two ways and send each timing with its variant; five of each can be compared:",
+      curl("POST", "/v1/samples", {
+        samples: Object.entries(variants).flatMap(([variant, durations]) => durations.map((duration_seconds) => (
+          { kind: "timing", name: "quality_scoring", duration_seconds, variant }))),
+      }));
   }
-  const now = data.comparison || { baseline: "", candidate: "", items: [] };
-  const pick = (name, title) => el("label", {}, title, el("select", {
-    "data-key": name,
-    onchange: (event) => {
-      view.baseline = name === "baseline" ? event.target.value : view.baseline || now.baseline || data.variants[0];
-      view.candidate = name === "candidate" ? event.target.value : view.candidate || now.candidate || data.variants[1];
-      writeAddress();
-      refresh();
-    },
-  }, data.variants.map((variant) => el("option", { value: variant, selected: variant === (view[name] || now[name]) ? "" : null }, variant))));
-  const interval = (change, range) => known(change) ? el("span", { title: "95 % confidence interval, percentile bootstrap" },
-    `${change > 0 ? "+" : ""}${plain(change, 1)} %`, known(range) ? ` (${plain(range[0], 1)} to ${plain(range[1], 1)})` : "") : "–";
-  const said = (row) => {
-    const change = row.change_percent.p50;
-    const text = row.verdict === "faster" || row.verdict === "slower"
-      ? `${plain(Math.abs(change), 1)} % ${row.verdict}` : verdicts[row.verdict];
-    return el("span", { class: { faster: "good", slower: "bad" }[row.verdict] || "soft" }, text);
+  const now = data.comparison ?? { baseline: view.baseline, candidate: view.candidate, items: [] };
+  const pick = (name, title) => {
+    const names = data.variants.includes(now[name]) || !now[name] ? data.variants : [now[name], ...data.variants];
+    return el("label", { class: "field" }, title, " ", el("select", { "data-do": name, autocomplete: "off" },
+      !now[name] && el("option", { value: "", selected: true }, "choose"),
+      names.map((variant) => el("option", { value: variant, selected: variant === now[name] }, variant))));
   };
-  return [el("form", { class: "picks", onsubmit: (event) => event.preventDefault() }, pick("baseline", "Original"), pick("candidate", "Optimized")),
-    now.items.length === 0 ? empty("No operation was timed with both variants in this range.") : table(
-      `${now.candidate} against ${now.baseline}: change of the median with its 95 % confidence interval; negative is faster.`, [
-        { title: "Operation", cell: (row) => row.name },
-        { title: `Original (${now.baseline}), p50`, n: true, cell: (row) => seconds(row.baseline.p50_seconds) },
-        { title: `Optimized (${now.candidate}), p50`, n: true, cell: (row) => seconds(row.candidate.p50_seconds) },
-        { title: "Improvement", cell: said },
-        { title: "Change of p50", n: true, cell: (row) => interval(row.change_percent.p50, row.confidence_interval_percent.p50) },
-        { title: "Change of p95", n: true, cell: (row) => interval(row.change_percent.p95, row.confidence_interval_percent.p95) },
-        { title: "Samples", n: true, cell: (row) => `${count(row.baseline.count)} / ${count(row.candidate.count)}` },
-      ], now.items)];
+  const side = (figures) => [seconds(figures.p50_seconds),
+    el("small", {}, `p95 ${seconds(figures.p95_seconds)} · ${several(figures.count, "sample", "samples")}`)];
+  const picks = el("div", { class: "picks" }, pick("baseline", "Original"), pick("candidate", "Optimized"));
+  if (!data.comparison) return [picks, empty("Choose which variant is held against which.")];
+  if (now.items.length === 0) return [picks, empty("No operation was timed with both variants in this range.")];
+  return [picks, table("comparison-table", "Medians, and the change from original to optimized.", [
+    { title: "Operation", cell: (row) => breakable(row.name) },
+    { title: `Original (${now.baseline})`, kind: "n", cell: (row) => side(row.baseline) },
+    { title: `Optimized (${now.candidate})`, kind: "n", cell: (row) => side(row.candidate) },
+    { title: "Improvement", kind: "text", cell: verdict },
+    { title: "Change of p50", cell: whisker },
+    { title: "of p95", kind: "n", cell: (row) => known(row.change_percent.p95)
+      ? (row.change_percent.p95 > 0 ? "+" : "") + percent(row.change_percent.p95) : "–" },
+  ], now.items, (row) => ({ "data-key": row.name }), true)];
 }
 
 function cache() {
-  if (data.cache.items.length === 0) {
-    return empty("Nothing is cached yet. Store a value:", `curl -X PUT ${origin}/v1/cache/scores/entries/song-1 -H 'Reprise-TTL: 1800' -d '0.93'`);
+  const { items, total, series } = data.cache;
+  if (items.length === 0) {
+    return empty("Nothing was cached yet. Store a value for half an hour:",
+      `curl -X PUT '${service}/v1/cache/scores/entries/song-1' \\\n  -H 'Reprise-TTL: 1800' -d '0.93'`);
   }
-  const reasons = (row) => Object.entries(row.misses_by_reason).filter(([, n]) => n > 0).map(([name, n]) => `${count(n)} ${name}`).join(", ");
-  return [chart("Cache hit rate over time", [{ values: data.cache.series.hit_ratio, kind: "" }], [], (v) => percent(v, 0), 1),
-    table("Hit rate of each namespace since it was made, and why look-ups missed", [
-      { title: "Namespace", cell: (row) => row.namespace },
-      { title: "Hit rate", n: true, cell: (row) => [bar(row.hit_ratio), " ", percent(row.hit_ratio)] },
-      { title: "Hits", n: true, cell: (row) => count(row.hits) },
-      { title: "Misses", n: true, cell: (row) => el("span", { title: reasons(row) }, count(row.misses)) },
-      { title: "Reasons", cell: (row) => el("span", { class: "why" }, reasons(row) || "–") },
-      { title: "Entries", n: true, cell: (row) => count(row.entry_count) }, { title: "Size", n: true, cell: (row) => bytes(row.size_bytes) },
-    ], data.cache.items)];
+  const reasons = (row) => Object.entries(row.misses_by_reason).filter(([, n]) => n > 0)
+    .map(([reason, n]) => `${count(n)}${NBSP}${reason}`).join(" · ") || "–";
+  const some = total > items.length ? ` The ${count(items.length)} busiest of ${count(total)}.` : "";
+  const latest = series.hit_ratio.findLast(known);
+  return [chart("cache", "cache-chart", {
+    label: `Cache hit rate over time${known(latest) ? ", last " + ratio(latest) : ": nobody looked anything up"}`,
+    unit: () => [0.01, "%"], top: 1, series: [{ name: "hit rate", values: series.hit_ratio, format: ratio }],
+  }), table("cache-table", `Look-ups by namespace, since each was made, and why they missed.${some}`, [
+    { title: "Namespace", cell: (row) => breakable(row.namespace) },
+    { title: "Hit rate", kind: "n", cell: (row) => [bar(row.hit_ratio), ratio(row.hit_ratio)] },
+    { title: "Hits", kind: "n", cell: (row) => count(row.hits) },
+    { title: "Misses", kind: "n", cell: (row) => [count(row.misses), row.misses > 0 && el("small", {}, reasons(row))] },
+    { title: "Entries", kind: "n", cell: (row) => count(row.entry_count) },
+    { title: "Size", kind: "n", cell: (row) => exactly(row.size_bytes) },
+  ], items, (row) => ({ "data-key": row.namespace }))];
 }
+
+const memoryMetrics = { rss_bytes: "resident (RSS)", vms_bytes: "virtual (VMS)", percent: "share of the machine" };
 
 function memory() {
   if (data.memory.length === 0) {
-    return empty("No process said what memory it has. Send a sample:", curl("POST", "/v1/samples",
+    return empty("No process said in this range how much memory it has. Send a sample:", curl("POST", "/v1/samples",
       { kind: "memory", name: "melodai", rss_bytes: 157286400, vms_bytes: 1073741824, percent: 1.9 }));
   }
-  const shown = data.memory.slice(0, 3);
-  const kinds = ["", "two", "three"];
-  return [chart("Resident memory over time: " + shown.map((m) => `${m.name} ${bytes(m.rss_bytes.latest)}`).join(", "),
-    shown.map((m, place) => ({ values: m.series.rss_bytes, kind: kinds[place] })), [], bytes),
-  key(...shown.map((m, place) => [kinds[place], m.name])),
-  table("Memory of each process: resident (RSS), virtual (VMS), share of the machine's", [
-    { title: "Process", cell: (row) => row.name }, { title: "RSS now", n: true, cell: (row) => bytes(row.rss_bytes.latest) },
-    { title: "RSS mean", n: true, cell: (row) => bytes(row.rss_bytes.mean) }, { title: "RSS most", n: true, cell: (row) => bytes(row.rss_bytes.max) },
-    { title: "VMS now", n: true, cell: (row) => bytes(row.vms_bytes.latest) },
-    { title: "Share", n: true, cell: (row) => known(row.percent.latest) ? plain(row.percent.latest, 1) + " %" : "–" },
-  ], data.memory)];
+  // More lines than there are colours and dashes could not be told apart.
+  const drawn = data.memory.slice(0, 6);
+  const format = view.memory === "percent" ? percent : bytes;
+  return [el("div", { class: "picks" }, el("label", { class: "field" }, "Drawn ",
+    el("select", { "data-do": "memory", autocomplete: "off" }, Object.entries(memoryMetrics).map(([metric, name]) =>
+      el("option", { value: metric, selected: metric === view.memory }, name))))),
+  chart("memory", "memory-chart", {
+    label: `Memory over time, ${memoryMetrics[view.memory]}: `
+      + drawn.map((process) => `${process.name} ${format(process[view.memory].latest)}`).join(", "),
+    unit: view.memory === "percent" ? () => [1, "%"] : bytesUnit,
+    series: drawn.map((process) => ({ name: process.name, values: process.series[view.memory], format })),
+    key: drawn.map((process, index) => [keyLine(index), process.name]),
+  }), table("memory-table", "Memory of each process.", [
+    { title: "Process", cell: (row) => breakable(row.name) },
+    { title: "RSS", kind: "n", cell: (row) => exactly(row.rss_bytes.latest) },
+    { title: "mean", kind: "n", cell: (row) => exactly(row.rss_bytes.mean) },
+    { title: "most", kind: "n", cell: (row) => exactly(row.rss_bytes.max) },
+    { title: "VMS", kind: "n", cell: (row) => exactly(row.vms_bytes.latest) },
+    { title: "Share", kind: "n", cell: (row) => percent(row.percent.latest) },
+  ], data.memory, (row) => ({ "data-key": row.name }))];
 }
 
 function sessions() {
-  const s = data.sessions;
-  if (s.session_count === 0) {
-    return empty("There are no sessions. Open one:", curl("PUT", "/v1/sessions/tab-7", { defaults: { auto_generate: false } }));
+  const { session_count: n, state_key_count: keys, state_size_bytes: size, largest, series } = data.sessions;
+  if (n === 0) {
+    return empty("There are no sessions. Open one:",
+      curl("PUT", "/v1/sessions/tab-7", { state: { auto_generate: false, temperature: 0.8 } }));
   }
-  return [el("p", { class: "soft" }, `Together ${count(s.state_key_count)} keys, ${bytes(s.state_size_bytes)}; sessions: ${count(s.session_count)}.`),
-    chart("Bytes of all session states over time", [{ values: s.series.state_size_bytes, kind: "" }], [], bytes),
-    table("The largest sessions", [
-      { title: "Session", cell: (row) => row.id }, { title: "Keys", n: true, cell: (row) => count(row.state_key_count) },
-      { title: "State", n: true, cell: (row) => bytes(row.state_size_bytes) },
-      { title: "History", n: true, cell: (row) => count(row.history_count) }, { title: "Last active", n: true, cell: (row) => when(row.last_active_at) },
-    ], s.largest)];
+  return [el("p", { class: "note" }, `${several(n, "session", "sessions")} with ${several(keys, "key", "keys")}, `,
+    exactly(size), ` of state; ${bytes(size / n)} each on average.`),
+  chart("sessions", "sessions-chart", {
+    label: `Size of all session states over time, now ${bytes(size)}`, unit: bytesUnit,
+    series: [{ name: "state", values: series.state_size_bytes, format: bytes }],
+  }), table("sessions-table", "The largest sessions.", [
+    { title: "Session", cell: (row) => row.id },
+    { title: "Keys", kind: "n", cell: (row) => count(row.state_key_count) },
+    { title: "State", kind: "n", cell: (row) => exactly(row.state_size_bytes) },
+    { title: "History", kind: "n", cell: (row) => count(row.history_count) },
+    { title: "Last active", kind: "n", cell: (row) => when(row.last_active_at) },
+  ], largest, (row) => ({ "data-key": row.id }))];
 }
 
 function historyPart() {
-  if (data.history.item_count === 0) {
-    return empty("No session has a history yet. Append an item:", curl("POST", "/v1/sessions/tab-7/history",
-      { kind: "generation", data: { prompt: "a calm piano piece" } }));
+  const { item_count: n, size_bytes: size, by_kind: kinds } = data.history;
+  if (n === 0) {
+    return empty("No session has a history. With the session opened, append an item:",
+      curl("POST", "/v1/sessions/tab-7/history", { kind: "generation", data: { prompt: "a calm piano piece" } }));
   }
-  return table(`Items: ${count(data.history.item_count)}, ${bytes(data.history.size_bytes)}`, [
-    { title: "Kind", cell: (row) => row.kind ?? "(none)" }, { title: "Items", n: true, cell: (row) => count(row.item_count) },
-    { title: "Share", n: true, cell: (row) => bar(row.item_count / data.history.item_count) },
-  ], data.history.by_kind);
+  return [table("history-table", `${several(n, "item", "items")}, ${bytes(size)}.`, [
+    { title: "Kind", cell: (row) => row.kind ?? el("span", { class: "soft" }, "without a kind") },
+    { title: "Items", kind: "n", cell: (row) => count(row.item_count) },
+    { title: "Share", kind: "n", cell: (row) => [bar(row.item_count / n), percent(row.item_count / n * 100)] },
+  ], kinds)];
 }
 
-function runsPart() {
-  if (data.maintenance.runs.length === 0) return empty("No background task ran yet.");
-  return table("What the background tasks did last", [
-    { title: "Task", cell: (row) => row.task }, { title: "When", cell: (row) => when(row.started_at) },
-    { title: "Why", cell: (row) => row.trigger }, { title: "Took", n: true, cell: (row) => seconds(row.duration_seconds) },
-    { title: "Rows", n: true, cell: (row) => count(row.removed) },
-    { title: "Outcome", cell: (row) => row.error ? el("span", { class: "bad" }, row.error) : "ok" },
-  ], data.maintenance.runs);
+function runs() {
+  if (data.maintenance.runs.length === 0) {
+    return empty("No background task has run yet. Run them all now:", curl("POST", "/v1/maintenance/cleanup", {}));
+  }
+  return table("runs-table", "What the background tasks did last.", [
+    {
+      title: "Task",
+      cell: (row) => [breakable(row.task), known(row.error) && el("small", { class: "bad" }, row.error)],
+    },
+    { title: "When", kind: "n", cell: (row) => when(row.started_at) },
+    { title: "Why", kind: "left", cell: (row) => row.trigger },
+    { title: "Took", kind: "n", cell: (row) => seconds(row.duration_seconds) },
+    { title: "Removed", kind: "n", cell: (row) => count(row.removed) },
+    { title: "Freed", kind: "n", cell: (row) => exactly(row.freed_bytes) },
+  ], data.maintenance.runs, (row) => ({ "data-key": "run-" + row.id }));
 }
 
 function requests() {
-  if (data.requests.length === 0) return empty("No requests were timed in this range yet; they appear within 10 seconds.");
-  return table("The service's own answers by route, up to the answer's head", [
-    { title: "Route", cell: (row) => row.name }, { title: "Count", n: true, cell: (row) => count(row.count) },
-    { title: "5xx", n: true, cell: (row) => count(row.error_count) }, { title: "p50", n: true, cell: (row) => seconds(row.p50_seconds) },
-    { title: "p99", n: true, cell: (row) => seconds(row.p99_seconds) },
-  ], data.requests);
+  if (data.requests.length === 0) {
+    return empty("No request was timed in this range. Those to come appear within seconds; ask for one:",
+      `curl '${service}/health/ready'`);
+  }
+  return table("requests-table", "How long the service took to begin its answers, by route.", [
+    { title: "Route", cell: (row) => breakable(row.name) },
+    { title: "Count", kind: "n", cell: (row) => count(row.count) },
+    { title: "5xx", kind: "n", cell: (row) => errors(row.error_count) },
+    { title: "p50", kind: "n", cell: (row) => seconds(row.p50_seconds) },
+    { title: "p90", kind: "n", cell: (row) => seconds(row.p90_seconds) },
+    { title: "p95", kind: "n", cell: (row) => seconds(row.p95_seconds) },
+    { title: "p99", kind: "n", cell: (row) => seconds(row.p99_seconds) },
+    { title: "Max", kind: "n", cell: (row) => seconds(row.max_seconds) },
+  ], data.requests, (row) => ({ "data-key": row.name }));
 }
 
-// Beginning ------------------------------------------------------------------------------------------------------------
+// What people do
+
+const actions = {
+  now: () => refresh(true),
+  skip: (_, event) => {
+    // The address holds what was chosen; a jump would overwrite it.
+    event.preventDefault();
+    $("main").focus();
+  },
+  sort: (button) => {
+    const column = button.dataset.key.replace("sort-", "");
+    const first = column === "name" ? column : "-" + column;
+    view.sort = view.sort !== first ? first : first.startsWith("-") ? column : "-" + column;
+    writeAddress();
+    paint("operations");
+  },
+  pick: (chosen) => {
+    view.operation = chosen.dataset.value;
+    writeAddress();
+    paint("operations", "detail");
+  },
+  copy: async (button) => {
+    const code = button.parentElement.querySelector("code");
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      button.textContent = "Copied";
+      announce("Copied.");
+    } catch {
+      // Without TLS only this machine's own pages may use the clipboard; elsewhere it is marked, to be copied by hand.
+      getSelection().selectAllChildren(code);
+      button.textContent = "Marked";
+      announce("The command is marked; copy it with the keyboard.");
+    }
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  },
+};
+
+function choose(input) {
+  const name = input.dataset.do ?? input.name;
+  if (name === "memory") view.memory = input.value;
+  if (name === "range" || name === "refresh") view[name] = Number(input.value);
+  if (name === "baseline" || name === "candidate") {
+    const other = name === "baseline" ? "candidate" : "baseline";
+    const before = data.comparison ?? view;
+    // A variant against itself says nothing: the two change places.
+    view[other] = before[other] === input.value ? before[name] : before[other];
+    view[name] = input.value;
+  }
+  writeAddress();
+  if (name === "memory") paint("memory");
+  else if (name === "refresh") schedule();
+  else refresh(true);
+}
+
+/** Says what a chart has where the pointer is. The table under it says it to everybody else. */
+function point(event) {
+  const figure = event.target.closest?.("[data-chart]");
+  document.querySelectorAll(".cursor").forEach((cursor) => cursor.remove());
+  for (const readout of document.querySelectorAll(".readout")) {
+    if (readout.parentElement !== figure && readout.textContent) readout.textContent = "";
+  }
+  const drawing = event.target.closest?.(".chart");
+  if (!drawing || !figure) return;
+  const shown = charts.get(figure.dataset.chart);
+  const at = shown.place(event.clientX - drawing.getBoundingClientRect().left);
+  const readout = figure.querySelector(".readout");
+  if (at < 0 || at >= shown.starts.length) return readout.replaceChildren();
+  const x = shown.middle(at);
+  drawing.append(svg("line", { class: "cursor", x1: x, x2: x, y1: shown.top, y2: shown.bottom }));
+  readout.textContent = shown.says(at);
+}
+
+document.addEventListener("click", (event) => {
+  const target = event.target.closest("[data-do]");
+  if (target) actions[target.dataset.do]?.(target, event);
+});
+document.addEventListener("change", (event) => {
+  if (event.target.matches("select, [name=range]")) choose(event.target);
+});
+document.addEventListener("toggle", (event) => {
+  const key = event.target.dataset.key;
+  if (!key || event.target.open === unfolded.has(key)) return;
+  if (event.target.open) unfolded.add(key);
+  else unfolded.delete(key);
+  if (event.target.open) paint(event.target.closest("[id]").id);
+}, true);
+document.addEventListener("pointermove", point);
+document.addEventListener("pointerdown", point);
+document.addEventListener("visibilitychange", () => {
+  // Nobody looks: nothing is asked. Back again, what is shown is old.
+  if (document.hidden) clearTimeout(timer);
+  else if (view.refresh || failing) refresh();
+});
+addEventListener("online", () => failing && refresh());
+addEventListener("hashchange", () => { readAddress(); refresh(true); });
+
+let width = 0;
+new ResizeObserver(() => {
+  if (width === $("main").clientWidth) return;
+  width = $("main").clientWidth;
+  paint();
+}).observe($("main"));
+setInterval(countDown, 500);
 
 readAddress();
-for (const name of ["range", "refresh"]) {
-  $(name).addEventListener("change", () => {
-    view[name] = Number($(name).value);
-    writeAddress();
-    refresh();
-  });
-}
-$("controls").addEventListener("submit", (event) => { event.preventDefault(); refresh(); });
-document.addEventListener("visibilitychange", () => document.hidden ? clearTimeout(timer) : refresh());
-window.addEventListener("hashchange", () => { readAddress(); refresh(); });
 refresh();
