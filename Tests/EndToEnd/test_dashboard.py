@@ -315,6 +315,10 @@ def test_it_works_by_keyboard(server, browser):
     assert head.text.startswith("Operation") and head.get_attribute("aria-sort") == "ascending"
     browser.switch_to.active_element.send_keys(Keys.ENTER)
     assert find(browser, "#operations [aria-sort]").get_attribute("aria-sort") == "descending"
+    # What is picked is in the link, be it what is shown anyway.
+    assert find(browser, ".pick[aria-pressed=true]").text == "quality_scoring"
+    find(browser, ".pick[data-value=quality_scoring]").send_keys(Keys.ENTER)
+    assert "operation=quality_scoring" in browser.current_url
     find(browser, ".pick[data-value^='<b>']").send_keys(Keys.ENTER)
     assert "model & load" in find(browser, "#detail h3").text
     assert find(browser, ".pick[data-value^='<b>']").get_attribute("aria-pressed") == "true"

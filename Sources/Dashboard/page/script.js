@@ -24,6 +24,7 @@ const charts = new Map();   // by key: what a chart says at a place, for the poi
 let data = null;            // the last summary that came
 let arrived = null;         // when
 let failing = null;         // {since, tries, message} from the first failure to the next success
+let settled = "";           // the operation shown while none is picked: it stays when another becomes more frequent
 let timer = 0;
 let next = 0;               // when the timer rings
 let running = null;
@@ -528,7 +529,7 @@ function operationCell(column, row) {
   switch (column.sort) {
     case "name": return el("button", {
       type: "button", class: "pick", "data-do": "pick", "data-value": value, "data-key": "op-" + value,
-      "aria-pressed": String(value === view.operation),
+      "aria-pressed": String(row === chosenOperation()),
     }, breakable(value));
     case undefined: return spark(row.series.p50_seconds);
     case "count": return count(value);
@@ -559,10 +560,11 @@ function operations() {
     }));
 }
 
-/** The one picked; without that, or while it is not in the range, the most frequent. */
+/** The one picked; without that, or while it is not in the range, the one that was the most frequent at first. */
 function chosenOperation() {
-  const chosen = data.timings.find((timing) => timing.name === view.operation) ?? data.timings[0];
-  if (chosen && !view.operation) view.operation = defaults.operation = chosen.name;
+  const named = (name) => data.timings.find((timing) => timing.name === name);
+  const chosen = named(view.operation) ?? named(settled) ?? data.timings[0];
+  if (chosen && chosen.name !== view.operation) settled = chosen.name;
   return chosen;
 }
 
