@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/steps.sh
-trap 'status=$?; [[ $status -eq 0 ]] || { print_steps; echo "make test: FAILED in the step '$current_step'" >&2; }' EXIT
+trap 'status=$?; [[ $status -eq 0 ]] || { print_steps; echo "make test: FAILED in the step \"$current_step\"" >&2; }' EXIT
 
 # At once, all tests would hold over 2,000 files and threads; many systems allow 1,024 files.
 export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH=16
