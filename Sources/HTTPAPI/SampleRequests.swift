@@ -157,7 +157,7 @@ extension ObjectReader {
     }
 
     fileprivate mutating func memory() -> Sample.Measurement? {
-        let bytes: ClosedRange<Int64> = 0...1 << 53
+        let bytes: ClosedRange<Int64> = 0...(1 << 53) - 1
         let rss = required("rss_bytes") { $0.integer("rss_bytes", in: bytes) }
         let vms = required("vms_bytes") { $0.integer("vms_bytes", in: bytes) }
         let percent = required("percent") { $0.decimal("percent", in: 0...100) }

@@ -66,6 +66,7 @@ import Testing
                 ["kind": "memory", "name": "x", "rss_bytes": 1, "vms_bytes": 1],
                 ["kind": "memory", "name": "x", "rss_bytes": .decimal(1.5), "vms_bytes": 1, "percent": 1],
                 ["kind": "memory", "name": "x", "rss_bytes": 1, "vms_bytes": 1, "percent": 101],
+                ["kind": "memory", "name": "x", "rss_bytes": 1, "vms_bytes": .integer(1 << 53), "percent": 1],
                 ["kind": "gauge", "name": "x"], ["kind": "gauge", "name": "x", "value": 1, "variant": "v"],
                 ["samples": 1], ["samples": [1]], ["samples": [], "more": 1],
             ]
