@@ -1,4 +1,4 @@
--- Performance samples: as they came, and rolled up by minute and hour into distributions that can be merged.
+-- Performance samples: as they came, and rolled up by minute, hour and six hours into distributions that can be merged.
 -- docs/design/samples.md explains the buckets, docs/sql.md the views.
 
 -- What is measured: one row for each name and what it is told apart by. Their number is bounded.
@@ -38,7 +38,7 @@ CREATE TABLE sample_progress (
 ) STRICT;
 INSERT INTO sample_progress VALUES (1, 0);
 
--- Figures of a series in one minute (60) or hour (3600), kept for sample_rollup_retention_seconds.
+-- Figures of a series in one minute (60), hour (3600) or six hours (21600), kept for sample_rollup_retention_seconds.
 CREATE TABLE sample_rollups (
     period_seconds INTEGER NOT NULL,
     start_ms       INTEGER NOT NULL,

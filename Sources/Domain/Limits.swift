@@ -92,6 +92,8 @@ public enum Limits {
     public static let maxSeriesReadSingly = 32
     /// Longest range that is answered by minutes rather than hours: a day, in milliseconds.
     public static let maxMinuteRangeMilliseconds: Int64 = 86_400_000
+    /// Longest range that is answered by hours rather than six hours: three days, in milliseconds.
+    public static let maxHourRangeMilliseconds: Int64 = 3 * 86_400_000
     /// Longest range of a question: a year, in milliseconds.
     public static let maxMetricRangeMilliseconds: Int64 = 366 * 86_400_000
     /// Steps of one time series.

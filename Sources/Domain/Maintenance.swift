@@ -16,7 +16,7 @@ public enum MaintenanceTask: String, Sendable, CaseIterable {
     case stateTemporaries = "state_temporaries"
     /// Forgets debounces that were allowed long ago.
     case debounceMarks = "debounce_marks"
-    /// Adds new samples to the distributions of their minute and hour. Removes nothing.
+    /// Adds new samples to the distributions of their minute, hour and six hours. Removes nothing.
     case sampleRollup = "sample_rollup"
     /// Removes raw samples and roll-ups that are older than their retention.
     case sampleRetention = "sample_retention"

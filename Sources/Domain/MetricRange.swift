@@ -3,6 +3,10 @@
 /// How finely samples are kept.
 public enum MetricResolution: String, Sendable, CaseIterable, Comparable {
     case raw, minute, hour
+    case sixHours = "six_hours"
+
+    /// Those that are roll-ups, the finest first.
+    public static let rollups: [Self] = [.minute, .hour, .sixHours]
 
     /// Length of a roll-up; 0 for raw samples.
     public var periodMilliseconds: Int64 {
@@ -10,6 +14,16 @@ public enum MetricResolution: String, Sendable, CaseIterable, Comparable {
         case .raw: 0
         case .minute: 60_000
         case .hour: 3_600_000
+        case .sixHours: 21_600_000
+        }
+    }
+
+    /// What answers where a whole roll-up would be too much.
+    var finer: Self {
+        switch self {
+        case .raw, .minute: .raw
+        case .hour: .minute
+        case .sixHours: .hour
         }
     }
 
@@ -27,6 +41,12 @@ public struct MetricRange: Sendable, Equatable {
     }
 
     public var milliseconds: Int64 { Swift.max(until.milliseconds(since: since), 0) }
+
+    /// The roll-ups that answer a span of this length in bounded time.
+    public var rollupResolution: MetricResolution {
+        if milliseconds <= Limits.maxMinuteRangeMilliseconds { return .minute }
+        return milliseconds <= Limits.maxHourRangeMilliseconds ? .hour : .sixHours
+    }
 
     /// A part of a span, and what answers it.
     public struct Segment: Sendable, Equatable {
@@ -52,7 +72,7 @@ public struct MetricRange: Sendable, Equatable {
         let period = resolution.periodMilliseconds
         let first = since.rounded(upTo: period)
         let last = until.rounded(downTo: period)
-        let finer: MetricResolution = resolution == .hour ? .minute : .raw
+        let finer = resolution.finer
         guard first < last else { return segments(coarsest: finer, rawSince: rawSince) }
         return MetricRange(since: since, until: first).segments(coarsest: finer, rawSince: rawSince)
             + [Segment(resolution, MetricRange(since: first, until: last))]

@@ -1,6 +1,6 @@
 // What every storage engine promises about performance samples.
 
-/// Performance samples: as they came for a while, then as distributions by minute and hour.
+/// Performance samples: as they came for a while, then as distributions by minute, hour and six hours.
 ///
 /// A sample is in every answer as soon as it is recorded, and counted once in each: what is not rolled up yet is read
 /// as it came. Raw samples are kept for the setting `sample_retention_seconds`, roll-ups for

@@ -166,7 +166,7 @@ extension Setting {
         unit: "seconds", summary: "How long performance samples are kept as they came.", isMutable: true)
     public static let rollupRetention = Setting(
         name: "sample_rollup_retention_seconds", kind: .decimal(3600...315_360_000), defaultValue: .decimal(7_776_000),
-        unit: "seconds", summary: "How long their roll-ups by minute and hour are kept.", isMutable: true)
+        unit: "seconds", summary: "How long their roll-ups by minute, hour and six hours are kept.", isMutable: true)
     public static let idleTimeout = Setting(
         name: "idle_timeout_seconds", kind: .decimal(1...3600), defaultValue: .decimal(60), unit: "seconds",
         summary: "A connection that sends nothing for so long is closed.")

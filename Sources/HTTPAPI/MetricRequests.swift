@@ -37,10 +37,11 @@ extension QueryReader {
 }
 
 extension MetricRange {
-    /// Steps that a person would choose. No shorter than a minute, so that roll-ups can answer.
+    /// Steps that a person would choose, no shorter than the roll-ups that answer the range.
     func step(atMost count: Int64) -> Int64 {
         let seconds: [Int64] = [60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400]
-        return (seconds.first { $0 * 1000 * count >= milliseconds } ?? 7 * 86_400) * 1000
+        let shortest = max(milliseconds / count, rollupResolution.periodMilliseconds)
+        return (seconds.first { $0 * 1000 >= shortest } ?? 7 * 86_400) * 1000
     }
 }
 

@@ -10,12 +10,12 @@ struct MetricRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/metrics/timings", timings),
-            Route(.get, "/v1/metrics/timeseries", timeSeries),
-            Route(.get, "/v1/metrics/memory", memory),
+            Route(.get, "/v1/metrics/timings", computesLong: true, timings),
+            Route(.get, "/v1/metrics/timeseries", computesLong: true, timeSeries),
+            Route(.get, "/v1/metrics/memory", computesLong: true, memory),
             Route(.get, "/v1/metrics/cache", cacheFigures),
             Route(.get, "/v1/metrics/sessions", sessions),
-            Route(.get, "/v1/metrics/comparison", comparison),
+            Route(.get, "/v1/metrics/comparison", computesLong: true, comparison),
         ]
     }
 

@@ -13,13 +13,25 @@ public struct Route: Sendable {
     public let path: String
     /// Whether a caller who accepts no JSON is refused. Not where the answer is a stored value or has no body.
     let answersJSON: Bool
+    /// Whether it may compute for milliseconds at a time, so that it must not keep its event loop from the other
+    /// connections.
+    let computesLong: Bool
     let handler: Handler
 
-    init(_ method: HTTPRequest.Method, _ path: String, answersJSON: Bool = true, _ handler: @escaping Handler) {
+    init(
+        _ method: HTTPRequest.Method, _ path: String, answersJSON: Bool = true, computesLong: Bool = false,
+        _ handler: @escaping Handler
+    ) {
         self.method = method
         self.path = path
         self.answersJSON = answersJSON
+        self.computesLong = computesLong
         self.handler = handler
+    }
+
+    func answer(_ request: Request, _ context: APIContext) async throws -> Response {
+        guard computesLong else { return try await handler(request, context) }
+        return try await withTaskExecutorPreference(globalConcurrentExecutor) { try await handler(request, context) }
     }
 }
 
@@ -75,7 +87,7 @@ public struct RouteTable: Sendable {
                 }
                 do {
                     if route.answersJSON { try request.requireJSONAccepted() }
-                    let response = try await route.handler(request, context)
+                    let response = try await route.answer(request, context)
                     figures.record(status: response.status.code, since: context.started)
                     return response
                 } catch {

@@ -10,7 +10,7 @@ import Synchronization
 struct SQLRoutes: Sendable {
     let inspection: any SQLInspection
 
-    var routes: [Route] { [Route(.post, "/v1/sql", answersJSON: false, answer)] }
+    var routes: [Route] { [Route(.post, "/v1/sql", answersJSON: false, computesLong: true, answer)] }
 
     private enum Form {
         case json, csv

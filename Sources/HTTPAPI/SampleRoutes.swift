@@ -12,7 +12,7 @@ struct SampleRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.post, "/v1/samples", record),
+            Route(.post, "/v1/samples", computesLong: true, record),
             Route(.get, "/v1/samples", list),
         ]
     }

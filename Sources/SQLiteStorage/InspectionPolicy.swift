@@ -145,7 +145,7 @@ extension SQLRelation {
         SQLRelation("maintenance_runs", .table, "runs of background tasks"),
         SQLRelation("sample_series", .table, "what is measured: names, variants, kinds"),
         SQLRelation("samples", .table, "performance samples as they came"),
-        SQLRelation("sample_rollups", .table, "figures of each series by minute and hour"),
+        SQLRelation("sample_rollups", .table, "figures of each series by minute, hour and six hours"),
         SQLRelation("sample_rollup_buckets", .table, "their distributions"),
         SQLRelation("sample_buckets", .table, "the value each bucket stands for"),
         SQLRelation("sample_progress", .table, "how far the roll-up came"),

@@ -121,7 +121,8 @@ private struct Measuring {
     private var rawSeries: [Int64: Series] = [:]
     private var items: [Measurements.Item] = []
     private var indexes: [Key: Int] = [:]
-    private var rolledIndexes: [Int64: Int] = [:]
+    /// The items of the series met so far, where sessions are not told apart.
+    private var seriesIndexes: [Int64: Int] = [:]
 
     private struct Series {
         var name: String
@@ -166,15 +167,16 @@ private struct Measuring {
             let isCovered = query.range.since >= rawSince
             if try isCovered && counts.count(in: query.range) <= Limits.maxRawSamplesPerQuery { return .raw }
         }
-        let step = query.stepMilliseconds ?? MetricResolution.hour.periodMilliseconds
+        let step = query.stepMilliseconds ?? MetricResolution.sixHours.periodMilliseconds
         guard step % MetricResolution.minute.periodMilliseconds == 0 else {
             throw Failure.invalid(
                 "step_seconds",
                 "must be a multiple of 60 for this range, whose samples are too many or too old to be looked at singly."
             )
         }
-        let isHourly = step % MetricResolution.hour.periodMilliseconds == 0
-        return isHourly && query.range.milliseconds > Limits.maxMinuteRangeMilliseconds ? .hour : .minute
+        return MetricResolution.rollups.last {
+            $0 <= query.range.rollupResolution && step % $0.periodMilliseconds == 0
+        }!
     }
 
     private mutating func readSeries() throws {
@@ -218,6 +220,9 @@ private struct Measuring {
                 try addRollups(segment)
                 try addRaw(segment.range, after: rolledUpTo)
             }
+        }
+        for index in items.indices {
+            for (_, step) in items[index].steps.sorted(by: { $0.key < $1.key }) { items[index].total.merge(step) }
         }
     }
 
@@ -269,7 +274,8 @@ private struct Measuring {
         }
         let isError = row.bool(3)
         let sessionID = query.grouping == .session ? row.optionalText(6) : nil
-        guard let index = index(series, sessionID) else { return true }
+        let known = query.grouping == .session ? index(series, sessionID) : index(row.integer(0), in: rawSeries)
+        guard let index = known else { return true }
         let keepsValue = query.hasPercentiles
         change(index, at: recordedAt) { distribution in
             if keepsValue {
@@ -294,7 +300,7 @@ private struct Measuring {
             WHERE period_seconds = ?1 AND start_ms >= ?2 AND start_ms < ?3
             """, period, since, until
         ) { row in
-            guard let index = rolledIndex(row.integer(0)) else { return true }
+            guard let index = index(row.integer(0), in: rolledSeries) else { return true }
             let (count, errors, sum) = (row.int(2), row.int(3), row.real(4))
             let (least, greatest, last, lastAt) = (row.real(5), row.real(6), row.real(7), row.instant(8))
             let cache = rolledSeries[row.integer(0)]!.cache
@@ -308,7 +314,7 @@ private struct Measuring {
         guard query.hasPercentiles else { return }
         // The rows of one series and start follow each other, in the order of buckets.
         var run: [Distribution.BucketCount] = []
-        var (runSeries, runStart) = (Int64.min, Instant(milliseconds: .min))
+        var (runSeries, runStart, runIndex) = (Int64.min, Instant(milliseconds: .min), Int?.none)
         try connection.each(
             """
             SELECT series_id, start_ms, bucket, count FROM sample_rollup_buckets
@@ -317,30 +323,25 @@ private struct Measuring {
         ) { row in
             let (seriesID, start) = (row.integer(0), row.instant(1))
             if seriesID != runSeries || start != runStart {
-                add(run, of: runSeries, at: runStart)
+                if let runIndex { change(runIndex, at: runStart) { $0.add(run) } }
                 run.removeAll(keepingCapacity: true)
-                (runSeries, runStart) = (seriesID, start)
+                (runSeries, runStart, runIndex) = (seriesID, start, index(seriesID, in: rolledSeries))
             }
-            if rolledSeries[seriesID] != nil {
-                run.append(Distribution.BucketCount(bucket: row.int(2), count: row.int(3)))
-            }
+            if runIndex != nil { run.append(Distribution.BucketCount(bucket: row.int(2), count: row.int(3))) }
             return true
         }
-        add(run, of: runSeries, at: runStart)
-    }
-
-    private mutating func add(_ run: [Distribution.BucketCount], of seriesID: Int64, at start: Instant) {
-        guard !run.isEmpty, let index = rolledIndex(seriesID) else { return }
-        change(index, at: start) { $0.add(run) }
+        if let runIndex { change(runIndex, at: runStart) { $0.add(run) } }
     }
 
     // MARK: Adding up
 
-    /// The item of a rolled-up series. A series has one, so it is looked up by name once.
-    private mutating func rolledIndex(_ seriesID: Int64) -> Int? {
-        if let index = rolledIndexes[seriesID] { return index }
-        guard let series = rolledSeries[seriesID], let index = index(series, nil) else { return nil }
-        rolledIndexes[seriesID] = index
+    /// The item of a series where sessions are not told apart. A series has one, so it is looked up by name once.
+    private mutating func index(_ seriesID: Int64, in known: [Int64: Series]) -> Int? {
+        // Looked for first: the series of resident bytes has the raw samples of all memory, but not their roll-ups.
+        guard let series = known[seriesID] else { return nil }
+        if let index = seriesIndexes[seriesID] { return index }
+        guard let index = index(series, nil) else { return nil }
+        seriesIndexes[seriesID] = index
         return index
     }
 
@@ -361,9 +362,12 @@ private struct Measuring {
         return items.count - 1
     }
 
+    /// Changes the distribution of the step that holds an instant; the total where there are no steps.
     private mutating func change(_ index: Int, at instant: Instant, _ change: (inout Distribution) -> Void) {
-        change(&items[index].total)
-        guard let step = query.stepMilliseconds, let first = steps.first else { return }
+        guard let step = query.stepMilliseconds, let first = steps.first else {
+            change(&items[index].total)
+            return
+        }
         // What is rolled up around an end of the range belongs to the step there.
         let place = Int(instant.milliseconds(since: first) / step)
         change(&items[index].steps[min(max(place, 0), steps.count - 1), default: Distribution()])

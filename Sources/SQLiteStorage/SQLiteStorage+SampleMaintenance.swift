@@ -67,7 +67,7 @@ extension Connection {
 
     fileprivate func removeOldRollups(before: Instant, limit: Int) throws(SQLiteError) -> Removal {
         var removal = Removal()
-        for resolution in [MetricResolution.minute, .hour] {
+        for resolution in MetricResolution.rollups {
             let period = Value.integer(resolution.periodMilliseconds / 1000)
             let keys = try all(
                 """
@@ -103,7 +103,7 @@ extension Connection {
             SELECT count(*), coalesce(sum(56 + length(coalesce(session_id, '')) + length(coalesce(labels, ''))), 0)
             FROM samples WHERE sample_id <= (SELECT max(sample_id) FROM samples) - ?1 AND +recorded_at_ms >= ?2
             """, .integer(Limits.maxSamples), .instant(rawBefore), row: removal)!
-        for resolution in [MetricResolution.minute, .hour] {
+        for resolution in MetricResolution.rollups {
             let period = Value.integer(resolution.periodMilliseconds / 1000)
             total += try first(
                 "SELECT count(*), 80 * count(*) FROM sample_rollups WHERE period_seconds = ?1 AND start_ms < ?2",

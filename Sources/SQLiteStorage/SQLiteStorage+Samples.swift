@@ -25,7 +25,7 @@ extension SQLiteStorage: SampleStore {
                 distribution.add(timing.buckets)
                 let key = SampleTransaction.SeriesKey(kind: .timing, name: timing.name, metric: .duration)
                 let seriesID = try transaction.id(of: key, unit: nil, at: instant)
-                for resolution in [MetricResolution.minute, .hour] {
+                for resolution in MetricResolution.rollups {
                     let start = instant.rounded(downTo: resolution.periodMilliseconds)
                     try transaction.add(
                         distribution,

@@ -129,14 +129,14 @@ final class SampleTransaction {
 
     // MARK: Rolling up
 
-    /// A series in one minute or hour.
+    /// A series in one roll-up.
     struct RollupKey: Hashable {
         var resolution: MetricResolution
         var start: Instant
         var seriesID: Int64
     }
 
-    /// Adds the next samples to their minutes and hours, and moves the mark of how far it came.
+    /// Adds the next samples to their roll-ups, and moves the mark of how far it came.
     /// - Returns: how many they were, and the new mark.
     func rollUp(limit: Int) throws -> (count: Int, mark: Int64) {
         let mark = try connection.rolledUpTo()
@@ -163,7 +163,7 @@ final class SampleTransaction {
                 }
             }
             for (seriesID, value) in figures {
-                for resolution in [MetricResolution.minute, .hour] {
+                for resolution in MetricResolution.rollups {
                     let start = row.recordedAt.rounded(downTo: resolution.periodMilliseconds)
                     let key = RollupKey(resolution: resolution, start: start, seriesID: seriesID)
                     gathered[key, default: Distribution()].add(value, at: row.recordedAt)

@@ -19,6 +19,18 @@ struct MetricRangeTests {
             ])
     }
 
+    @Test func longRangesAreAnsweredBySixHours() {
+        let segments = range(5 * hour, 19 * hour).segments(coarsest: .sixHours, rawSince: Instant(milliseconds: 0))
+        #expect(
+            segments == [
+                .init(.hour, range(5 * hour, 6 * hour)), .init(.sixHours, range(6 * hour, 18 * hour)),
+                .init(.hour, range(18 * hour, 19 * hour)),
+            ])
+        #expect(range(0, 24 * hour).rollupResolution == .minute)
+        #expect(range(0, 72 * hour).rollupResolution == .hour)
+        #expect(range(0, 72 * hour + 1).rollupResolution == .sixHours)
+    }
+
     @Test func endsAreAnsweredMoreFinely() {
         let segments = range(hour - minute - 5, 3 * hour + minute + 7)
             .segments(coarsest: .hour, rawSince: Instant(milliseconds: 0))

@@ -118,7 +118,7 @@ import Testing
                     "SELECT period_seconds, sum(count) FROM sample_rollups GROUP BY period_seconds ORDER BY 1"
                 ) { [$0.int(0), $0.int(1)] }
             }
-            #expect(counts == [[60, 2800], [3600, 2800]])
+            #expect(counts == [[60, 2800], [3600, 2800], [21600, 2800]])
         }
     }
 
@@ -153,7 +153,7 @@ import Testing
         let sums = try await storage.writer.perform { connection in
             try connection.all("SELECT sum(count) FROM sample_rollup_buckets GROUP BY period_seconds") { $0.int(0) }
         }
-        #expect(sums == [3000, 3000])
+        #expect(sums == [3000, 3000, 3000])
         // Numbers of samples never come again, even when all are removed.
         clock.advance(milliseconds: 8 * 24 * hour)
         _ = try await storage.perform(.sampleRetention, isDryRun: false)
@@ -204,9 +204,11 @@ import Testing
             clock.advance(milliseconds: 10 * 24 * hour)
             #expect(try await storage.perform(.sampleRetention, isDryRun: true).removed == 500)
             #expect(try await storage.perform(.sampleRetention, isDryRun: false).removed == 500)
-            for (length, resolution) in [(hour, MetricResolution.minute), (11 * 24 * hour, .hour)] {
-                let since = resolution == .hour ? clock.now.advanced(milliseconds: -length) : start
-                let until = resolution == .hour ? clock.now : end
+            let spans = [
+                (start, end, MetricResolution.minute), (start, start.advanced(milliseconds: 3 * 24 * hour), .hour),
+                (clock.now.advanced(milliseconds: -11 * 24 * hour), clock.now, .sixHours),
+            ]
+            for (since, until, resolution) in spans {
                 let rolled = try await storage.measure(query(since, until))
                 #expect(rolled.resolution == resolution)
                 let total = try #require(rolled.items.first).total
@@ -272,6 +274,26 @@ import Testing
         }
     }
 
+    /// What is rolled up of the last hours, and what came late, for ten days ago, and is not.
+    @Test func memoryThatCameLateIsCountedBesideRollUps() async throws {
+        try await withStorage { storage, clock async throws in
+            func memory(_ hours: Int64) -> Sample {
+                Sample(
+                    name: "app", measurement: .memory(rssBytes: hours, vmsBytes: 2 * hours, percent: 3),
+                    recordedAt: clock.now.advanced(milliseconds: -hours * hour))
+            }
+            _ = try await storage.record([memory(200), memory(100), memory(1)])
+            try await storage.rollUpSamples()
+            _ = try await storage.record([memory(240)])
+            let span = (clock.now.advanced(milliseconds: -241 * hour), clock.now.advanced(milliseconds: 1))
+            for (metric, sum) in [(SampleMetric.residentBytes, 541.0), (.virtualBytes, 1082), (.percent, 12)] {
+                let found = try await storage.measure(query(span.0, span.1, kind: .memory, metric: metric))
+                #expect(found.resolution == .sixHours)
+                #expect(found.items.map(\.total.sum) == [sum])
+            }
+        }
+    }
+
     @Test func theServicesOwnTimingsAreRollUpsFromTheStart() async throws {
         try await withStorage { storage, clock async throws in
             let timing = ServiceTiming(
@@ -299,7 +321,8 @@ import Testing
             clock.advance(milliseconds: 91 * 24 * hour)
             _ = try await storage.record([timing("new", 1, at: clock.now)])
             let preview = try await storage.perform(.sampleRetention, isDryRun: true)
-            #expect(preview.removed == 3)
+            // The sample and its three roll-ups.
+            #expect(preview.removed == 4)
             #expect(try await storage.perform(.sampleRetention, isDryRun: false) == preview)
             let names = try await storage.writer.perform { connection in
                 try connection.all("SELECT name FROM sample_series") { $0.text(0) }

@@ -551,7 +551,7 @@ function operations() {
   const rows = [...data.timings].sort((a, b) => sign * compare(a[column], b[column]));
   const chosen = chosenOperation();
   const exact = data.resolution === "raw" ? "Percentiles are exact."
-    : `Percentiles are within 1${NBSP}%, from roll-ups by ${data.resolution}.`;
+    : `Percentiles are within 1${NBSP}%, from roll-ups by ${data.resolution.replace("_", " ")}.`;
   const some = data.timings_total > rows.length
     ? ` The ${count(rows.length)} most frequent of ${count(data.timings_total)}.` : "";
   return table("operations-table", `Durations by operation. ${exact}${some}`,
