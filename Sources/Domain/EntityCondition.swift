@@ -48,6 +48,16 @@ public struct EntityCondition: Sendable, Equatable {
         try EntityCondition(noneMatch: noneMatch).check(isPresent ? whole : nil)
     }
 
+    /// For an entity no tag of which outlasts a request: `*` is about its presence, any other tag is of another.
+    /// - Throws: `precondition_failed` unless a change may go ahead.
+    public func check(isPresent: Bool) throws(Failure) {
+        let holds = match == nil || (match == .any && isPresent)
+        guard holds, !(noneMatch == .any && isPresent) else {
+            let what = isPresent ? "It is there" : "It is not there"
+            throw Failure(.preconditionFailed, "\(what), so the request's condition is not met. Nothing was changed.")
+        }
+    }
+
     /// Whether a reader already has what is there.
     /// - Throws: `precondition_failed` when `If-Match` asks for another.
     public func isKnown(_ current: String) throws(Failure) -> Bool {

@@ -18,8 +18,11 @@ public protocol SessionStore: Sendable {
     /// Creates a session unless there is one, and sets defaults where their keys are absent, after the draft's own
     /// state. Of a session that is there the draft changes nothing. Of any number of racing calls one creates the
     /// session, and each default is set once.
-    /// - Throws: as ``createSession(_:_:)``, without `session_exists`.
-    func openSession(_ id: Name, _ draft: SessionDraft, defaults: [StateEntry]) async throws -> SessionOpening
+    /// - Parameter condition: `*` tells whether the session must be there or must not.
+    /// - Throws: as ``createSession(_:_:)``, without `session_exists`; `precondition_failed`.
+    func openSession(
+        _ id: Name, _ draft: SessionDraft, defaults: [StateEntry], condition: EntityCondition
+    ) async throws -> SessionOpening
 
     func session(_ id: Name) async throws -> Session
 

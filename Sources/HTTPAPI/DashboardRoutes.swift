@@ -11,7 +11,7 @@ struct DashboardRoutes: Sendable {
         DashboardFile.all.map { file in
             let body = ByteBuffer(bytes: file.bytes)
             return Route(.get, "/dashboard/" + file.path, answersJSON: false) { request, _ in
-                try request.refuseQuery()
+                // A query, as trackers and shared links carry one, is no matter to a page.
                 // To the router it is the same as with the slash, which the page's links need.
                 if request.uri.path == "/dashboard" { return Self.redirect }
                 return serve(file, body, request)

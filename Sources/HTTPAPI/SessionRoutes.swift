@@ -45,7 +45,6 @@ struct SessionRoutes: Sendable {
     @Sendable func open(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
         try request.refuseQuery()
-        try request.refuseTagCondition()
         var body = try await request.objectBody(context, maxBytes: Limits.maxStateBodyBytes)
         if let other = body.name("id"), other != id {
             body.report("id", "must be the session's id in the path, or absent.")
@@ -53,7 +52,8 @@ struct SessionRoutes: Sendable {
         let draft = try SessionDraft(body: &body)
         let defaults = try body.entries("defaults") ?? []
         try body.finish()
-        let opening = try await sessions.openSession(id, draft, defaults: defaults)
+        let opening = try await sessions.openSession(
+            id, draft, defaults: defaults, condition: request.entityCondition)
         return .json(
             opening.json, status: opening.isNew ? .created : .ok,
             headers: opening.isNew ? [.location: opening.session.location] : [:])

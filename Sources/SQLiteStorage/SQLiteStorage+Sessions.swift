@@ -16,14 +16,15 @@ extension SQLiteStorage: SessionStore {
     }
 
     public func openSession(
-        _ id: Name, _ draft: SessionDraft, defaults: [StateEntry]
+        _ id: Name, _ draft: SessionDraft, defaults: [StateEntry], condition: EntityCondition
     ) async throws -> SessionOpening {
-        if let session = try await openUnchanged(id, defaults: defaults) {
+        if condition == .none, let session = try await openUnchanged(id, defaults: defaults) {
             return SessionOpening(session: session, isNew: false, initializedKeys: [])
         }
         let bytes = draft.sizeBytes + StatePatch(setDefault: defaults).sizeBytes
         return try await sessionTransaction(bytes: bytes) { transaction in
             let old = try transaction.row(id)
+            try condition.check(isPresent: old?.isLive(at: transaction.now) ?? false)
             if var row = old, row.isLive(at: transaction.now) {
                 let before = try transaction.connection.resolved(row)
                 let initialized = try transaction.initialize(defaults, in: row)

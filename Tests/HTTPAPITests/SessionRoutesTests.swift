@@ -128,6 +128,30 @@ struct SessionRoutesTests {
         }
     }
 
+    @Test func aSessionCanBeMadeOnlyOrTouchedOnly() async throws {
+        try await SessionAPI.run { api in
+            try await api.send(.put, "/v1/sessions/s", "{}", headers: ["If-Match": "*"])
+                .expect(.preconditionFailed, 412)
+            try await api.send(.get, "/v1/sessions/s").expect(.sessionNotFound, 404)
+            let statuses = try await withThrowingTaskGroup(of: Int.self) { group in
+                for number in 0..<20 {
+                    group.addTask {
+                        try await api.send(
+                            .put, "/v1/sessions/s", #"{"state":{"by":\#(number)}}"#, headers: ["If-None-Match": "*"]
+                        ).status
+                    }
+                }
+                return try await group.reduce(into: []) { $0.append($1) }
+            }
+            #expect(statuses.sorted() == [201] + Array(repeating: 412, count: 19))
+            let again = try await api.send(
+                .put, "/v1/sessions/s", #"{"defaults":{"b":1}}"#, headers: ["If-Match": "*"])
+            #expect(again.status == 200 && again.json["initialized_keys"] == ["b"])
+            try await api.send(.put, "/v1/sessions/s", "{}", headers: ["If-Match": #""1""#])
+                .expect(.preconditionFailed, 412)
+        }
+    }
+
     @Test func aTemplatesChangeIsSeenThroughItsSessionsTags() async throws {
         try await SessionAPI.run { api in
             try await api.send(.put, "/v1/session-templates/web", #"{"defaults":{"a":1}}"#)

@@ -25,12 +25,13 @@ struct SessionStoreTests {
     @Test func openingSetsDefaultsWhereAbsent() async throws {
         try await SessionFixture.run { _, storage in
             let draft = SessionDraft(metadata: JSONText(["user": "ada"]), state: stateEntries(["a": 1]))
-            let first = try await storage.openSession(.s, draft, defaults: stateEntries(["a": 2, "b": 3]))
+            let first = try await storage.openSession(
+                .s, draft, defaults: stateEntries(["a": 2, "b": 3]), condition: .none)
             #expect(first.isNew && first.initializedKeys == ["b"])
             #expect(try await storage.stateText() == #"{"a":1,"b":3}"#)
             let again = try await storage.openSession(
                 .s, SessionDraft(metadata: JSONText([:]), state: stateEntries(["a": 9])),
-                defaults: stateEntries(["b": 4, "c": nil]))
+                defaults: stateEntries(["b": 4, "c": nil]), condition: .none)
             #expect(!again.isNew && again.initializedKeys == ["c"])
             #expect(again.session.version == first.session.version + 1)
             #expect(again.session.metadata == draft.metadata)

@@ -114,7 +114,8 @@ extension SessionStore {
 
     @discardableResult
     func open(_ id: Name = .s, template: Name? = nil, defaults: [String: JSON]) async throws -> SessionOpening {
-        try await openSession(id, SessionDraft(template: template), defaults: stateEntries(defaults))
+        try await openSession(
+            id, SessionDraft(template: template), defaults: stateEntries(defaults), condition: .none)
     }
 
     /// The resolved state as a JSON object.
