@@ -19,6 +19,13 @@ def lines(context, value):
     return b'{"kind": "gauge", "name": "lines", "value": 1}\n{"kind": "gauge", "name": "lines", "value": 2}\n'
 
 
+def raise_to(bounds, body):
+    """Raises those members of the body that are numbers below their bound."""
+    for name, least in bounds.items():
+        if isinstance(body.get(name), (int, float)):
+            body[name] = max(body[name], least)
+
+
 @schemathesis.hook
 def map_case(context, case):
     """Turns what is valid by its form into what is valid by its meaning."""
@@ -38,9 +45,9 @@ def map_case(context, case):
             case.query.pop("all", None)
         else:
             case.query["all"] = "true"
-    if case.operation.path == "/v1/config" and isinstance(case.body, dict) and "max_entry_bytes" in case.body:
-        # A smaller bound is valid, but would have all the values sent later refused.
-        case.body["max_entry_bytes"] = max(case.body["max_entry_bytes"], 1024 * 1024)
+    if case.operation.path == "/v1/config" and isinstance(case.body, dict):
+        # Smaller values are valid, but would have what is sent later refused, or gone before it is asked for.
+        raise_to({"max_entry_bytes": 1024 * 1024, "session_ttl_seconds": 3600, "max_history_items": 100}, case.body)
     if case.operation.path.startswith("/v1/metrics") and case.query:
         # A span has its end after its beginning, and is not longer than what is kept; a metric belongs to its kind.
         case.query.pop("since", None)
@@ -69,9 +76,8 @@ def map_case(context, case):
     if case.operation.path.startswith("/v1/sessions") and isinstance(case.body, dict):
         # A template must be there to be used, and other requests may have removed any.
         case.body.pop("template", None)
-        if "{session_id}" in case.operation.path:
-            # The id in the body must be that in the path.
-            case.body.pop("id", None)
+        # What is asked for next must still be there.
+        raise_to({"ttl_seconds": 3600, "max_history_items": 100}, case.body)
     if case.meta.phase.name == TestPhase.STATEFUL:
         # What goes together was chosen already.
         return case
@@ -86,3 +92,12 @@ def map_case(context, case):
         if len(str(case.path_parameters["key"])) % 2 == 0:
             case.path_parameters.update(STORED)
     return case
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    """The same for what is known only once ids of earlier answers were filled in."""
+    positive = case.meta is None or case.meta.generation.mode.is_positive
+    if positive and case.operation.path == "/v1/sessions/{session_id}" and isinstance(case.body, dict):
+        # The id in the body must be that in the path.
+        case.body.pop("id", None)
