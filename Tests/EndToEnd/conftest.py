@@ -7,6 +7,8 @@ import re
 import signal
 import socket
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -23,6 +25,18 @@ def environment(**more):
 def run(*arguments, **variables):
     """Runs the binary to its end."""
     return subprocess.run([BINARY, *arguments], env=environment(**variables), capture_output=True, text=True, timeout=30)
+
+
+def race(count, work):
+    """Runs `work(0)…work(count - 1)` at once, each in a thread; their results."""
+    barrier = threading.Barrier(count)
+
+    def run(index):
+        barrier.wait()
+        return work(index)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
 
 
 class Server:

@@ -8,21 +8,10 @@ import struct
 import threading
 import time
 import wave
-from concurrent.futures import ThreadPoolExecutor
+
+from conftest import race
 
 KIB, MIB = 1 << 10, 1 << 20
-
-
-def race(count, work):
-    """Runs `work(0)…work(count - 1)` at once, each in a thread; their results."""
-    barrier = threading.Barrier(count)
-
-    def run(index):
-        barrier.wait()
-        return work(index)
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(run, range(count)))
 
 
 def make_wav(seconds=12):
