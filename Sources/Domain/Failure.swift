@@ -71,7 +71,7 @@ public struct Failure: Error, Sendable, Equatable {
     public var errors: [FieldError]
     /// For a miss: why.
     public var missReason: MissReason?
-    /// For `overloaded` and its kin: when to try again.
+    /// When to try again, where that is not known to be a second.
     public var retryAfterSeconds: Int?
     /// For `range_not_satisfiable`: the size of the value there is.
     public var completeLength: Int?

@@ -24,7 +24,12 @@ public protocol SessionStore: Sendable {
         _ id: Name, _ draft: SessionDraft, defaults: [StateEntry], condition: EntityCondition
     ) async throws -> SessionOpening
 
-    func session(_ id: Name) async throws -> Session
+    /// Reads a session, which is activity of it.
+    /// - Returns: the session, and as it was before that activity.
+    func readSession(_ id: Name) async throws -> (session: Session, before: Session)
+
+    /// Extends a session's life from now on. Unlike the activity of a read it is written before this returns.
+    func touchSession(_ id: Name) async throws -> Session
 
     /// Live sessions, those with the latest activity first. Listing a session is no activity of it.
     /// - Parameter activeWithinMilliseconds: only those active so recently.

@@ -242,8 +242,9 @@ public protocol SettingsStore: Sendable {
     func settingOverrides() async throws -> SettingOverrides
 
     /// Changes several as one; nil removes.
-    /// - Returns: what is in force afterwards.
-    func changeSettingOverrides(_ changes: [String: String?]) async throws -> SettingOverrides
+    /// - Parameter version: that of the overrides the change was decided on; nil for whatever is there.
+    /// - Returns: what is in force afterwards; nil, with nothing changed, when the version is another by now.
+    func changeSettingOverrides(_ changes: [String: String?], of version: Int?) async throws -> SettingOverrides?
 }
 
 /// The settings in force, shared by everything that runs.
@@ -263,6 +264,11 @@ public final class LiveSettings: Sendable {
     }
 
     public var current: Settings { state.withLock { $0.current } }
+
+    /// The settings in force, and the version of the overrides among them.
+    public var versioned: (settings: Settings, version: Int) {
+        state.withLock { ($0.current, $0.overridesVersion) }
+    }
 
     /// Calls `observer` now and after each change, in the order of the changes. It must not call back.
     public func observe(_ observer: @escaping @Sendable (Settings) -> Void) {

@@ -44,20 +44,35 @@ struct ConfigRoutes: Sendable {
             }
         }
         try body.finish()
-        if request.hasCondition { try request.requireCondition(of: settings.current.json) }
-        if !changes.isEmpty { settings.apply(try await store.changeSettingOverrides(changes)) }
+        try await change(changes) { settings throws(Failure) in try request.requireCondition(of: settings.json) }
         return .json(settings.current.json)
     }
 
     @Sendable func remove(_ request: Request, _ context: APIContext) async throws -> Response {
         try request.refuseQuery()
         let setting = try context.setting()
-        if request.hasCondition { try request.requireCondition(of: settings.current.json(of: setting)) }
-        guard settings.current.source(of: setting) == .runtime else {
-            throw Failure(.settingNotFound, "\(setting.name) has no value given at run time.")
+        try await change([setting.name: nil]) { settings throws(Failure) in
+            try request.requireCondition(of: settings.json(of: setting))
+            guard settings.source(of: setting) == .runtime else {
+                throw Failure(.settingNotFound, "\(setting.name) has no value given at run time.")
+            }
         }
-        settings.apply(try await store.changeSettingOverrides([setting.name: nil]))
         return Response(status: .noContent)
+    }
+
+    /// Changes settings as one, unless `check` objects to those that are in force until then.
+    private func change(_ changes: [String: String?], _ check: (Settings) throws(Failure) -> Void) async throws {
+        while true {
+            let (current, version) = settings.versioned
+            try check(current)
+            if changes.isEmpty { return }
+            if let changed = try await store.changeSettingOverrides(changes, of: version) {
+                settings.apply(changed)
+                return
+            }
+            // Another request changed them meanwhile.
+            settings.apply(try await store.settingOverrides())
+        }
     }
 }
 

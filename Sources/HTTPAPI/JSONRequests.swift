@@ -107,10 +107,12 @@ extension Response {
     }
 
     /// A JSON entity: with a strong `ETag` over its text, and 304 for a caller who has it.
+    /// - Parameter before: what conditions are about, where the request itself changed the entity (RFC 9110, 13.2.1).
     /// - Throws: `precondition_failed` for an `If-Match` that names another.
-    static func entity(_ json: JSON, for request: Request) throws(Failure) -> Response {
+    static func entity(_ json: JSON, before: JSON? = nil, for request: Request) throws(Failure) -> Response {
         let bytes = json.utf8
-        let tag = Request.entityTag(of: bytes)
+        let newTag = Request.entityTag(of: bytes)
+        let tag = before.map { Request.entityTag(of: $0.utf8) } ?? newTag
         if let sent = EntityTagList(request.headers, .ifMatch), !sent.contains(opaque: tag, weakly: false) {
             throw Request.entityChanged
         }
@@ -118,7 +120,7 @@ extension Response {
             return unchanged(tag: tag)
         }
         return Response(
-            status: .ok, headers: entityHeaders(tag: tag), body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
+            status: .ok, headers: entityHeaders(tag: newTag), body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
     }
 
     /// A JSON entity whose `ETag` is known without its text.

@@ -77,13 +77,16 @@ enum Problem {
         if let reason = failure.missReason {
             headers[.cacheStatus] = "reprise; fwd=uri-miss; detail=\(reason.rawValue)"
         }
-        if let seconds = failure.retryAfterSeconds { headers[.retryAfter] = String(seconds) }
+        let status = kind(of: failure.code).status
+        if let seconds = failure.retryAfterSeconds ?? (status == .serviceUnavailable ? 1 : nil) {
+            headers[.retryAfter] = String(seconds)
+        }
         if let length = failure.completeLength {
             headers[.contentRange] = "bytes */\(length)"
             headers[.acceptRanges] = "bytes"
         }
         return Response(
-            status: kind(of: failure.code).status, headers: headers,
+            status: status, headers: headers,
             body: ResponseBody(byteBuffer: ByteBuffer(bytes: json(failure, requestID: requestID).utf8)))
     }
 }

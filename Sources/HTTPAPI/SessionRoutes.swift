@@ -62,7 +62,9 @@ struct SessionRoutes: Sendable {
     @Sendable func get(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
         try request.refuseQuery()
-        return try .entity(try await sessions.session(id).json, for: request)
+        let (session, before) = try await sessions.readSession(id)
+        // What the caller may have is the session before this look at it, which changed its activity.
+        return try .entity(session.json, before: request.hasCondition ? before.json : nil, for: request)
     }
 
     @Sendable func remove(_ request: Request, _ context: APIContext) async throws -> Response {
@@ -78,7 +80,7 @@ struct SessionRoutes: Sendable {
         try request.refuseQuery()
         var body = try await request.objectBody(context)
         try body.finish()
-        return .json(try await sessions.session(id).json)
+        return .json(try await sessions.touchSession(id).json)
     }
 
     @Sendable func optimize(_ request: Request, _ context: APIContext) async throws -> Response {

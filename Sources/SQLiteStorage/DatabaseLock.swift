@@ -16,7 +16,6 @@ final class DatabaseLock: Sendable {
         }
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             let holder = Self.contents(of: descriptor)
-            close(descriptor)
             throw OpeningError(
                 "another reprise\(holder.isEmpty ? "" : " (process \(holder))") serves \(database). "
                     + "Stop it, or choose another --database.")
@@ -26,7 +25,10 @@ final class DatabaseLock: Sendable {
         _ = text.withCString { pwrite(descriptor, $0, strlen($0), 0) }
     }
 
-    deinit { close(descriptor) }
+    // Runs when `init` throws, too. Closed twice, the number could be another file's by then.
+    deinit {
+        if descriptor >= 0 { close(descriptor) }
+    }
 
     /// Lets another server have the file.
     func release() { flock(descriptor, LOCK_UN) }

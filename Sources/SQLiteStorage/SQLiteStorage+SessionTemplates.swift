@@ -12,7 +12,8 @@ import Domain
 
 extension SQLiteStorage {
     public func templates(after name: String?, limit: Int) async throws -> (items: [SessionTemplate], next: Name?) {
-        try await readers.pooled { connection in
+        let settings = settings.current
+        return try await readers.pooled { connection in
             try connection.consistently {
                 let rows = try connection.all(
                     """
@@ -26,7 +27,7 @@ extension SQLiteStorage {
                 for row in rows.prefix(limit) {
                     bytes += row.defaultsSizeBytes
                     guard bytes <= Limits.maxPageBytes || items.isEmpty else { break }
-                    items.append(try connection.template(row))
+                    items.append(try connection.template(row, settings))
                 }
                 return (items, items.count < rows.count ? items.last?.name : nil)
             }
@@ -34,8 +35,9 @@ extension SQLiteStorage {
     }
 
     public func template(_ name: Name) async throws -> SessionTemplate {
-        try await readers.pooled { connection in
-            try connection.consistently { try connection.template(try connection.existingTemplate(name)) }
+        let settings = settings.current
+        return try await readers.pooled { connection in
+            try connection.consistently { try connection.template(try connection.existingTemplate(name), settings) }
         }
     }
 
@@ -60,9 +62,10 @@ extension SessionTransaction {
         try StateBounds.check(keys: draft.defaults.count, bytes: draft.sizeBytes)
         let old = try connection.templateRow(name)
         let live = old.flatMap { $0.isDeleted ? nil : $0 }
-        try condition.check(live?.tag)
+        let settings = storage.settings.current
+        try condition.check(live?.tag(settings))
         if let live {
-            let template = try connection.template(live)
+            let template = try connection.template(live, settings)
             if template.content == draft.sorted { return (template, false) }
         } else {
             try makeRoom()
@@ -85,7 +88,7 @@ extension SessionTransaction {
                 "INSERT INTO session_template_defaults (template_id, key, value) VALUES (?1, ?2, ?3)",
                 .integer(row.id), .text(entry.key.rawValue), .textBytes(entry.value.bytes))
         }
-        return (try connection.template(row), live == nil)
+        return (try connection.template(row, settings), live == nil)
     }
 
     /// - Throws: `too_many_templates`.
@@ -105,7 +108,7 @@ extension SessionTransaction {
     func removeTemplate(_ name: Name, _ condition: EntityCondition) throws {
         let row = try connection.templateRow(name)
         let live = row.flatMap { $0.isDeleted ? nil : $0 }
-        try condition.check(live?.tag)
+        try condition.check(live?.tag(storage.settings.current))
         guard let live else { throw Failure.templateNotFound(name) }
         let isUsed = try connection.first(
             "SELECT 1 FROM sessions WHERE template_name = ?1 LIMIT 1", .text(name.rawValue)
@@ -151,7 +154,12 @@ struct TemplateRow: Sendable {
     var isDeleted: Bool
     var defaultsSizeBytes: Int
 
-    var tag: String { "\(id)-\(revision)" }
+    /// Another whenever what is answered of it is: what it leaves open is answered from the settings.
+    func tag(_ settings: Settings) -> String {
+        let lifetime = timeToLive == nil ? "-\(settings.milliseconds(.sessionTTL))" : ""
+        let cap = maxHistoryItems == nil ? "-\(settings.integer(.maxHistoryItems))" : ""
+        return "\(id)-\(revision)\(lifetime)\(cap)"
+    }
 
     /// From the columns in the order ``Connection/templateRow(_:)`` selects them.
     init(_ row: borrowing Row) {
@@ -185,7 +193,7 @@ extension Connection {
     }
 
     /// The template with its defaults.
-    fileprivate func template(_ row: TemplateRow) throws(SQLiteError) -> SessionTemplate {
+    fileprivate func template(_ row: TemplateRow, _ settings: Settings) throws(SQLiteError) -> SessionTemplate {
         let defaults = try all(
             "SELECT key, value FROM session_template_defaults WHERE template_id = ?1 ORDER BY key", .integer(row.id)
         ) { StateEntry(key: Key(stored: $0.text(0)), value: JSONText(stored: $0.blob(1))) }
@@ -193,7 +201,7 @@ extension Connection {
             name: row.name,
             content: SessionTemplateDraft(
                 defaults: defaults, timeToLive: row.timeToLive, maxHistoryItems: row.maxHistoryItems),
-            createdAt: row.createdAt, updatedAt: row.updatedAt, tag: row.tag)
+            createdAt: row.createdAt, updatedAt: row.updatedAt, tag: row.tag(settings))
     }
 }
 

@@ -53,8 +53,21 @@ extension SQLiteStorage: SessionStore {
         }
     }
 
-    public func session(_ id: Name) async throws -> Session {
-        try await visit(id) { connection, row in try connection.resolved(row) }
+    public func readSession(_ id: Name) async throws -> (session: Session, before: Session) {
+        try await visit(id) { connection, row in
+            let session = try connection.resolved(row)
+            var before = session
+            before.lastActiveAt = row.activeBefore ?? session.lastActiveAt
+            return (session, before)
+        }
+    }
+
+    public func touchSession(_ id: Name) async throws -> Session {
+        try await sessionTransaction { transaction in
+            var row = try transaction.live(id)
+            try transaction.touch(&row)
+            return try transaction.connection.resolved(row)
+        }
     }
 
     public func sessions(
@@ -130,6 +143,7 @@ extension SQLiteStorage: SessionStore {
                     row.raiseActivity(to: activity.lastActivity(of: row.ref))
                     guard row.isLive(at: now) else { return .expired }
                     let isNoted = activity.note(row.ref, at: now)
+                    row.activeBefore = row.lastActiveAt
                     row.raiseActivity(to: now)
                     return .live(ref: row.ref, isNoted: isNoted, try body(connection, row))
                 }

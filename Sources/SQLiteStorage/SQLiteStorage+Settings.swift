@@ -7,9 +7,12 @@ extension SQLiteStorage: SettingsStore {
         try readers.point { try $0.settingOverrides() }
     }
 
-    public func changeSettingOverrides(_ changes: [String: String?]) async throws -> SettingOverrides {
+    public func changeSettingOverrides(
+        _ changes: [String: String?], of version: Int?
+    ) async throws -> SettingOverrides? {
         let now = clock.now()
         return try await writer.perform { connection in
+            if let version, try connection.settingOverrides().version != version { return nil }
             for (name, value) in changes {
                 if let value {
                     try connection.run(

@@ -183,6 +183,8 @@ struct SessionRow: Sendable {
     var ownVersion: Int64
     var createdAt: Instant
     var lastActiveAt: Instant
+    /// The latest activity before that of the read under way, if one is.
+    var activeBefore: Instant?
     var storedKeyCount: Int
     var storedSizeBytes: Int
     var historyCount: Int

@@ -201,3 +201,121 @@ def test_a_lower_cap_and_a_shorter_interval_hold_at_once(server):
     assert (settings["max_history_items"]["value"], settings["max_history_items"]["source"]) == (2, "runtime")
     assert server.request("DELETE", "/v1/config/max_history_items")[0] in (200, 204)
     assert server.json("GET", "/v1/config/max_history_items")["value"] == 20
+
+
+def test_an_acknowledged_touch_survives_kill_9(server):
+    server.request("PUT", "/v1/sessions/s", {"ttl_seconds": 3600})
+    time.sleep(0.1)
+    touched = server.json("POST", "/v1/sessions/s/touch")
+    server.process.kill()
+    server.process.wait()
+    server.start()
+    kept = server.query("SELECT last_active_at_ms FROM sessions")
+    assert touched["last_active_at"] == server.query(
+        f"SELECT strftime('%Y-%m-%dT%H:%M:%f', {kept[0]} / 1000.0, 'unixepoch')")[0] + "Z"
+
+
+USES = [
+    ("GET", "", None), ("PUT", "", {}), ("POST", "/touch", {}), ("GET", "/state", None), ("GET", "/state/a", None),
+    ("PATCH", "/state", {"set": {"a": 2}}), ("PUT", "/state/b", {}), ("DELETE", "/state/b", None),
+    ("POST", "/history", {"id": "new", "data": 1}), ("GET", "/history", None), ("GET", "/history/i", None),
+    ("PATCH", "/history/i", {"rating": 5}), ("DELETE", "/history/i", None), ("DELETE", "/history", None),
+    ("POST", "/optimize", {}), ("POST", "/debounce/d", {}),
+]
+
+
+def test_every_use_extends_a_session_and_none_meets_an_expired_one(server):
+    def fill(name, **more):
+        server.request("PUT", f"/v1/sessions/{name}", {"state": {"a": 1, "b": 1}, **more})
+        server.request("POST", f"/v1/sessions/{name}/history", {"id": "i", "data": {}})
+
+    for number, (method, path, body) in enumerate(USES):
+        fill(f"s{number}")
+        before = server.json("GET", "/v1/sessions?limit=1")["items"][0]
+        assert before["id"] == f"s{number}"
+        time.sleep(0.005)
+        status = server.request(method, f"/v1/sessions/s{number}{path}", body)[0]
+        assert status in (200, 201, 204), (method, path)
+        # A list is no use of what it lists.
+        after = server.json("GET", "/v1/sessions?limit=1")["items"][0]
+        assert after["id"] == f"s{number}"
+        assert after["last_active_at"] > before["last_active_at"], (method, path)
+        assert after["expires_at"] > before["expires_at"], (method, path)
+    fill("gone", ttl_seconds=0.5)
+    time.sleep(0.6)
+    for method, path, body in USES:
+        if (method, path) != ("PUT", ""):
+            status, _, answer = server.request(method, f"/v1/sessions/gone{path}", body)
+            assert (status, json.loads(answer)["code"]) == (404, "session_not_found"), (method, path)
+
+
+def test_pages_hold_50_items_unless_told(server):
+    server.request("PUT", "/v1/sessions/s", {"max_history_items": 100})
+    for number in range(60):
+        server.request("PUT", f"/v1/sessions/s{number}", {})
+        server.request("POST", "/v1/sessions/s/history", {"data": number})
+        server.request("PUT", f"/v1/cache/n/entries/k{number}", b"v")
+    for path in ("/v1/sessions", "/v1/sessions/s/history", "/v1/history", "/v1/cache/n/entries"):
+        page = server.json("GET", path)
+        assert len(page["items"]) == 50
+        assert len(server.json("GET", f"{path}?limit=500")["items"]) >= 60
+        rest = server.json("GET", f"{path}?cursor={page['next_cursor']}")
+        assert len(rest["items"]) >= 10 and rest["next_cursor"] is None
+        assert server.request("GET", f"{path}?limit=501")[0] == 422
+
+
+def test_changed_settings_are_in_force_at_once(server):
+    answer = server.json("PATCH", "/v1/config", {"session_ttl_seconds": 77, "debounce_delay": 33.5})
+    assert answer == server.json("GET", "/v1/config")
+    setting = {item["name"]: item for item in answer["settings"]}["debounce_delay"]
+    assert setting.pop("description")
+    assert setting == {
+        "name": "debounce_delay", "value": 33.5, "default": 0.5, "source": "runtime", "unit": "seconds", "mutable": True}
+    assert server.json("GET", "/v1/config/debounce_delay").items() >= setting.items()
+    assert server.json("POST", "/v1/sessions", {"id": "s"})["ttl_seconds"] == 77
+    assert server.json("POST", "/v1/sessions/s/debounce/d", {})["allowed"]
+    refused = server.json("POST", "/v1/sessions/s/debounce/d", {})
+    assert not refused["allowed"] and 30 < refused["retry_after_seconds"] <= 33.5
+
+
+def test_a_templates_tag_changes_with_what_it_leaves_to_the_settings(server):
+    server.request("PUT", "/v1/session-templates/open", {"defaults": {"a": 1}})
+    server.request("PUT", "/v1/session-templates/closed", {"defaults": {}, "ttl_seconds": 5, "max_history_items": 5})
+    tags = {name: server.request("GET", f"/v1/session-templates/{name}")[1]["ETag"] for name in ("open", "closed")}
+    server.json("PATCH", "/v1/config", {"session_ttl_seconds": 77})
+    answers = {
+        name: server.request("GET", f"/v1/session-templates/{name}", headers={"If-None-Match": tag})
+        for name, tag in tags.items()}
+    assert {name: answer[0] for name, answer in answers.items()} == {"open": 200, "closed": 304}
+    assert json.loads(answers["open"][2])["ttl_seconds"] == 77
+    path = "/v1/session-templates/open"
+    assert server.request("DELETE", path, headers={"If-Match": tags["open"]})[0] == 412
+    assert server.request("DELETE", path, headers={"If-Match": answers["open"][1]["ETag"]})[0] == 204
+
+
+def test_one_of_racing_changes_meets_the_condition_they_share(server):
+    """Settings have one entity tag, so that changes decided on the same settings do not undo each other."""
+    for round in range(5):
+        tag = server.request("GET", "/v1/config")[1]["ETag"]
+
+        def change(number):
+            body = json.dumps({"cache_ttl_seconds": 1000 * (round + 1) + number})
+            headers = {"Content-Type": "application/json", "If-Match": tag}
+            return server.request("PATCH", "/v1/config", body, headers)[0]
+
+        assert sorted(race(20, change)) == [200] + [412] * 19
+    assert server.request("DELETE", "/v1/config/cache_ttl_seconds")[0] == 204
+    assert server.request("DELETE", "/v1/config/cache_ttl_seconds")[0] == 404
+
+
+def test_a_cleanup_names_what_it_did(server):
+    tasks = ["cache_expiry", "cache_caps", "blob_orphans", "session_expiry", "history_caps", "state_temporaries",
+             "debounce_marks", "sample_retention", "sample_rollup", "space"]
+    for is_dry_run in (True, False):
+        run = server.json("POST", "/v1/maintenance/cleanup", {"dry_run": is_dry_run})
+        assert run["dry_run"] is is_dry_run
+        assert sorted(task["task"] for task in run["tasks"]) == sorted(tasks)
+        assert all({"removed", "freed_bytes", "duration_seconds"} <= task.keys() for task in run["tasks"])
+        assert not any(task.get("error") for task in run["tasks"])
+    status, _, body = server.request("POST", "/v1/maintenance/cleanup", {"dryrun": True})
+    assert (status, json.loads(body)["errors"][0]["field"]) == (422, "dryrun")

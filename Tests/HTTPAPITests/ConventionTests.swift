@@ -2,12 +2,14 @@
 
 import Domain
 import FoundationEssentials
-import HTTPAPI
 import HTTPTypes
+import HummingbirdCore
 import HummingbirdTesting
 import NIOCore
 import SQLiteStorage
 import Testing
+
+@testable import HTTPAPI
 
 @Suite struct ConventionTests {
     private static let requestID = HTTPField.Name("X-Request-Id")!
@@ -127,5 +129,13 @@ import Testing
             try patch.expectProblem(.unsupportedMediaType, status: 415)
             #expect(try await api.send(.delete, "/v1/sessions/s", headers: [.ifMatch: "*"]).status == .noContent)
         }
+    }
+
+    @Test func whatIsUnavailableSaysWhenToTryAgain() {
+        for code in Failure.Code.allCases {
+            let answer = Problem.response(Failure(code, "Not now."), requestID: "r")
+            #expect((answer.headers[.retryAfter] != nil) == (answer.status == .serviceUnavailable), "\(code)")
+        }
+        #expect(Problem.kind(of: .storageFull).status.code == 507)
     }
 }

@@ -34,6 +34,27 @@ struct SessionRoutesTests {
         }
     }
 
+    /// A look at a session is activity of it, but no change that the one who looks would have to learn of.
+    @Test func conditionsAreAboutTheSessionBeforeTheLook() async throws {
+        try await SessionAPI.run { api in
+            try await api.send(.put, "/v1/sessions/s")
+            api.advance(seconds: 1)
+            let tag = try #require(await api.send(.get, "/v1/sessions/s").entityTag)
+            api.advance(seconds: 1)
+            let matched = try await api.send(.get, "/v1/sessions/s", headers: ["If-Match": tag])
+            #expect(matched.status == 200 && matched.string("last_active_at") == api.now.rfc3339)
+            let newer = try #require(matched.entityTag)
+            #expect(newer != tag)
+            api.advance(seconds: 1)
+            let known = try await api.send(.get, "/v1/sessions/s", headers: ["If-None-Match": newer])
+            #expect(known.status == 304 && known.entityTag == newer)
+            // That look was activity too.
+            let unknown = try await api.send(.get, "/v1/sessions/s", headers: ["If-None-Match": newer])
+            #expect(unknown.status == 200)
+            try await api.send(.get, "/v1/sessions/s", headers: ["If-Match": tag]).expect(.preconditionFailed, 412)
+        }
+    }
+
     @Test func aLifeSlidesAndEnds() async throws {
         try await SessionAPI.run { api in
             try await api.send(.put, "/v1/sessions/s", #"{"ttl_seconds":10}"#)

@@ -27,6 +27,26 @@ struct DatabaseLockTests {
         withExtendedLifetime(first) {}
     }
 
+    /// Closed twice, the number of a refused lock's descriptor would be taken from whatever file got it in between.
+    @Test func aRefusalClosesNoOtherFile() async throws {
+        let path = folder.file("test.db")
+        let first = try DatabaseLock(database: path)
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask {
+                for _ in 0..<20_000 { _ = try? DatabaseLock(database: path) }
+            }
+            for _ in 0..<2 {
+                group.addTask {
+                    for _ in 0..<40_000 where close(open("/dev/null", O_RDONLY | O_CLOEXEC)) != 0 {
+                        Issue.record("the descriptor was closed by another: \(errno)")
+                        return
+                    }
+                }
+            }
+        }
+        withExtendedLifetime(first) {}
+    }
+
     @Test func itIsFreeOnceItsHolderIsGone() throws {
         for _ in 0..<2 { _ = try DatabaseLock(database: folder.file("test.db")) }
     }

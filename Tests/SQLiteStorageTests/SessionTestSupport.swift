@@ -112,6 +112,8 @@ extension SessionStore {
                 maxHistoryItems: cap, state: stateEntries(state)))
     }
 
+    func session(_ id: Name) async throws -> Session { try await readSession(id).session }
+
     @discardableResult
     func open(_ id: Name = .s, template: Name? = nil, defaults: [String: JSON]) async throws -> SessionOpening {
         try await openSession(

@@ -145,10 +145,12 @@ struct StorageTests {
     @Test func settingsChangedAtRunTimeStay() async throws {
         try await session { storage in
             #expect(try await storage.settingOverrides() == SettingOverrides(values: [:], version: 0))
-            let changed = try await storage.changeSettingOverrides(["log_level": "debug", "cache_ttl_seconds": "5"])
+            let changed = try #require(
+                await storage.changeSettingOverrides(["log_level": "debug", "cache_ttl_seconds": "5"], of: 0))
             #expect(changed.values == ["log_level": "debug", "cache_ttl_seconds": "5"])
             #expect(changed.version == 1)
-            _ = try await storage.changeSettingOverrides(["log_level": nil, "cache_ttl_seconds": "6"])
+            #expect(try await storage.changeSettingOverrides(["log_level": "error"], of: 0) == nil)
+            _ = try await storage.changeSettingOverrides(["log_level": nil, "cache_ttl_seconds": "6"], of: nil)
         }
         try await session { storage async throws in
             let kept = SettingOverrides(values: ["cache_ttl_seconds": "6"], version: 2)
