@@ -31,12 +31,14 @@ CREATE INDEX samples_recorded ON samples (recorded_at_ms);
 CREATE INDEX samples_series ON samples (series_id, recorded_at_ms);
 CREATE INDEX samples_session ON samples (session_id, recorded_at_ms) WHERE session_id IS NOT NULL;
 
--- How far the roll-up came: samples up to this one are in the roll-ups. One row.
+-- How far the roll-up came: samples up to this one are in the roll-ups. Of samples recorded before raw_since_ms some
+-- were removed. One row.
 CREATE TABLE sample_progress (
     progress_id  INTEGER PRIMARY KEY CHECK (progress_id = 1),
-    rolled_up_to INTEGER NOT NULL
+    rolled_up_to INTEGER NOT NULL,
+    raw_since_ms INTEGER NOT NULL
 ) STRICT;
-INSERT INTO sample_progress VALUES (1, 0);
+INSERT INTO sample_progress VALUES (1, 0, 0);
 
 -- Figures of a series in one minute (60), hour (3600) or six hours (21600), kept for sample_rollup_retention_seconds.
 CREATE TABLE sample_rollups (
@@ -92,7 +94,8 @@ SELECT s.name, s.variant, s.cache, s.source, p.recorded_at_ms / 3600000 * 360000
 FROM samples p JOIN sample_series s USING (series_id)
 WHERE s.kind = 'timing' AND p.sample_id > (SELECT rolled_up_to FROM sample_progress);
 
--- Each operation the callers timed, over everything that is kept.
+-- Each operation the callers timed, over everything that is kept. A percentile lies between the values of the two
+-- samples next to it, as it does in the answers of /v1/metrics.
 CREATE VIEW operation_stats AS
 WITH counted AS (
     SELECT name, value, sum(count) AS count FROM timing_values WHERE source = 'app' GROUP BY name, value
@@ -100,12 +103,28 @@ WITH counted AS (
     SELECT name, value, sum(count) OVER (PARTITION BY name ORDER BY value) AS up_to,
         sum(count) OVER (PARTITION BY name) AS total
     FROM counted
-), percentiles AS (
-    SELECT name, min(value) FILTER (WHERE up_to > 0.5 * (total - 1)) AS p50,
-        min(value) FILTER (WHERE up_to > 0.9 * (total - 1)) AS p90,
-        min(value) FILTER (WHERE up_to > 0.95 * (total - 1)) AS p95,
-        min(value) FILTER (WHERE up_to > 0.99 * (total - 1)) AS p99
+), neighbours AS (
+    SELECT name, total,
+        min(value) FILTER (WHERE up_to > CAST(0.5 * (total - 1) AS INTEGER)) AS lower50,
+        min(value) FILTER (WHERE up_to > CAST(0.5 * (total - 1) AS INTEGER) + 1) AS upper50,
+        min(value) FILTER (WHERE up_to > CAST(0.9 * (total - 1) AS INTEGER)) AS lower90,
+        min(value) FILTER (WHERE up_to > CAST(0.9 * (total - 1) AS INTEGER) + 1) AS upper90,
+        min(value) FILTER (WHERE up_to > CAST(0.95 * (total - 1) AS INTEGER)) AS lower95,
+        min(value) FILTER (WHERE up_to > CAST(0.95 * (total - 1) AS INTEGER) + 1) AS upper95,
+        min(value) FILTER (WHERE up_to > CAST(0.99 * (total - 1) AS INTEGER)) AS lower99,
+        min(value) FILTER (WHERE up_to > CAST(0.99 * (total - 1) AS INTEGER) + 1) AS upper99
     FROM ranked GROUP BY name
+), percentiles AS (
+    SELECT name,
+        lower50 + (coalesce(upper50, lower50) - lower50)
+            * (0.5 * (total - 1) - CAST(0.5 * (total - 1) AS INTEGER)) AS p50,
+        lower90 + (coalesce(upper90, lower90) - lower90)
+            * (0.9 * (total - 1) - CAST(0.9 * (total - 1) AS INTEGER)) AS p90,
+        lower95 + (coalesce(upper95, lower95) - lower95)
+            * (0.95 * (total - 1) - CAST(0.95 * (total - 1) AS INTEGER)) AS p95,
+        lower99 + (coalesce(upper99, lower99) - lower99)
+            * (0.99 * (total - 1) - CAST(0.99 * (total - 1) AS INTEGER)) AS p99
+    FROM neighbours
 ), figures AS (
     SELECT name, sum(count) AS count, sum(error_count) AS error_count, sum(sum) AS sum, min(min) AS min,
         max(max) AS max, max(last_at_ms) AS last_at_ms, sum(count) FILTER (WHERE cache = 'hit') AS hits,
@@ -128,12 +147,28 @@ WITH counted AS (
     SELECT name, hour_ms, value, sum(count) OVER (PARTITION BY name, hour_ms ORDER BY value) AS up_to,
         sum(count) OVER (PARTITION BY name, hour_ms) AS total
     FROM counted
-), percentiles AS (
-    SELECT name, hour_ms, min(value) FILTER (WHERE up_to > 0.5 * (total - 1)) AS p50,
-        min(value) FILTER (WHERE up_to > 0.9 * (total - 1)) AS p90,
-        min(value) FILTER (WHERE up_to > 0.95 * (total - 1)) AS p95,
-        min(value) FILTER (WHERE up_to > 0.99 * (total - 1)) AS p99
+), neighbours AS (
+    SELECT name, hour_ms, total,
+        min(value) FILTER (WHERE up_to > CAST(0.5 * (total - 1) AS INTEGER)) AS lower50,
+        min(value) FILTER (WHERE up_to > CAST(0.5 * (total - 1) AS INTEGER) + 1) AS upper50,
+        min(value) FILTER (WHERE up_to > CAST(0.9 * (total - 1) AS INTEGER)) AS lower90,
+        min(value) FILTER (WHERE up_to > CAST(0.9 * (total - 1) AS INTEGER) + 1) AS upper90,
+        min(value) FILTER (WHERE up_to > CAST(0.95 * (total - 1) AS INTEGER)) AS lower95,
+        min(value) FILTER (WHERE up_to > CAST(0.95 * (total - 1) AS INTEGER) + 1) AS upper95,
+        min(value) FILTER (WHERE up_to > CAST(0.99 * (total - 1) AS INTEGER)) AS lower99,
+        min(value) FILTER (WHERE up_to > CAST(0.99 * (total - 1) AS INTEGER) + 1) AS upper99
     FROM ranked GROUP BY name, hour_ms
+), percentiles AS (
+    SELECT name, hour_ms,
+        lower50 + (coalesce(upper50, lower50) - lower50)
+            * (0.5 * (total - 1) - CAST(0.5 * (total - 1) AS INTEGER)) AS p50,
+        lower90 + (coalesce(upper90, lower90) - lower90)
+            * (0.9 * (total - 1) - CAST(0.9 * (total - 1) AS INTEGER)) AS p90,
+        lower95 + (coalesce(upper95, lower95) - lower95)
+            * (0.95 * (total - 1) - CAST(0.95 * (total - 1) AS INTEGER)) AS p95,
+        lower99 + (coalesce(upper99, lower99) - lower99)
+            * (0.99 * (total - 1) - CAST(0.99 * (total - 1) AS INTEGER)) AS p99
+    FROM neighbours
 ), figures AS (
     SELECT name, hour_ms, sum(count) AS count, sum(error_count) AS error_count, sum(sum) AS sum, min(min) AS min,
         max(max) AS max, sum(count) FILTER (WHERE cache = 'hit') AS hits,

@@ -98,7 +98,8 @@ public enum Limits {
     public static let maxMetricRangeMilliseconds: Int64 = 366 * 86_400_000
     /// Steps of one time series.
     public static let maxTimeSeriesSteps = 2000
-    /// Names, or names and groups, of one answer.
+    /// Names and sessions of one answer, and series of one answer that tells steps apart. Names and variants alone are
+    /// bounded by ``maxSampleNames`` and ``maxSampleVariants``.
     public static let maxMeasuredItems = 2000
     /// Namespaces that metrics name; the others are summed up.
     public static let maxLabelledNamespaces = 100

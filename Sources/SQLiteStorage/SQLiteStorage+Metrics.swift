@@ -151,6 +151,11 @@ private struct Measuring {
         // The service's own timings have no raw samples; roll-ups have no sessions.
         if query.source == .service { return .distantFuture }
         if query.grouping == .session { return query.range.since }
+        // The retention may have been shorter once, or the samples too many.
+        let removed = try connection.first("SELECT raw_since_ms FROM sample_progress WHERE progress_id = 1") {
+            $0.instant(0)
+        }!
+        let kept = max(kept, removed)
         let oldest = try connection.first(
             "SELECT start_ms FROM sample_rollups WHERE period_seconds = 3600 ORDER BY start_ms LIMIT 1"
         ) { $0.instant(0) }
@@ -355,7 +360,9 @@ private struct Measuring {
             }
         let key = Key(name: series.name, group: group)
         if let index = indexes[key] { return index }
-        guard items.count < Limits.maxMeasuredItems else { return nil }
+        // Names and variants are bounded; sessions are not, nor are steps few.
+        let isBounded = query.grouping != .session && query.stepMilliseconds == nil
+        guard isBounded || items.count < Limits.maxMeasuredItems else { return nil }
         indexes[key] = items.count
         items.append(
             Measurements.Item(name: series.name, group: group, unit: series.unit, total: Distribution()))

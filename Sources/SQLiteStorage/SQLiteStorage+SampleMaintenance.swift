@@ -31,7 +31,9 @@ extension SQLiteStorage {
                 """
                 DELETE FROM sample_series WHERE last_recorded_at_ms < ?1
                     AND NOT EXISTS (SELECT 1 FROM samples p WHERE p.series_id = sample_series.series_id)
-                """, .instant(rolledBefore))
+                """,
+                // By then the longest roll-ups that hold its last sample are gone.
+                .instant(rolledBefore.advanced(milliseconds: -MetricResolution.sixHours.periodMilliseconds)))
         }
         return total
     }
@@ -45,25 +47,43 @@ extension Removal {
     }
 }
 
+/// What is to be removed.
+private struct RemovedSample {
+    var id: Int64
+    var recordedAt: Instant
+    var bytes: Int
+
+    /// From the columns `sample_id, recorded_at_ms, bytes`.
+    init(_ row: borrowing Row) {
+        id = row.integer(0)
+        recordedAt = row.instant(1)
+        bytes = row.int(2)
+    }
+}
+
 extension Connection {
     fileprivate func removeOldSamples(rawBefore: Instant, limit: Int) throws(SQLiteError) -> Removal {
         let old = try all(
             """
-            SELECT sample_id, 56 + length(coalesce(session_id, '')) + length(coalesce(labels, '')) FROM samples
-            WHERE recorded_at_ms < ?1 ORDER BY recorded_at_ms LIMIT ?2
-            """, .instant(rawBefore), .integer(limit), row: Self.idAndSize)
+            SELECT sample_id, recorded_at_ms, 56 + length(coalesce(session_id, '')) + length(coalesce(labels, ''))
+            FROM samples WHERE recorded_at_ms < ?1 ORDER BY recorded_at_ms LIMIT ?2
+            """, .instant(rawBefore), .integer(limit), row: RemovedSample.init)
         let excess = try all(
             """
-            SELECT sample_id, 56 + length(coalesce(session_id, '')) + length(coalesce(labels, '')) FROM samples
-            WHERE sample_id <= (SELECT max(sample_id) FROM samples) - ?1 AND +recorded_at_ms >= ?2
+            SELECT sample_id, recorded_at_ms, 56 + length(coalesce(session_id, '')) + length(coalesce(labels, ''))
+            FROM samples WHERE sample_id <= (SELECT max(sample_id) FROM samples) - ?1 AND +recorded_at_ms >= ?2
             ORDER BY sample_id LIMIT ?3
-            """, .integer(Limits.maxSamples), .instant(rawBefore), .integer(limit - old.count), row: Self.idAndSize)
-        for (id, _) in old + excess { try run("DELETE FROM samples WHERE sample_id = ?1", .integer(id)) }
+            """, .integer(Limits.maxSamples), .instant(rawBefore), .integer(limit - old.count),
+            row: RemovedSample.init)
+        for sample in old + excess { try run("DELETE FROM samples WHERE sample_id = ?1", .integer(sample.id)) }
+        if let latest = (old + excess).map(\.recordedAt).max() {
+            try run(
+                "UPDATE sample_progress SET raw_since_ms = max(raw_since_ms, ?1) WHERE progress_id = 1",
+                .instant(latest.advanced(milliseconds: 1)))
+        }
         return Removal(
             removed: old.count + excess.count, freedBytes: (old + excess).reduce(0) { $0 + $1.bytes })
     }
-
-    private static func idAndSize(_ row: borrowing Row) -> (id: Int64, bytes: Int) { (row.integer(0), row.int(1)) }
 
     fileprivate func removeOldRollups(before: Instant, limit: Int) throws(SQLiteError) -> Removal {
         var removal = Removal()
@@ -71,9 +91,9 @@ extension Connection {
             let period = Value.integer(resolution.periodMilliseconds / 1000)
             let keys = try all(
                 """
-                SELECT start_ms, series_id FROM sample_rollups WHERE period_seconds = ?1 AND start_ms < ?2
+                SELECT start_ms, series_id FROM sample_rollups WHERE period_seconds = ?1 AND start_ms <= ?2
                 ORDER BY start_ms, series_id LIMIT ?3
-                """, period, .instant(before), .integer(limit)
+                """, period, .instant(before.advanced(milliseconds: -resolution.periodMilliseconds)), .integer(limit)
             ) { (start: $0.instant(0), seriesID: $0.integer(1)) }
             for key in keys {
                 try run(
@@ -106,8 +126,8 @@ extension Connection {
         for resolution in MetricResolution.rollups {
             let period = Value.integer(resolution.periodMilliseconds / 1000)
             total += try first(
-                "SELECT count(*), 80 * count(*) FROM sample_rollups WHERE period_seconds = ?1 AND start_ms < ?2",
-                period, .instant(rolledBefore), row: removal)!
+                "SELECT count(*), 80 * count(*) FROM sample_rollups WHERE period_seconds = ?1 AND start_ms <= ?2",
+                period, .instant(rolledBefore.advanced(milliseconds: -resolution.periodMilliseconds)), row: removal)!
             total += try first(
                 "SELECT 0, 40 * count(*) FROM sample_rollup_buckets WHERE period_seconds = ?1 AND start_ms < ?2",
                 period, .instant(rolledBefore), row: removal)!

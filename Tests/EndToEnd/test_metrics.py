@@ -287,3 +287,83 @@ def test_questions_are_bounded_in_time_and_rows(server):
     assert status == 422 and b"step_seconds" in body
     status, _, body = server.request("GET", "/v1/metrics/timings?since=2001-01-01T00:00:00Z")
     assert status == 422 and b"since" in body
+
+
+def cleanup(server, task):
+    server.json("POST", "/v1/maintenance/cleanup", {"tasks": [task]})
+
+
+def timings(server, name, since, until=None):
+    """The answer about one operation between instants given in seconds from now."""
+    def instant(seconds):
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))
+
+    until = "" if until is None else f"&until={instant(until)}"
+    return server.json("GET", f"/v1/metrics/timings?name={name}&since={instant(since)}{until}")
+
+
+def record(server, name, durations, **more):
+    samples = [{"kind": "timing", "name": name, "duration_seconds": value, **more} for value in durations]
+    assert server.json("POST", "/v1/samples", {"samples": samples}) == {"accepted": len(samples)}
+
+
+@pytest.mark.parametrize("is_rolled_up", [False, True])
+def test_percentiles_in_sql_are_those_of_the_api(server, is_rolled_up):
+    shapes = {"one": [7.5], "two": [1, 3], "gap": [1, 2, 3, 4, 100], "steps": [1, 1, 10, 10], "many": range(1, 102)}
+    for name, durations in shapes.items():
+        record(server, name, durations)
+    if is_rolled_up:
+        cleanup(server, "sample_rollup")
+    for view in ("operation_stats", "operation_stats_hourly"):
+        if view == "operation_stats_hourly" and time.gmtime().tm_min == 0:
+            continue  # The samples may lie in two hours.
+        for name in shapes:
+            item = timings(server, name, -3600)["items"][0]
+            row = server.json("POST", "/v1/sql", {
+                "query": f"SELECT p50_seconds, p90_seconds, p95_seconds, p99_seconds FROM {view} WHERE name = ?",
+                "params": [name]})["rows"][0]
+            expected = [item[f"p{p}_seconds"] for p in (50, 90, 95, 99)]
+            assert row == pytest.approx(expected, rel=0.01), (view, name)
+
+
+def test_many_variants_of_many_names_leave_none_out(server):
+    for variant in "wxyz":
+        samples = [{"kind": "timing", "name": f"n{number}", "duration_seconds": 1, "variant": variant}
+                   for number in range(600)]
+        assert server.json("POST", "/v1/samples", {"samples": samples})["accepted"] == 600
+    for variant, seconds in (("old", 2), ("new", 1)):
+        record(server, "hot", [seconds] * 20, variant=variant)
+    for is_rolled_up in (False, True):
+        if is_rolled_up:
+            cleanup(server, "sample_rollup")
+        items = server.json("GET", "/v1/metrics/comparison?baseline=old&candidate=new")["items"]
+        assert [(item["name"], item["baseline"]["count"], item["verdict"]) for item in items] == [("hot", 20, "faster")]
+        groups = server.json("GET", "/v1/metrics/timings?group_by=variant")["items"]
+        assert len(groups) == 4 * 600 + 2
+
+
+def test_a_retention_that_was_shorter_hides_nothing(server):
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 7200))
+    record(server, "early", [1, 2], recorded_at=stamp)
+    record(server, "late", [1, 2])
+    server.json("PATCH", "/v1/config", {"sample_retention_seconds": 60})
+    cleanup(server, "sample_retention")
+    assert server.request("DELETE", "/v1/config/sample_retention_seconds")[0] == 204
+    assert server.json("GET", "/v1/samples?name=early")["items"] == []
+    found = timings(server, "early", -3 * 3600)
+    assert found["resolution"] == "minute" and [item["count"] for item in found["items"]] == [2]
+    assert timings(server, "late", -30)["resolution"] == "raw"
+
+
+def test_roll_ups_stay_for_the_whole_retention(server):
+    """The last six hours that reach into the retention are kept whole."""
+    cutoff = int(time.time()) - 90 * 86400
+    end = cutoff - cutoff % 21600 + 21600
+    recorded = min(cutoff + 3600, (cutoff + end) // 2)
+    record(server, "old", [1], recorded_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(recorded)))
+    cleanup(server, "sample_retention")
+    found = timings(server, "old", -100 * 86400)
+    assert found["resolution"] == "six_hours" and [item["count"] for item in found["items"]] == [1]
+    server.json("PATCH", "/v1/config", {"sample_rollup_retention_seconds": 80 * 86400})
+    cleanup(server, "sample_retention")
+    assert timings(server, "old", -100 * 86400)["items"] == []
