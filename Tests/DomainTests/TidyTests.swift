@@ -12,7 +12,7 @@ struct TidyTests {
         var testDescription: String { path }
         var lines: [Substring] { text.split(separator: "\n", omittingEmptySubsequences: false) }
         var name: Substring { path.split(separator: "/").last! }
-        /// `Domain` of `Sources/Domain/JSON.swift`.
+        /// `Domain` of `Sources/Domain/Values/JSON.swift`.
         var target: Substring { path.split(separator: "/").dropFirst().first ?? "" }
 
         /// The modules imported, of `@testable import struct A.B` the A.

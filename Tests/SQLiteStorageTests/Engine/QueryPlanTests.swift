@@ -21,7 +21,7 @@ struct QueryPlanTests {
 
     /// The statements in `Sources/SQLiteStorage`, so that new ones are looked at without being listed anywhere.
     private static let statements: [String] = {
-        let root = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(3).joined(separator: "/")
+        let root = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(4).joined(separator: "/")
         let folder = root + "/Sources/SQLiteStorage"
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
         let texts = names.sorted().flatMap { name in

@@ -80,7 +80,7 @@ struct PrometheusTests {
     // MARK: Names outside the code
 
     private static func file(_ path: String) throws -> [UInt8] {
-        let root = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(3).joined(separator: "/")
+        let root = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(4).joined(separator: "/")
         return Array(try #require(FileManager.default.contents(atPath: "\(root)/\(path)")))
     }
 
