@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
-# Holds openapi.yaml against OpenAPI 3.1 and the running release binary against openapi.yaml.
+# Checks openapi.yaml against OpenAPI 3.1, and the running release binary against openapi.yaml.
 # Arguments go to schemathesis: scripts/check-contract.sh --include-path /v1/cache
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/server.sh
 
+scripts/head-operations.py
 .venv/bin/openapi-spec-validator openapi.yaml
 
-# The binary carries the document it was built with; testing it against another would mislead.
+# The binary embeds the document it was built with; testing it against another one would be misleading.
 trap remove_server EXIT
 start_server
 curl -fsS "$REPRISE/openapi.yaml" | cmp - openapi.yaml || {
-    echo "error: the binary was built with another openapi.yaml; build it again" >&2
+    echo "error: the binary was built with another openapi.yaml; rebuild it" >&2
     exit 1
 }
 
-# The value that Tests/Contract/hooks.py sends every other read to.
+# The values that Tests/Contract/hooks.py uses for every other read.
 printf 'RIFF of a kind' | curl -fsS -X PUT --data-binary @- -H 'Content-Type: audio/wav' -H 'Reprise-TTL: none' \
     "$REPRISE/v1/cache/scores/entries/song.wav"
 json() { curl -fsS -o /dev/null -X "$1" -H 'Content-Type: application/json' -d "$3" "$REPRISE$2"; }
@@ -30,6 +31,6 @@ PYTHONDONTWRITEBYTECODE=1 .venv/bin/schemathesis --config-file Tests/Contract/sc
 }
 stop_server
 if grep -E ' (error|critical) ' "$server_folder/log"; then
-    echo "error: the server logged errors while it was tested" >&2
+    echo "error: the server logged errors during the test" >&2
     exit 1
 fi
