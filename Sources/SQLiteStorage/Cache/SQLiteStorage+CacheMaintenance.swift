@@ -144,9 +144,7 @@ extension SQLiteStorage {
     /// Due rows, those of cleared generations among them, and all other rows of cleared generations.
     func previewExpiry() async throws -> Removal {
         let now = clock.now()
-        return try await readers.pooled { connection in
-            try connection.run("BEGIN")
-            defer { try? connection.run("COMMIT") }
+        return try await readers.consistently { connection in
             let due = try connection.due(now: now)
             let cleared = try connection.all(
                 "SELECT generation_id, entry_count, size_bytes FROM cache_generations WHERE cleared_at_ms IS NOT NULL"
@@ -165,9 +163,7 @@ extension SQLiteStorage {
         // Uses counted in memory decide the order of eviction.
         try await flushCounters()
         let now = clock.now()
-        return try await readers.pooled { connection in
-            try connection.run("BEGIN")
-            defer { try? connection.run("COMMIT") }
+        return try await readers.consistently { connection in
             let due = try connection.due(now: now)
             let namespaces = try connection.all(
                 """

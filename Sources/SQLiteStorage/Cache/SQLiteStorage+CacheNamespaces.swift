@@ -6,9 +6,7 @@ import Synchronization
 extension SQLiteStorage {
     public func namespaces(after name: String?, limit: Int) async throws -> [CacheNamespace] {
         let now = clock.now()
-        return try await readers.pooled { connection in
-            try connection.run("BEGIN")
-            defer { try? connection.run("COMMIT") }
+        return try await readers.consistently { connection in
             let due = try connection.due(now: now)
             let names = try connection.all(
                 "SELECT name FROM cache_namespaces WHERE name > ?1 ORDER BY name LIMIT ?2",
@@ -20,10 +18,8 @@ extension SQLiteStorage {
 
     public func namespace(_ name: Name) async throws -> CacheNamespace {
         let now = clock.now()
-        let namespace = try await readers.pooled { connection in
-            try connection.run("BEGIN")
-            defer { try? connection.run("COMMIT") }
-            return try self.namespace(name, due: try connection.due(now: now), connection: connection)
+        let namespace = try await readers.consistently { connection in
+            try self.namespace(name, due: try connection.due(now: now), connection: connection)
         }
         guard let namespace else { throw Failure.namespaceNotFound(name) }
         return namespace

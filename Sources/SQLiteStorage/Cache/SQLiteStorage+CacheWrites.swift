@@ -33,10 +33,8 @@ extension SQLiteStorage: CacheStore {
     ) async throws -> [CacheOperationResult] {
         let onlyReads = operations.allSatisfy { if case .get = $0 { true } else { false } }
         if onlyReads {
-            return try await readers.pooled { connection in
+            return try await readers.consistently { connection in
                 // One snapshot for all of them.
-                try connection.run("BEGIN")
-                defer { try? connection.run("COMMIT") }
                 var reading = BatchReading(storage: self)
                 return try operations.map { operation in
                     guard case .get(let key) = operation else { preconditionFailure("only gets") }

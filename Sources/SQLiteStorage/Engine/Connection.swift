@@ -128,6 +128,14 @@ final class Connection {
         }
     }
 
+    /// Runs several look-ups on one state of the database: in the transaction under way, else in one of their own.
+    func consistently<T>(_ body: () throws -> T) throws -> T {
+        if isInTransaction { return try body() }
+        try run("BEGIN")
+        defer { try? run("COMMIT") }
+        return try body()
+    }
+
     /// Runs a script of statements, uncached and without parameters: migrations and pragmas.
     func execute(_ script: String) throws(SQLiteError) {
         let code = sqlite3_exec(handle, script, nil, nil, nil)

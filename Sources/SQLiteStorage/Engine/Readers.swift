@@ -179,6 +179,11 @@ final class Readers: Sendable {
         }
     }
 
+    /// Reads on a thread of the pool like ``pooled(_:)``, all look-ups on one state of the database.
+    func consistently<T: Sendable>(_ body: @escaping @Sendable (Connection) throws -> T) async throws -> T {
+        try await pooled { connection in try connection.consistently { try body(connection) } }
+    }
+
     func close() async {
         try? await pool.shutdownGracefully()
         snapshots.close()

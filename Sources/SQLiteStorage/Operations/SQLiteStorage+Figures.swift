@@ -27,9 +27,7 @@ extension SQLiteStorage: OperationalStore {
 
     private func storedFigures() async throws -> OperationalFigures.Stored {
         let now = clock.now()
-        var (stored, ids) = try await readers.pooled { connection in
-            try connection.run("BEGIN")
-            defer { try? connection.run("COMMIT") }
+        var (stored, ids) = try await readers.consistently { connection in
             var stored = OperationalFigures.Stored()
             let namespaces = try connection.namespaceFigures(now: now)
             stored.namespaces = namespaces.map(\.figures)

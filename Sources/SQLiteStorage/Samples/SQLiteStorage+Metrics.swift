@@ -7,10 +7,8 @@ extension SQLiteStorage {
     public func measure(_ queries: [MetricQuery]) async throws -> [Measurements] {
         let now = clock.now()
         let retention = settings.current.milliseconds(.sampleRetention)
-        return try await readers.pooled { connection in
+        return try await readers.consistently { connection in
             // One view of the database for all parts, so that no sample is missed or counted twice.
-            try connection.run("BEGIN")
-            defer { try? connection.run("COMMIT") }
             var counts = RawCounts(connection)
             return try queries.map { query in
                 var measuring = try Measuring(
@@ -24,9 +22,7 @@ extension SQLiteStorage {
     public func sessionFigures() async throws -> SessionFigures {
         let now = clock.now()
         try await flushActivity(.foreground)
-        return try await readers.pooled { connection in
-            try connection.run("BEGIN")
-            defer { try? connection.run("COMMIT") }
+        return try await readers.consistently { connection in
             let (all, expired) = try connection.sessionTotals(now: now)
             let largest = try connection.all(
                 """
@@ -47,9 +43,7 @@ extension SQLiteStorage {
 
     public func historyFigures() async throws -> HistoryFigures {
         let now = clock.now()
-        return try await readers.pooled { connection in
-            try connection.run("BEGIN")
-            defer { try? connection.run("COMMIT") }
+        return try await readers.consistently { connection in
             let (all, expired) = try connection.sessionTotals(now: now)
             var kinds = try connection.all(
                 "SELECT kind, count(*) FROM history_items WHERE kind IS NOT NULL GROUP BY kind"

@@ -234,14 +234,6 @@ struct SessionRow: Sendable {
 }
 
 extension Connection {
-    /// Runs several look-ups on one state of the database.
-    func consistently<T>(_ body: () throws -> T) throws -> T {
-        if isInTransaction { return try body() }
-        try run("BEGIN")
-        defer { try? run("COMMIT") }
-        return try body()
-    }
-
     /// A session's row as it is stored, live or not.
     func session(_ id: Name) throws(SQLiteError) -> SessionRow? {
         try first(

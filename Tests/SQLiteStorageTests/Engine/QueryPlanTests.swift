@@ -23,7 +23,7 @@ struct QueryPlanTests {
     private static let statements: [String] = {
         let root = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(4).joined(separator: "/")
         let folder = root + "/Sources/SQLiteStorage"
-        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+        let names = (try? FileManager.default.subpathsOfDirectory(atPath: folder)) ?? []
         let texts = names.sorted().flatMap { name in
             stringLiterals(of: FileManager.default.contents(atPath: "\(folder)/\(name)").map { Array($0) } ?? [])
         }
