@@ -111,6 +111,12 @@ public enum Limits {
     public static let maxComparedNames = 200
     /// Names of each sort that a summary tells.
     public static let maxSummaryNames = 50
+    /// Parts of operations, variants and hits and misses apart, that a summary tells; the most frequent ones.
+    public static let maxSummaryParts = 100
+    /// Processes and routes that a summary tells, and background runs.
+    public static let maxSummaryProcesses = 20
+    public static let maxSummaryRoutes = 20
+    public static let maxSummaryRuns = 10
     /// Time between two self-measurements of the service, in milliseconds.
     public static let selfSampleMilliseconds: Int64 = 10_000
 
@@ -221,6 +227,13 @@ public enum Limits {
 
     /// Entries whose hits are counted in memory between two flushes; above it only the namespace's counters move.
     public static let maxTrackedAccesses = 100_000
+    /// Minutes whose look-ups wait in memory to be written; above it they count for the latest of them.
+    public static let maxPendingMinutes = 60
+    /// How long what the cache and the background tasks did is kept by minute, in milliseconds: a day, and an hour more
+    /// so that the minutes of a range of a day are all there when it is asked for.
+    public static let activityMinutesMilliseconds: Int64 = 25 * 3_600_000
+    /// Rows of what the cache did; above it the oldest are merged, and no longer tell namespaces apart in the end.
+    public static let maxCacheActivityRows = 500_000
     /// Sessions whose activity waits in memory to be written; above it a read writes it itself.
     public static let maxTrackedSessions = 100_000
     /// Activities one write of the flush carries.

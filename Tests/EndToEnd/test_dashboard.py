@@ -4,6 +4,7 @@ import os
 import random
 import re
 import shutil
+import sqlite3
 import subprocess
 
 import pytest
@@ -137,6 +138,18 @@ def test_it_shows_the_figures(server, browser):
     open_page(browser, server)
     summary = server.json("GET", "/v1/metrics/summary")
     timing = next(each for each in summary["timings"] if each["name"] == "quality_scoring")
+    # Variants, hits and misses are not mixed unless somebody asks for it.
+    parts = {f"{part['variant']} · {part['cache']}": part for part in timing["parts"]}
+    assert set(parts) == {"original · miss", "optimized · hit"}
+    for name, part in parts.items():
+        shown = next(each for each in rows(browser, "operations")
+                     if each["Operation"].split("\n") == ["quality_scoring", name])
+        assert (shown["Count"], shown["Errors"]) == ("200", "0")
+        assert shown["Hit rate"] == ("100 %" if part["cache"] == "hit" else "0 %")
+        for column in ("p50", "p90", "p95", "p99", "Max"):
+            assert shown[column] == seconds(part[f"{column.lower()}_seconds"])
+    Select(find(browser, "[data-do=split]")).select_by_value("together")
+    wait(browser, lambda: "split=together" in browser.current_url)
     shown = row(browser, "operations", "quality_scoring")
     assert (shown["Count"], shown["Errors"], shown["Hit rate"]) == ("400", "0", "50.0 %")
     for column in ("p50", "p90", "p95", "p99", "Max"):
@@ -178,6 +191,60 @@ def test_it_shows_the_figures(server, browser):
     screenshot(browser, "full")
 
 
+def cache_totals(browser):
+    """Hits and misses of the tile, and those the table adds up to."""
+    tile = next(each for each in browser.find_elements(By.CSS_SELECTOR, "#tiles .tile") if "hit rate" in each.text)
+    found = re.search(r"(\d+) hits? · (\d+) miss", plain(tile.text))
+    shown = rows(browser, "cache")
+    return ([int(part) for part in found.groups()] if found else [0, 0],
+            [sum(int(each[name].splitlines()[0]) for each in shown) for name in ("Hits", "Misses")])
+
+
+def test_counts_are_those_of_the_range(server, browser):
+    """What happened hours ago is in no tile, table or chart of the last hour, and in all of those of a day."""
+    fill(server)
+    server.json("POST", "/v1/maintenance/cleanup", {})
+    assert server.stop() == 0
+    # Everything but the newest is of three hours ago, as if it had been written then.
+    connection = sqlite3.connect(server.database)
+    for table in ("cache_activity", "maintenance_activity"):
+        connection.execute(f"UPDATE {table} SET start_ms = start_ms - 3 * 3600000")
+    connection.execute("UPDATE maintenance_activity SET rows_removed = 777 WHERE task = 'space'")
+    connection.commit()
+    connection.close()
+    server.start()
+    server.request("GET", "/v1/cache/scores/entries/b")
+    open_page(browser, server)
+    assert cache_totals(browser) == ([0, 1], [0, 1])
+    assert "0 %" in text(browser, "tiles") and "777" not in text(browser, "tiles")
+    find(browser, "[name=range][value='21600']").click()
+    wait(browser, lambda: cache_totals(browser) == ([3, 2], [3, 2]))
+    assert "777" in text(browser, "tiles")
+    label = plain(find(browser, "#cache svg[role=img]").get_attribute("aria-label"))
+    assert "60.0 % of 5 look-ups" in label
+    # Two buckets have look-ups, and between them is a gap; the last one is not over.
+    path = find(browser, "#cache path.s0").get_attribute("d")
+    assert path.count("M") == 2
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#cache rect.volume")) == 2
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#cache rect.volume.partial")) >= 1
+    find(browser, "#cache details summary").click()
+    wait(browser, lambda: "(so far)" in text(browser, "cache"))
+    assert console(browser) == []
+
+
+def test_namespaces_that_are_not_named_are_summed_up(server, browser):
+    for number in range(52):
+        server.request("PUT", f"/v1/cache/n{number}/entries/k", b"x")
+        server.request("GET", f"/v1/cache/n{number}/entries/k")
+    server.request("GET", "/v1/cache/n51/entries/k")
+    open_page(browser, server)
+    shown = rows(browser, "cache")
+    assert shown[0]["Namespace"] == "n51" and shown[-1]["Namespace"] == "all others"
+    assert len(shown) == 51 and shown[-1]["Hits"] == "2"
+    assert "The 50 busiest of 52" in text(browser, "cache")
+    assert cache_totals(browser) == ([53, 0], [53, 0])
+
+
 def test_it_asks_once_per_refresh(server, browser):
     fill(server)
     open_page(browser, server, "#refresh=5")
@@ -212,7 +279,8 @@ def test_it_says_what_to_send_when_it_is_empty(server, browser):
         answer = subprocess.run(code.text + " -s --fail-with-body", shell=True, capture_output=True, text=True)
         assert answer.returncode == 0, (code.text, answer.stdout)
     find(browser, "#now").click()
-    wait(browser, lambda: "model_load" in text(browser, "operations"))
+    # The name alone is in the command that was shown before, too.
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#operations tbody tr"))
     for id in ("operations", "comparison", "cache", "memory", "sessions", "history", "runs"):
         assert browser.find_elements(By.CSS_SELECTOR, f"#{id} code") == [], id
         assert rows(browser, id), id
@@ -239,11 +307,12 @@ def test_it_shows_an_outage_and_recovers(server, browser):
     wait(browser, lambda: is_out(browser))
     outage = text(browser, "outage-text")
     assert re.search(r"has not answered since \d\d?:\d\d:\d\d", outage)
+    assert "Retrying automatically" in outage
     assert re.search(r"figures below are those of \d\d?:\d\d:\d\d", outage)
     assert find(browser, "#outage-text").get_attribute("role") == "alert"
     assert "Not connected" in text(browser, "status") and "Not answering" in browser.title
     # What was known stays, and what needs no answer still works.
-    assert row(browser, "operations", "quality_scoring")["Count"] == "400"
+    assert row(browser, "operations", "quality_scoring")["Count"] == "200"
     find(browser, "[data-do=pick][data-value^='<b>']").click()
     assert "model & load" in find(browser, "#detail h3").text
     wait(browser, lambda: "next try in" in text(browser, "outage-next"))
@@ -316,8 +385,9 @@ def test_it_works_by_keyboard(server, browser):
     browser.switch_to.active_element.send_keys(Keys.ENTER)
     assert find(browser, "#operations [aria-sort]").get_attribute("aria-sort") == "descending"
     # What is picked is in the link, be it what is shown anyway.
-    assert find(browser, ".pick[aria-pressed=true]").text == "quality_scoring"
-    find(browser, ".pick[data-value=quality_scoring]").send_keys(Keys.ENTER)
+    picked = find(browser, ".pick[aria-pressed=true]")
+    assert picked.text.split("\n") == ["quality_scoring", "optimized · hit"]
+    picked.send_keys(Keys.ENTER)
     assert "operation=quality_scoring" in browser.current_url
     find(browser, ".pick[data-value^='<b>']").send_keys(Keys.ENTER)
     assert "model & load" in find(browser, "#detail h3").text

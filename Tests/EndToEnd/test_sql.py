@@ -72,7 +72,8 @@ def content(database):
     try:
         digest = hashlib.sha256()
         for table in ("sqlite_schema", *relations()[1]):
-            if table.startswith("sample") or table in ("maintenance_runs", "cache_misses", "cache_removals"):
+            if table.startswith("sample") or table.endswith("_activity") or table in (
+                    "maintenance_runs", "cache_misses", "cache_removals"):
                 continue
             columns = [row[1] for row in connection.execute(f"PRAGMA table_xinfo({table})")]
             kept = [name for name in columns if name not in ("hits", "hit_count", "last_accessed_at_ms")]

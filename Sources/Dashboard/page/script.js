@@ -16,7 +16,8 @@ const PATIENCE = 20_000;
 const TRIES = [2, 3, 5, 10, 15];
 
 const defaults = {
-  range: 3600, refresh: 15, operation: "", baseline: "", candidate: "", sort: "-count", memory: "rss_bytes",
+  range: 3600, refresh: 15, operation: "", baseline: "", candidate: "", sort: "-count", split: "apart",
+  memory: "rss_bytes",
 };
 const view = { ...defaults };
 const unfolded = new Set(); // lists that are unfolded, by their key
@@ -41,6 +42,7 @@ function readAddress() {
   if ([...$("refresh").options].some((option) => option.value === sent.get("refresh"))) {
     view.refresh = Number(sent.get("refresh"));
   }
+  if (sent.get("split") === "together") view.split = "together";
   if (sent.get("memory") in memoryMetrics) view.memory = sent.get("memory");
   for (const input of ranges) input.checked = Number(input.value) === view.range;
   $("refresh").value = view.refresh;
@@ -130,7 +132,7 @@ function paintState() {
     ? `The service has answered with an error since ${clock(failing.since)}: ${failing.refusal}.`
     : `The service has not answered since ${clock(failing.since)}.`;
   const kept = arrived ? ` The figures below are those of ${clock(arrived)}.` : " There are no figures yet.";
-  const text = `${what}${kept} It is asked again until it answers.`;
+  const text = `${what}${kept} Retrying automatically.`;
   if ($("outage-text").textContent !== text) $("outage-text").textContent = text;
   countDown();
 }
@@ -356,6 +358,15 @@ function steps(high, low, left, right, y) {
   return path;
 }
 
+/** Whether a bucket is shown before it is over, or began before the range: its counts are not those of a whole one. */
+function isPartial(place) {
+  const start = Date.parse(data.buckets[place]);
+  return start < Date.parse(data.since) || start + data.step_seconds * 1000 > Date.parse(data.until);
+}
+
+/** Counts of whole buckets; one that is not over would look like a collapse. */
+const whole = (counts) => counts.map((value, place) => isPartial(place) ? null : value);
+
 /** A line as small as a word, from zero up. It goes with figures that say it in full, so it is not read out. */
 function spark(values) {
   const most = Math.max(...values.filter(known), 0) || 1;
@@ -389,11 +400,12 @@ function timeMarks(from, to, room) {
 /**
  * A figure with its key, what the pointer is on, and its values as a table.
  * - what.series: {name, values, format} of the table, and of the lines unless `bands` draws the first three
- * - what.unit: of the axis; what.top: its end if it is fixed; what.counts: drawn as bars below
+ * - what.unit: of the axis; what.top: its end if it is fixed; what.counts: drawn as bars below, called what.counted
+ * - what.stepped: drawn as wide as its buckets, with a gap where there is nothing
  */
 function chart(id, key, what) {
   const width = Math.max(240, Math.floor($(id).clientWidth));
-  const height = what.bands ? 230 : 170;
+  const height = what.bands || what.counts ? 230 : 170;
   const [left, top, bottom] = [58, 10, what.counts ? height - 58 : height - 22];
   const starts = data.buckets.map((iso) => Date.parse(iso));
   const step = data.step_seconds * 1000;
@@ -423,24 +435,29 @@ function chart(id, key, what) {
       svg("path", { class: "inner", d: steps(p90, p50, begin, finish, y) }),
       svg("path", { class: "stroke", d: steps(p50, null, begin, finish, y) }));
   } else {
-    what.series.forEach((series, index) => shapes.push(line("s" + index, series.values, middle, y)));
+    what.series.forEach((series, index) => shapes.push(what.stepped
+      ? svg("path", { class: "stroke s" + index, d: steps(series.values, null, begin, finish, y) })
+      : line("s" + index, series.values, middle, y)));
   }
   if (what.counts) {
     const largest = Math.max(...what.counts, 1);
-    shapes.push(svg("text", { x: left - 8, y: height - 6, "text-anchor": "end" }, "count"));
+    shapes.push(svg("text", { x: left - 8, y: height - 6, "text-anchor": "end" }, what.counted ?? "count"));
     shapes.push(what.counts.map((value, p) => {
       const tall = Math.max(1.5, value / largest * 24);
       return value > 0 && svg("rect", {
-        class: "volume", x: begin(p).toFixed(1), width: Math.max(1, finish(p) - begin(p) - 1).toFixed(1),
+        class: isPartial(p) ? "volume partial" : "volume",
+        x: begin(p).toFixed(1), width: Math.max(1, finish(p) - begin(p) - 1).toFixed(1),
         y: (height - 2 - tall).toFixed(1), height: tall.toFixed(1),
       });
     }));
   }
-  const columns = what.counts ? [...what.series, { name: "count", values: what.counts, format: count }] : what.series;
+  const counted = { name: what.counted ?? "count", values: what.counts, format: count };
+  const columns = what.counts ? [...what.series, counted] : what.series;
+  const partial = (p) => !isPartial(p) ? "" : starts[p] + step > Date.parse(data.until) ? " (so far)" : " (in part)";
   charts.set(key, {
     left, width, starts, middle, top, bottom: what.counts ? height : bottom,
     place: (pixel) => Math.floor((pixel - left) / (width - left - 4) * (to - from) / step),
-    says: (p) => `${moment(starts[p])}  `
+    says: (p) => `${moment(starts[p])}${partial(p)}  `
       + columns.map((column) => `${column.name} ${column.format(column.values[p])}`).join(" · "),
   });
   const list = "data-" + key;
@@ -454,7 +471,7 @@ function chart(id, key, what) {
     el("details", { "data-key": list, open: unfolded.has(list) }, el("summary", {}, "The same as a table"),
       // Hundreds of cells are made only for those who look at them.
       unfolded.has(list) && table("values-" + key, what.label, [
-        { title: "From", cell: (p) => time(new Date(starts[p]), moment(starts[p])) },
+        { title: "From", cell: (p) => [time(new Date(starts[p]), moment(starts[p])), partial(p)] },
         ...columns.map((column) => ({
           title: column.name, kind: "n", cell: (p) => column.format(column.values[p]),
         }))], filled.reverse())));
@@ -490,28 +507,26 @@ function paint(...only) {
 }
 
 function tiles() {
-  const sum = (items, member) => items.reduce((total, item) => total + item[member], 0);
-  const [timed, failed] = [sum(data.timings, "count"), sum(data.timings, "error_count")];
-  const [hits, misses] = [sum(data.cache.items, "hits"), sum(data.cache.items, "misses")];
+  const { count: timed, error_count: failed, series: timings } = data.timing_totals;
+  const { hits, misses, hit_ratio: hitRate } = data.cache.totals;
   const own = data.memory.find((process) => process.name === "reprise");
-  const ran = data.maintenance.runs;
-  const broken = ran.filter((run) => known(run.error)).length;
-  const perBucket = data.buckets.map((_, place) => data.timings.reduce((n, t) => n + t.series.count[place], 0));
+  const { runs: ran, failures: broken, removed } = data.maintenance.totals;
   return [
     ["Operations timed", count(timed), failed
       ? [el("span", { class: "bad" }, several(failed, "error", "errors")), ` · ${percent(failed / timed * 100, 2)}`]
-      : timed ? "no errors" : "none in this range", perBucket],
-    ["Cache hit rate", hits + misses ? ratio(hits / (hits + misses)) : "–",
-      `${several(hits, "hit", "hits")} · ${several(misses, "miss", "misses")}`, data.cache.series.hit_ratio],
+      : timed ? "no errors" : "none in this range", whole(timings.count)],
+    ["Cache hit rate", ratio(hitRate), hits + misses
+      ? `${several(hits, "hit", "hits")} · ${several(misses, "miss", "misses")}` : "no look-ups in this range",
+      data.cache.series.hit_ratio],
     ["Sessions", count(data.sessions.session_count),
       [several(data.sessions.state_key_count, "key", "keys"), " · ", exactly(data.sessions.state_size_bytes)],
       data.sessions.series.session_count],
     ["History items", count(data.history.item_count), exactly(data.history.size_bytes), null],
     ["Memory of the service", bytes(own?.rss_bytes.latest),
       own ? `${percent(own.percent.latest)} of the machine` : "not sampled in this range", own?.series.rss_bytes],
-    ["Removed by cleanup", count(sum(ran, "removed")), ran.length
-      ? [`rows, in ${several(ran.length, "run", "runs")}`,
-        broken > 0 && el("span", { class: "bad" }, ` · ${broken} failed`)] : "no runs yet", null],
+    ["Removed by cleanup", count(removed), ran
+      ? [`rows, in ${several(ran, "run", "runs")}`,
+        broken > 0 && el("span", { class: "bad" }, ` · ${count(broken)} failed`)] : "no runs in this range", null],
   ].map(([name, value, more, values]) => el("div", { class: "tile" },
     el("h3", {}, name), el("b", {}, value), el("span", {}, more), values?.some((value) => value > 0) && spark(values)));
 }
@@ -528,15 +543,32 @@ function operationCell(column, row) {
   const value = row[column.sort];
   switch (column.sort) {
     case "name": return el("button", {
-      type: "button", class: "pick", "data-do": "pick", "data-value": value, "data-key": "op-" + value,
-      "aria-pressed": String(row === chosenOperation()),
-    }, breakable(value));
+      type: "button", class: "pick", "data-do": "pick", "data-value": row.key, "data-key": "op-" + row.key,
+      "aria-pressed": String(row.key === chosenOperation().key),
+    }, breakable(value), row.part && el("small", {}, row.part));
     case undefined: return spark(row.series.p50_seconds);
     case "count": return count(value);
     case "error_count": return errors(value);
     case "cache_hit_ratio": return ratio(value);
     default: return seconds(value);
   }
+}
+
+/** What has percentiles of its own: variants, hits and misses apart, for a mixture of them has none worth showing. */
+function operationRows() {
+  return data.timings.flatMap((timing) => {
+    if (timing.parts.length === 0 || view.split === "together") return [{ ...timing, key: timing.name, part: "" }];
+    return timing.parts.map((part) => {
+      const lookups = (cache) => timing.parts.filter((each) => each.variant === part.variant && each.cache === cache)
+        .reduce((n, each) => n + each.count, 0);
+      const [hits, misses] = [lookups("hit"), lookups("miss")];
+      const name = [part.variant ?? "no variant", part.cache].filter(known).join(" · ");
+      return {
+        ...part, name: timing.name, part: name, key: `${timing.name} · ${name}`,
+        cache_hit_ratio: part.cache ? hits / (hits + misses) : null,
+      };
+    });
+  });
 }
 
 function operations() {
@@ -548,23 +580,32 @@ function operations() {
   const column = view.sort.replace("-", "");
   const sign = view.sort.startsWith("-") ? -1 : 1;
   const compare = (a, b) => typeof a === "string" ? a.localeCompare(b) : (a ?? -1) - (b ?? -1);
-  const rows = [...data.timings].sort((a, b) => sign * compare(a[column], b[column]));
+  const rows = operationRows().sort((a, b) => sign * compare(a[column], b[column]) || a.key.localeCompare(b.key));
   const chosen = chosenOperation();
   const exact = data.resolution === "raw" ? "Percentiles are exact."
     : `Percentiles are within 1${NBSP}%, from roll-ups by ${data.resolution.replace("_", " ")}.`;
-  const some = data.timings_total > rows.length
-    ? ` The ${count(rows.length)} most frequent of ${count(data.timings_total)}.` : "";
-  return table("operations-table", `Durations by operation. ${exact}${some}`,
+  const some = data.timings_total > data.timings.length
+    ? ` The ${count(data.timings.length)} most frequent operations of ${count(data.timings_total)}.` : "";
+  const left = data.timings.reduce((n, timing) => n + timing.parts_total - timing.parts.length, 0);
+  const cut = left > 0 && view.split === "apart" ? ` ${several(left, "rare part is", "rare parts are")} left out.` : "";
+  const splits = { apart: "by variant, hits and misses apart", together: "all together" };
+  return [data.timings.some((timing) => timing.parts_total > 0) && el("div", { class: "picks" },
+    el("label", { class: "field" }, "Percentiles ", el("select", { "data-do": "split", autocomplete: "off" },
+      Object.entries(splits).map(([split, name]) =>
+        el("option", { value: split, selected: split === view.split }, name))))),
+  table("operations-table", `Durations by operation. ${exact}${some}${cut}`,
     operationColumns.map((each) => ({ ...each, cell: (row) => operationCell(each, row) })), rows, (row) => ({
-      "data-key": "row-" + row.name, class: row === chosen ? "on" : null, "data-do": "pick", "data-value": row.name,
-    }));
+      "data-key": "row-" + row.key, class: row.key === chosen.key ? "on" : null, "data-do": "pick",
+      "data-value": row.key,
+    }))];
 }
 
 /** The one picked; without that, or while it is not in the range, the one that was the most frequent at first. */
 function chosenOperation() {
-  const named = (name) => data.timings.find((timing) => timing.name === name);
-  const chosen = named(view.operation) ?? named(settled) ?? data.timings[0];
-  if (chosen && chosen.name !== view.operation) settled = chosen.name;
+  const rows = operationRows();
+  const found = (key) => rows.find((row) => row.key === key) ?? rows.find((row) => row.name === key);
+  const chosen = found(view.operation) ?? found(settled) ?? rows[0];
+  if (chosen && chosen.key !== view.operation) settled = chosen.key;
   return chosen;
 }
 
@@ -574,11 +615,11 @@ function detail() {
   const { p50_seconds: p50, p90_seconds: p90, p99_seconds: p99, count: counts } = chosen.series;
   const facts = [["p50", chosen.p50_seconds], ["p90", chosen.p90_seconds], ["p99", chosen.p99_seconds],
     ["Min", chosen.min_seconds], ["Mean", chosen.mean_seconds], ["Max", chosen.max_seconds]];
-  return [el("h3", {}, `${chosen.name} over time`),
+  return [el("h3", {}, `${chosen.key} over time`),
     el("dl", { class: "facts" }, facts.map(([name, value]) =>
       el("div", {}, el("dt", {}, name), el("dd", {}, seconds(value))))),
     chart("detail", "detail-chart", {
-      label: `Durations of ${chosen.name} over time: median ${seconds(chosen.p50_seconds)}, 90th percentile `
+      label: `Durations of ${chosen.key} over time: median ${seconds(chosen.p50_seconds)}, 90th percentile `
         + `${seconds(chosen.p90_seconds)}, 99th percentile ${seconds(chosen.p99_seconds)}, `
         + several(chosen.count, "sample", "samples"),
       bands: true, unit: secondsUnit, counts,
@@ -606,7 +647,7 @@ function verdict(row) {
     case "slower":
       return [el("span", { class: "bad" }, `slower by ${percent(change)}`), sure(range?.[0], range?.[1])];
     case "no_difference":
-      return [el("span", { class: "soft" }, "no difference to be seen"), sure(range?.[0], range?.[1])];
+      return [el("span", { class: "soft" }, "no significant difference"), sure(range?.[0], range?.[1])];
     default:
       return el("span", { class: "soft" }, "too few samples to tell");
   }
@@ -657,26 +698,51 @@ function comparison() {
 }
 
 function cache() {
-  const { items, total, series } = data.cache;
-  if (items.length === 0) {
+  const { items, namespace_count: n, totals, series } = data.cache;
+  if (n === 0 && totals.hits + totals.misses === 0) {
     return empty("Nothing was cached yet. Store a value for half an hour:",
       `curl -X PUT '${service}/v1/cache/scores/entries/song-1' \\\n  -H 'Reprise-TTL: 1800' -d '0.93'`);
   }
   const reasons = (row) => Object.entries(row.misses_by_reason).filter(([, n]) => n > 0)
     .map(([reason, n]) => `${count(n)}${NBSP}${reason}`).join(" · ") || "–";
-  const some = total > items.length ? ` The ${count(items.length)} busiest of ${count(total)}.` : "";
-  const latest = series.hit_ratio.findLast(known);
+  const some = n > items.length ? ` The ${count(items.length)} busiest of ${count(n)}.` : "";
+  const lookups = series.hits.map((hits, place) => hits + series.misses[place]);
+  // What the rows do not name is in the last one, so that they add up to the tile.
+  const rows = [...items];
+  const rest = remainder(totals, items);
+  if (rest.hits + rest.misses + rest.expirations + rest.evictions + rest.entry_count > 0) rows.push(rest);
   return [chart("cache", "cache-chart", {
-    label: `Cache hit rate over time${known(latest) ? ", last " + ratio(latest) : ": nobody looked anything up"}`,
-    unit: () => [0.01, "%"], top: 1, series: [{ name: "hit rate", values: series.hit_ratio, format: ratio }],
-  }), table("cache-table", `Look-ups by namespace, since each was made, and why they missed.${some}`, [
-    { title: "Namespace", cell: (row) => breakable(row.namespace) },
+    label: "Cache hit rate over time, by the look-ups of each step: " + (known(totals.hit_ratio)
+      ? `${ratio(totals.hit_ratio)} of ${several(totals.hits + totals.misses, "look-up", "look-ups")}`
+      : "no look-ups in this range"),
+    unit: () => [0.01, "%"], top: 1, stepped: true, counts: lookups, counted: "look-ups",
+    series: [{ name: "hit rate", values: series.hit_ratio, format: ratio }],
+  }), table("cache-table", `Look-ups in this range by namespace, and why they missed.${some}`, [
+    {
+      title: "Namespace",
+      cell: (row) => row.namespace ? breakable(row.namespace) : el("span", { class: "soft" }, "all others"),
+    },
     { title: "Hit rate", kind: "n", cell: (row) => [bar(row.hit_ratio), ratio(row.hit_ratio)] },
     { title: "Hits", kind: "n", cell: (row) => count(row.hits) },
     { title: "Misses", kind: "n", cell: (row) => [count(row.misses), row.misses > 0 && el("small", {}, reasons(row))] },
+    { title: "Expired", kind: "n", cell: (row) => count(row.expirations) },
+    { title: "Evicted", kind: "n", cell: (row) => count(row.evictions) },
     { title: "Entries", kind: "n", cell: (row) => count(row.entry_count) },
     { title: "Size", kind: "n", cell: (row) => exactly(row.size_bytes) },
-  ], items, (row) => ({ "data-key": row.namespace }))];
+  ], rows, (row) => ({ "data-key": "namespace-" + (row.namespace ?? "") }))];
+}
+
+/** What the totals have beyond those that are named: namespaces that are not, and those that are gone. */
+function remainder(totals, items) {
+  const left = (pick) => pick(totals) - items.reduce((n, item) => n + pick(item), 0);
+  const rest = {};
+  for (const member of ["hits", "misses", "expirations", "evictions", "entry_count", "size_bytes"]) {
+    rest[member] = left((each) => each[member]);
+  }
+  rest.hit_ratio = rest.hits + rest.misses > 0 ? rest.hits / (rest.hits + rest.misses) : null;
+  rest.misses_by_reason = Object.fromEntries(Object.keys(totals.misses_by_reason)
+    .map((reason) => [reason, left((each) => each.misses_by_reason[reason])]));
+  return rest;
 }
 
 const memoryMetrics = { rss_bytes: "resident (RSS)", vms_bytes: "virtual (VMS)", percent: "share of the machine" };
@@ -698,7 +764,8 @@ function memory() {
     unit: view.memory === "percent" ? () => [1, "%"] : bytesUnit,
     series: drawn.map((process) => ({ name: process.name, values: process.series[view.memory], format })),
     key: drawn.map((process, index) => [keyLine(index), process.name]),
-  }), table("memory-table", "Memory of each process.", [
+  }), table("memory-table", data.memory_total > data.memory.length
+    ? `Memory of ${count(data.memory.length)} of ${count(data.memory_total)} processes.` : "Memory of each process.", [
     { title: "Process", cell: (row) => breakable(row.name) },
     { title: "RSS", kind: "n", cell: (row) => exactly(row.rss_bytes.latest) },
     { title: "mean", kind: "n", cell: (row) => exactly(row.rss_bytes.mean) },
@@ -742,10 +809,14 @@ function historyPart() {
 }
 
 function runs() {
-  if (data.maintenance.runs.length === 0) {
-    return empty("No background task has run yet. Run them all now:", curl("POST", "/v1/maintenance/cleanup", {}));
+  if (data.maintenance.totals.runs === 0) {
+    return empty("No background task ran in this range. Run them all now:",
+      curl("POST", "/v1/maintenance/cleanup", {}));
   }
-  return table("runs-table", "What the background tasks did last.", [
+  const { runs, totals } = data.maintenance;
+  const some = totals.runs > runs.length ? `The latest ${count(runs.length)} of ` : "";
+  const all = several(totals.runs, "run", "runs");
+  return table("runs-table", `${some}${all} in this range, which removed ${several(totals.removed, "row", "rows")}.`, [
     {
       title: "Task",
       cell: (row) => [breakable(row.task), known(row.error) && el("small", { class: "bad" }, row.error)],
@@ -755,7 +826,7 @@ function runs() {
     { title: "Took", kind: "n", cell: (row) => seconds(row.duration_seconds) },
     { title: "Removed", kind: "n", cell: (row) => count(row.removed) },
     { title: "Freed", kind: "n", cell: (row) => exactly(row.freed_bytes) },
-  ], data.maintenance.runs, (row) => ({ "data-key": "run-" + row.id }));
+  ], runs, (row) => ({ "data-key": "run-" + row.id }));
 }
 
 function requests() {
@@ -763,7 +834,9 @@ function requests() {
     return empty("No request was timed in this range. Those to come appear within seconds; ask for one:",
       `curl '${service}/health/ready'`);
   }
-  return table("requests-table", "How long the service took to begin its answers, by route.", [
+  return table("requests-table", "How long the service took to begin its answers, by route."
+    + (data.requests_total > data.requests.length
+      ? ` The ${count(data.requests.length)} most frequent of ${count(data.requests_total)}.` : ""), [
     { title: "Route", cell: (row) => breakable(row.name) },
     { title: "Count", kind: "n", cell: (row) => count(row.count) },
     { title: "5xx", kind: "n", cell: (row) => errors(row.error_count) },
@@ -814,7 +887,7 @@ const actions = {
 
 function choose(input) {
   const name = input.dataset.do ?? input.name;
-  if (name === "memory") view.memory = input.value;
+  if (name === "memory" || name === "split") view[name] = input.value;
   if (name === "range" || name === "refresh") view[name] = Number(input.value);
   if (name === "baseline" || name === "candidate") {
     const other = name === "baseline" ? "candidate" : "baseline";
@@ -825,6 +898,7 @@ function choose(input) {
   }
   writeAddress();
   if (name === "memory") paint("memory");
+  else if (name === "split") paint("operations", "detail");
   else if (name === "refresh") schedule();
   else refresh(true);
 }

@@ -57,6 +57,14 @@ public protocol CacheStore: Sendable {
     /// Namespaces by name, after `name`.
     func namespaces(after name: String?, limit: Int) async throws -> [CacheNamespace]
 
+    /// What the cache did in a span of time, its end left out, and what it holds now. The span begins with the whole
+    /// minute, or the whole hour where minutes are no longer kept, that holds its beginning. Counters may lag by a
+    /// second or two.
+    /// - Parameters:
+    ///   - stepMilliseconds: also tells steps apart, which begin at multiples of this length, as ``MetricQuery/steps``.
+    ///   - limit: how many namespaces are named, the busiest first.
+    func figures(in range: MetricRange, stepMilliseconds: Int64?, limit: Int) async throws -> CacheFigures
+
     /// - Throws: `namespace_not_found`.
     func namespace(_ name: Name) async throws -> CacheNamespace
 

@@ -16,9 +16,11 @@ public enum MaintenanceTask: String, Sendable, CaseIterable {
     case stateTemporaries = "state_temporaries"
     /// Forgets debounces that were allowed long ago.
     case debounceMarks = "debounce_marks"
-    /// Adds new samples to the distributions of their minute, hour and six hours. Removes nothing.
+    /// Adds new samples to the distributions of their minute, hour and six hours, and merges old minutes of what the
+    /// cache and the background tasks did into hours. Removes nothing.
     case sampleRollup = "sample_rollup"
-    /// Removes raw samples and roll-ups that are older than their retention.
+    /// Removes raw samples and roll-ups that are older than their retention. What it forgets of what the cache and the
+    /// background tasks did is not counted as removed.
     case sampleRetention = "sample_retention"
     /// Gives free pages back to the file system and keeps the write-ahead log short.
     case space
@@ -66,6 +68,42 @@ public struct MaintenanceRun: Sendable, Equatable {
     }
 }
 
+/// What the background tasks did in a span of time.
+public struct MaintenanceFigures: Sendable, Equatable {
+    public struct Work: Sendable, Equatable {
+        public var runs: Int
+        public var failures: Int
+        public var rowsRemoved: Int
+        public var bytesFreed: Int
+
+        public init(runs: Int = 0, failures: Int = 0, rowsRemoved: Int = 0, bytesFreed: Int = 0) {
+            self.runs = runs
+            self.failures = failures
+            self.rowsRemoved = rowsRemoved
+            self.bytesFreed = bytesFreed
+        }
+
+        public static func += (total: inout Self, part: Self) {
+            total.runs += part.runs
+            total.failures += part.failures
+            total.rowsRemoved += part.rowsRemoved
+            total.bytesFreed += part.bytesFreed
+        }
+    }
+
+    /// Tasks that did not run are left out.
+    public var tasks: [MaintenanceTask: Work]
+    /// The newest first, a bounded number of them.
+    public var latest: [MaintenanceRun]
+
+    public init(tasks: [MaintenanceTask: Work], latest: [MaintenanceRun]) {
+        self.tasks = tasks
+        self.latest = latest
+    }
+
+    public var totals: Work { tasks.values.reduce(into: Work()) { $0 += $1 } }
+}
+
 /// What the background service needs of a storage engine. All steps are bounded and let waiting writes go first.
 public protocol MaintenanceStore: Sendable {
     /// Performs a task to its end, in steps; a dry run only tells what that would remove now.
@@ -76,6 +114,12 @@ public protocol MaintenanceStore: Sendable {
 
     /// The newest runs first, from before the one with the id `before`.
     func maintenanceRuns(before: Int64?, limit: Int) async throws -> [MaintenanceRun]
+
+    /// What the tasks did in a span of time, its end left out, with the newest runs of that span.
+    ///
+    /// The counts are of all runs, those no longer recorded singly among them. The span begins with the whole minute,
+    /// or the whole hour where minutes are no longer kept, that holds its beginning.
+    func maintenanceFigures(in range: MetricRange, runs limit: Int) async throws -> MaintenanceFigures
 
     /// Writes the counters gathered in memory.
     func flushCounters() async throws

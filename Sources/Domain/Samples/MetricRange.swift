@@ -42,6 +42,15 @@ public struct MetricRange: Sendable, Equatable {
 
     public var milliseconds: Int64 { Swift.max(until.milliseconds(since: since), 0) }
 
+    /// The beginnings of steps of this length, multiples of it; the first may begin before the span does.
+    public func steps(milliseconds step: Int64) -> [Instant] {
+        guard milliseconds > 0 else { return [] }
+        let first = since.rounded(downTo: step)
+        return stride(from: first.milliseconds, to: until.milliseconds, by: Int(step)).map {
+            Instant(milliseconds: $0)
+        }
+    }
+
     /// The roll-ups that answer a span of this length in bounded time.
     public var rollupResolution: MetricResolution {
         if milliseconds <= Limits.maxMinuteRangeMilliseconds { return .minute }

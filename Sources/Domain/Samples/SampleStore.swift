@@ -85,13 +85,15 @@ public struct MetricQuery: Sendable, Equatable {
     public var grouping: Grouping?
     /// Also a distribution for each of these steps, which begin at multiples of their length.
     public var stepMilliseconds: Int64?
+    /// Whether hits and misses of the caller's own cache are told apart too.
+    public var tellsCacheApart: Bool
     /// Whether percentiles are asked for; without them far less is read.
     public var hasPercentiles: Bool
 
     public init(
         kind: SampleKind, metric: SampleMetric, source: SampleSource = .app, range: MetricRange, name: String? = nil,
-        variant: String? = nil, grouping: Grouping? = nil, stepMilliseconds: Int64? = nil,
-        hasPercentiles: Bool = true
+        variant: String? = nil, grouping: Grouping? = nil, tellsCacheApart: Bool = false,
+        stepMilliseconds: Int64? = nil, hasPercentiles: Bool = true
     ) {
         self.kind = kind
         self.metric = metric
@@ -100,17 +102,14 @@ public struct MetricQuery: Sendable, Equatable {
         self.name = name
         self.variant = variant
         self.grouping = grouping
+        self.tellsCacheApart = tellsCacheApart
         self.stepMilliseconds = stepMilliseconds
         self.hasPercentiles = hasPercentiles
     }
 
     /// The beginnings of the steps; the first may begin before the range does.
     public var steps: [Instant] {
-        guard let step = stepMilliseconds, range.milliseconds > 0 else { return [] }
-        let first = range.since.rounded(downTo: step)
-        return stride(from: first.milliseconds, to: range.until.milliseconds, by: Int(step)).map {
-            Instant(milliseconds: $0)
-        }
+        stepMilliseconds.map(range.steps) ?? []
     }
 }
 
@@ -120,23 +119,27 @@ public struct Measurements: Sendable, Equatable {
         public var name: String
         /// The value of what is grouped by; nil for samples without one.
         public var group: String?
+        /// Only where ``MetricQuery/tellsCacheApart`` asks for it; nil for samples that do not say.
+        public var cache: Sample.CacheResult?
         public var unit: String?
         public var total: Distribution
         /// By index into ``MetricQuery/steps``; those without a sample are left out.
         public var steps: [Int: Distribution]
 
         public init(
-            name: String, group: String?, unit: String?, total: Distribution, steps: [Int: Distribution] = [:]
+            name: String, group: String?, cache: Sample.CacheResult? = nil, unit: String?, total: Distribution,
+            steps: [Int: Distribution] = [:]
         ) {
             self.name = name
             self.group = group
+            self.cache = cache
             self.unit = unit
             self.total = total
             self.steps = steps
         }
     }
 
-    /// The same without groups.
+    /// The same without groups, and without telling hits and misses apart.
     public var ungrouped: [Item] {
         var merged: [Item] = []
         for item in items {

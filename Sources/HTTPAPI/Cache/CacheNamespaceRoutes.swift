@@ -166,21 +166,7 @@ extension CacheNamespace {
             "hit_ratio": .optional(hitRatio, JSON.decimal),
             "expirations": .integer(expirations),
             "evictions": .integer(evictions),
-            "misses_by_reason": missesJSON,
+            "misses_by_reason": MissReason.json(misses),
         ]
-    }
-
-    /// What it holds and how it was used, without its policy.
-    var figuresJSON: JSON {
-        [
-            "namespace": .string(name.rawValue), "hits": .integer(hits), "misses": .integer(missCount),
-            "hit_ratio": .optional(hitRatio, JSON.decimal), "misses_by_reason": missesJSON,
-            "entry_count": .integer(entryCount), "size_bytes": .integer(sizeBytes),
-            "expirations": .integer(expirations), "evictions": .integer(evictions),
-        ]
-    }
-
-    private var missesJSON: JSON {
-        .object(MissReason.allCases.map { JSON.Member(name: $0.rawValue, value: .integer(misses[$0] ?? 0)) })
     }
 }

@@ -5,7 +5,6 @@ import Hummingbird
 
 struct MetricRoutes: Sendable {
     let samples: any SampleStore
-    let cache: any CacheStore
     let clock: WallClock
 
     var routes: [Route] {
@@ -13,7 +12,6 @@ struct MetricRoutes: Sendable {
             Route(.get, "/v1/metrics/timings", computesLong: true, timings),
             Route(.get, "/v1/metrics/timeseries", computesLong: true, timeSeries),
             Route(.get, "/v1/metrics/memory", computesLong: true, memory),
-            Route(.get, "/v1/metrics/cache", cacheFigures),
             Route(.get, "/v1/metrics/sessions", sessions),
             Route(.get, "/v1/metrics/comparison", computesLong: true, comparison),
         ]
@@ -93,13 +91,6 @@ struct MetricRoutes: Sendable {
             ], for: request)
     }
 
-    @Sendable func cacheFigures(_ request: Request, _ context: APIContext) async throws -> Response {
-        try request.refuseQuery()
-        return try .entity(
-            ["items": .array(try await cache.namespaces(after: nil, limit: Limits.maxPageItems).map(\.figuresJSON))],
-            for: request)
-    }
-
     @Sendable func sessions(_ request: Request, _ context: APIContext) async throws -> Response {
         try request.refuseQuery()
         return try .entity(.object(try await samples.sessionFigures().members), for: request)
@@ -162,8 +153,8 @@ extension Measurements {
         var pairs: [(name: String, baseline: Distribution, candidate: Distribution)] = []
         for item in items where item.group == baseline || item.group == candidate {
             if pairs.last?.name != item.name { pairs.append((item.name, Distribution(), Distribution())) }
-            if item.group == baseline { pairs[pairs.count - 1].baseline = item.total }
-            if item.group == candidate { pairs[pairs.count - 1].candidate = item.total }
+            if item.group == baseline { pairs[pairs.count - 1].baseline.merge(item.total) }
+            if item.group == candidate { pairs[pairs.count - 1].candidate.merge(item.total) }
         }
         let compared = pairs.prefix(Limits.maxComparedNames).map { pair -> JSON in
             let (old, new) = (pair.baseline.ordered, pair.candidate.ordered)

@@ -54,10 +54,12 @@ struct SummaryRoutes: Sendable {
         try query.finish()
         let step = range.step(atMost: 119)
         let question = MetricQuery(
-            kind: .timing, metric: .duration, range: range, grouping: .variant, stepMilliseconds: step)
+            kind: .timing, metric: .duration, range: range, grouping: .variant, tellsCacheApart: true,
+            stepMilliseconds: step)
         let span = Span(range: range, stepMilliseconds: step, steps: question.steps)
         let requests = MetricQuery(kind: .timing, metric: .duration, source: .service, range: range)
-        let measured = try await samples.measure([question, requests] + ServiceGauge.allCases.map { span.query($0) })
+        let measured = try await samples.measure(
+            [question, requests, span.query(.sessionCount), span.query(.sessionStateBytes)])
         let timings = measured[0]
         let memory = try await samples.memoryLevels(in: range, name: nil, stepMilliseconds: step)
         let gauges = measured[2...].map { found in
@@ -84,21 +86,34 @@ struct SummaryRoutes: Sendable {
         ]
         members += operations(timings, span)
         members.append(
-            .init(name: "requests", value: .array(mostFrequent(measured[1].items).map { $0.timingJSON(nil) })))
-        members.append(.init(name: "memory", value: .array(memory.items.prefix(20).map { levels($0, span) })))
-        members.append(.init(name: "cache", value: try await cacheFigures(hitRatio: gauges[0])))
+            .init(
+                name: "requests",
+                value: .array(
+                    mostFrequent(measured[1].items, Limits.maxSummaryRoutes).map { $0.timingJSON(nil) })))
+        members.append(.init(name: "requests_total", value: .integer(measured[1].items.count)))
+        members.append(
+            .init(
+                name: "memory",
+                value: .array(memory.items.prefix(Limits.maxSummaryProcesses).map { levels($0, span) })))
+        members.append(.init(name: "memory_total", value: .integer(memory.items.count)))
+        let figures = try await cache.figures(in: range, stepMilliseconds: step, limit: Limits.maxSummaryNames)
+        members.append(
+            .init(
+                name: "cache",
+                value: .object(figures.members + [.init(name: "series", value: figures.series(span.steps.count))])))
         members.append(
             .init(
                 name: "sessions",
                 value: .object(
                     try await samples.sessionFigures().members + [
-                        .init(name: "series", value: ["session_count": gauges[1], "state_size_bytes": gauges[2]])
+                        .init(name: "series", value: ["session_count": gauges[0], "state_size_bytes": gauges[1]])
                     ])))
         members.append(.init(name: "history", value: try await samples.historyFigures().json))
-        let runs = try await maintenance.maintenanceRuns(before: nil, limit: 10)
-        members.append(.init(name: "maintenance", value: ["runs": .array(runs.map(\.json))]))
+        let cleanup = try await maintenance.maintenanceFigures(in: range, runs: Limits.maxSummaryRuns)
+        members.append(.init(name: "maintenance", value: cleanup.json))
         members.append(
             .init(name: "variants", value: .array(variants.prefix(Limits.maxSampleVariants).map(JSON.string))))
+        members.append(.init(name: "variants_total", value: .integer(variants.count)))
         members.append(
             .init(
                 name: "comparison",
@@ -119,35 +134,62 @@ struct SummaryRoutes: Sendable {
             ? (variants[1], variants[0]) : (variants[0], variants[1])
     }
 
-    private func mostFrequent(_ items: [Measurements.Item]) -> ArraySlice<Measurements.Item> {
-        items.sorted { $0.total.count > $1.total.count }.prefix(20)
+    private func mostFrequent(_ items: [Measurements.Item], _ limit: Int) -> ArraySlice<Measurements.Item> {
+        items.sorted { $0.total.count > $1.total.count }.prefix(limit)
     }
 
     private func operations(_ timings: Measurements, _ span: Span) -> [JSON.Member] {
-        let all = timings.ungrouped.sorted { $0.total.count > $1.total.count }
-        let items = all.prefix(Limits.maxSummaryNames).map { item -> JSON in
-            var counts: [JSON] = []
-            var percentiles: [[JSON]] = [[], [], []]
-            for index in span.steps.indices {
-                let step = item.steps[index]
-                counts.append(.integer(step?.count ?? 0))
-                let ordered = step?.ordered
-                for (place, fraction) in [0.5, 0.9, 0.99].enumerated() {
-                    percentiles[place].append(.optional(ordered?.quantile(fraction), JSON.decimal))
-                }
+        let all = timings.ungrouped
+        let named = mostFrequent(all, Limits.maxSummaryNames)
+        var parts = Dictionary(grouping: timings.items, by: \.name)
+        // An operation of one part is told as a whole.
+        parts = parts.filter { name, items in items.count > 1 && named.contains { $0.name == name } }
+        let told = Dictionary(
+            grouping: mostFrequent(parts.values.flatMap { $0 }, Limits.maxSummaryParts), by: \.name)
+        let items = named.map { item -> JSON in
+            let own: [JSON] = (told[item.name] ?? []).map { part in
+                .object(
+                    [
+                        .init(name: "variant", value: .optional(part.group, JSON.string)),
+                        .init(name: "cache", value: .optional(part.cache) { .string($0.rawValue) }),
+                    ] + durations(part, span))
             }
-            let series: JSON = [
-                "count": .array(counts), "p50_seconds": .array(percentiles[0]),
-                "p90_seconds": .array(percentiles[1]), "p99_seconds": .array(percentiles[2]),
-            ]
             return .object(
-                [.init(name: "name", value: .string(item.name))] + item.total.timingMembers
-                    + [.init(name: "series", value: series)])
+                [.init(name: "name", value: .string(item.name))] + durations(item, span) + [
+                    .init(name: "parts", value: .array(own)),
+                    .init(name: "parts_total", value: .integer(parts[item.name]?.count ?? 0)),
+                ])
         }
-        return [
-            .init(name: "timings", value: .array(Array(items))),
-            .init(name: "timings_total", value: .integer(all.count)),
+        let counts = span.steps.indices.map { index in all.reduce(0) { $0 + ($1.steps[index]?.count ?? 0) } }
+        let totals: JSON = [
+            "count": .integer(all.reduce(0) { $0 + $1.total.count }),
+            "error_count": .integer(all.reduce(0) { $0 + $1.total.errorCount }),
+            "series": ["count": .array(counts.map { .integer($0) })],
         ]
+        return [
+            .init(name: "timings", value: .array(items)),
+            .init(name: "timings_total", value: .integer(all.count)),
+            .init(name: "timing_totals", value: totals),
+        ]
+    }
+
+    /// Durations in all of the range and over time.
+    private func durations(_ item: Measurements.Item, _ span: Span) -> [JSON.Member] {
+        var counts: [JSON] = []
+        var percentiles: [[JSON]] = [[], [], []]
+        for index in span.steps.indices {
+            let step = item.steps[index]
+            counts.append(.integer(step?.count ?? 0))
+            let ordered = step?.ordered
+            for (place, fraction) in [0.5, 0.9, 0.99].enumerated() {
+                percentiles[place].append(.optional(ordered?.quantile(fraction), JSON.decimal))
+            }
+        }
+        let series: JSON = [
+            "count": .array(counts), "p50_seconds": .array(percentiles[0]), "p90_seconds": .array(percentiles[1]),
+            "p99_seconds": .array(percentiles[2]),
+        ]
+        return item.total.timingMembers + [.init(name: "series", value: series)]
     }
 
     private func levels(_ item: MemoryLevels.Item, _ span: Span) -> JSON {
@@ -158,13 +200,27 @@ struct SummaryRoutes: Sendable {
         }
         return .object(item.members + [.init(name: "series", value: .object(series))])
     }
+}
 
-    private func cacheFigures(hitRatio: JSON) async throws -> JSON {
-        let namespaces = try await cache.namespaces(after: nil, limit: Limits.maxPageItems)
-        let busiest = namespaces.sorted { $0.hits + $0.missCount > $1.hits + $1.missCount }
-        return [
-            "items": .array(busiest.prefix(Limits.maxSummaryNames).map(\.figuresJSON)),
-            "total": .integer(namespaces.count), "series": ["hit_ratio": hitRatio],
+extension MaintenanceFigures {
+    fileprivate var json: JSON {
+        [
+            "totals": .object(totals.members),
+            "tasks": .array(
+                MaintenanceTask.allCases.compactMap { task in
+                    tasks[task].map { .object([.init(name: "task", value: .string(task.rawValue))] + $0.members) }
+                }),
+            "runs": .array(latest.map(\.json)),
+        ]
+    }
+}
+
+extension MaintenanceFigures.Work {
+    fileprivate var members: [JSON.Member] {
+        [
+            .init(name: "runs", value: .integer(runs)), .init(name: "failures", value: .integer(failures)),
+            .init(name: "removed", value: .integer(rowsRemoved)),
+            .init(name: "freed_bytes", value: .integer(bytesFreed)),
         ]
     }
 }

@@ -52,7 +52,8 @@ public struct Services: Sendable {
                 + SessionTemplateRoutes(sessions: sessions, settings: settings).routes
                 + HistoryRoutes(history: history).routes
                 + SampleRoutes(samples: samples, settings: settings, clock: clock).routes
-                + MetricRoutes(samples: samples, cache: cache, clock: clock).routes
+                + MetricRoutes(samples: samples, clock: clock).routes
+                + CacheFigureRoutes(cache: cache, clock: clock).routes
                 + SummaryRoutes(
                     samples: samples, cache: cache, maintenance: maintenance, settings: settings, clock: clock
                 ).routes

@@ -13,18 +13,38 @@ final class AccessLedger: Sendable {
         var tick: Int64
     }
 
+    /// The look-ups of one minute.
+    struct Minute: Sendable {
+        var start: Instant
+        var lookups: Lookups
+    }
+
     /// The reads of one namespace.
     struct Tally: Sendable {
-        var hits = 0
-        var misses: [MissReason: Int] = [:]
+        /// In the order in which they came; seldom more than one.
+        var minutes: [Minute] = []
         var entries: [Int64: Access] = [:]
 
-        var isEmpty: Bool { hits == 0 && misses.isEmpty && entries.isEmpty }
+        var isEmpty: Bool { minutes.isEmpty && entries.isEmpty }
+
+        /// Those of all minutes.
+        var lookups: Lookups { minutes.reduce(into: Lookups()) { $0.add($1.lookups) } }
+
+        /// Counts in the minute of an instant.
+        mutating func count(at now: Instant, _ change: (inout Lookups) -> Void) {
+            let start = now.rounded(downTo: MetricResolution.minute.periodMilliseconds)
+            // The clock may have been set back.
+            var place = minutes.lastIndex { $0.start == start }
+            if place == nil, minutes.count < Limits.maxPendingMinutes {
+                minutes.append(Minute(start: start, lookups: Lookups()))
+                place = minutes.count - 1
+            }
+            change(&minutes[place ?? minutes.count - 1].lookups)
+        }
 
         /// Adds earlier reads.
         mutating func add(_ earlier: Tally) {
-            hits += earlier.hits
-            misses.merge(earlier.misses, uniquingKeysWith: +)
+            for minute in earlier.minutes { count(at: minute.start) { $0.add(minute.lookups) } }
             entries.merge(earlier.entries) { later, earlier in
                 Access(
                     hits: later.hits + earlier.hits, lastAccess: max(later.lastAccess, earlier.lastAccess),
@@ -33,25 +53,27 @@ final class AccessLedger: Sendable {
         }
     }
 
-    /// Look-ups of one namespace since the process started.
+    /// Look-ups of one namespace.
     struct Lookups: Sendable {
         var hits = 0
         var misses: [MissReason: Int] = [:]
 
-        mutating func add(_ tally: Tally) {
-            hits += tally.hits
-            misses.merge(tally.misses, uniquingKeysWith: +)
+        mutating func add(_ more: Lookups) {
+            hits += more.hits
+            misses.merge(more.misses, uniquingKeysWith: +)
         }
 
-        mutating func subtract(_ tally: Tally) {
-            hits -= tally.hits
-            misses.merge(tally.misses, uniquingKeysWith: -)
+        mutating func subtract(_ fewer: Lookups) {
+            hits -= fewer.hits
+            misses.merge(fewer.misses, uniquingKeysWith: -)
         }
+
+        var activity: CacheActivity { CacheActivity(hits: hits, misses: misses) }
     }
 
     private struct State {
         var namespaces: [Int64: Tally] = [:]
-        /// What was taken out of `namespaces`.
+        /// What was taken out of `namespaces` since the process started.
         var flushed: [Int64: Lookups] = [:]
         var trackedEntries = 0
         var lastTick: Int64 = 0
@@ -77,7 +99,7 @@ final class AccessLedger: Sendable {
             var isNew = false
             let isFull = state.trackedEntries >= Limits.maxTrackedAccesses
             withTally(of: namespaceID, in: &state) { tally in
-                if isCounting.load(ordering: .relaxed) { tally.hits += 1 }
+                if isCounting.load(ordering: .relaxed) { tally.count(at: now) { $0.hits += 1 } }
                 if tally.entries[entryID] != nil {
                     tally.entries[entryID]!.hits += 1
                     tally.entries[entryID]!.lastAccess = now
@@ -91,10 +113,12 @@ final class AccessLedger: Sendable {
         }
     }
 
-    func countMiss(namespaceID: Int64, reason: MissReason) {
+    func countMiss(namespaceID: Int64, reason: MissReason, at now: Instant) {
         guard isCounting.load(ordering: .relaxed) else { return }
         state.withLock { state in
-            withTally(of: namespaceID, in: &state) { $0.misses[reason, default: 0] += 1 }
+            withTally(of: namespaceID, in: &state) { tally in
+                tally.count(at: now) { $0.misses[reason, default: 0] += 1 }
+            }
         }
     }
 
@@ -122,10 +146,9 @@ final class AccessLedger: Sendable {
                 let entries = tally.entries.prefix(limit)
                 defer {
                     for (entryID, _) in entries { tally.entries[entryID] = nil }
-                    (tally.hits, tally.misses) = (0, [:])
+                    tally.minutes = []
                 }
-                return Tally(
-                    hits: tally.hits, misses: tally.misses, entries: Dictionary(uniqueKeysWithValues: Array(entries)))
+                return Tally(minutes: tally.minutes, entries: Dictionary(uniqueKeysWithValues: Array(entries)))
             }
         }
 
@@ -158,7 +181,7 @@ final class AccessLedger: Sendable {
             guard var tally = state.namespaces.removeValue(forKey: namespaceID) else { return Tally() }
             let taken = part(&tally)
             state.trackedEntries -= taken.entries.count
-            state.flushed[namespaceID, default: Lookups()].add(taken)
+            state.flushed[namespaceID, default: Lookups()].add(taken.lookups)
             if !tally.isEmpty { state.namespaces[namespaceID] = tally }
             return taken
         }
@@ -169,7 +192,7 @@ final class AccessLedger: Sendable {
             let before = state.namespaces[namespaceID]?.entries.count ?? 0
             state.namespaces[namespaceID, default: Tally()].add(tally)
             state.trackedEntries += state.namespaces[namespaceID]!.entries.count - before
-            state.flushed[namespaceID]?.subtract(tally)
+            state.flushed[namespaceID]?.subtract(tally.lookups)
         }
     }
 
@@ -183,17 +206,19 @@ final class AccessLedger: Sendable {
             state.flushed = state.flushed.filter { $0.key > newest || live.contains($0.key) }
             return namespaceIDs.map { id in
                 var lookups = state.flushed[id] ?? Lookups()
-                if let tally = state.namespaces[id] { lookups.add(tally) }
+                if let tally = state.namespaces[id] { lookups.add(tally.lookups) }
                 return lookups
             }
         }
     }
 
-    /// What was counted and not yet flushed for a namespace, without its entries.
-    func pending(namespaceID: Int64) -> (hits: Int, misses: [MissReason: Int]) {
-        state.withLock { state in
-            let tally = state.namespaces[namespaceID] ?? Tally()
-            return (tally.hits, tally.misses)
-        }
+    /// What was counted and not flushed yet, by namespace, without entries.
+    func pending() -> [Int64: [Minute]] {
+        state.withLock { $0.namespaces.mapValues(\.minutes) }
+    }
+
+    /// What was counted and not flushed yet for a namespace, without its entries.
+    func pending(namespaceID: Int64) -> Lookups {
+        state.withLock { $0.namespaces[namespaceID]?.lookups ?? Lookups() }
     }
 }

@@ -47,11 +47,7 @@ extension CacheTransaction {
             evicted += Removal(removed: 1, freedBytes: victim.sizeBytes)
             left -= 1
         }
-        if evicted.removed > 0 {
-            try connection.run(
-                "UPDATE cache_namespaces SET evictions = evictions + ?2 WHERE namespace_id = ?1",
-                .integer(namespace.id), .integer(evicted.removed))
-        }
+        if evicted.removed > 0 { try countEvictions(evicted.removed, namespaceID: namespace.id) }
         let isDone = try left > 0 || !isExceeded(namespace)
         if !isDone { storage.signals.hasExceededCaps.store(true, ordering: .relaxed) }
         return (evicted, isDone)

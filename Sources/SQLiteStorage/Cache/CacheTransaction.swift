@@ -335,6 +335,14 @@ struct CacheTransaction {
         try connection.run(
             "UPDATE cache_namespaces SET expirations = expirations + ?2 WHERE namespace_id = ?1",
             .integer(namespaceID), .integer(count))
+        try record(CacheActivity(expirations: count), namespaceID: namespaceID, at: now)
+    }
+
+    func countEvictions(_ count: Int, namespaceID: Int64) throws {
+        try connection.run(
+            "UPDATE cache_namespaces SET evictions = evictions + ?2 WHERE namespace_id = ?1",
+            .integer(namespaceID), .integer(count))
+        try record(CacheActivity(evictions: count), namespaceID: namespaceID, at: now)
     }
 }
 

@@ -217,18 +217,22 @@ extension CacheTransaction {
     /// Writes a namespace's counters, and those of a bounded number of its entries.
     func writeCounters(namespaceID: Int64) throws {
         let tally = withdrawal.takeCounters(namespaceID: namespaceID, entries: Limits.sweepBatchRows)
-        if tally.hits > 0 {
+        let lookups = tally.lookups
+        if lookups.hits > 0 {
             try connection.run(
                 "UPDATE cache_namespaces SET hits = hits + ?2 WHERE namespace_id = ?1",
-                .integer(namespaceID), .integer(tally.hits))
+                .integer(namespaceID), .integer(lookups.hits))
         }
-        for (reason, count) in tally.misses {
+        for (reason, count) in lookups.misses {
             try connection.run(
                 """
                 INSERT INTO cache_misses (namespace_id, reason, misses)
                 SELECT namespace_id, ?2, ?3 FROM cache_namespaces WHERE namespace_id = ?1
                 ON CONFLICT (namespace_id, reason) DO UPDATE SET misses = misses + excluded.misses
                 """, .integer(namespaceID), .text(reason.rawValue), .integer(count))
+        }
+        for minute in tally.minutes {
+            try record(minute.lookups.activity, namespaceID: namespaceID, at: minute.start)
         }
         try apply(tally.entries)
     }

@@ -1,66 +1,9 @@
-// Namespaces: figures, policies, clearing.
+// Namespaces: policies, clearing.
 
 import Domain
 import Synchronization
 
 extension SQLiteStorage {
-    public func namespaces(after name: String?, limit: Int) async throws -> [CacheNamespace] {
-        let now = clock.now()
-        return try await readers.consistently { connection in
-            let due = try connection.due(now: now)
-            let names = try connection.all(
-                "SELECT name FROM cache_namespaces WHERE name > ?1 ORDER BY name LIMIT ?2",
-                .text(name ?? ""), .integer(limit)
-            ) { Name(stored: $0.text(0)) }
-            return try names.compactMap { try self.namespace($0, due: due, connection: connection) }
-        }
-    }
-
-    public func namespace(_ name: Name) async throws -> CacheNamespace {
-        let now = clock.now()
-        let namespace = try await readers.consistently { connection in
-            try self.namespace(name, due: try connection.due(now: now), connection: connection)
-        }
-        guard let namespace else { throw Failure.namespaceNotFound(name) }
-        return namespace
-    }
-
-    /// The figures of a namespace, expired entries that are not swept yet left out, counters still in memory added.
-    private func namespace(
-        _ name: Name, due: [Int64: Removal], connection: Connection
-    ) throws -> CacheNamespace? {
-        let row = try connection.first(
-            """
-            SELECT n.namespace_id, n.generation_id, n.has_ttl, n.ttl_ms, n.max_entries, n.max_bytes, n.max_entry_bytes,
-                n.eviction, n.hits, n.expirations, n.evictions, g.entry_count, g.size_bytes
-            FROM cache_namespaces n JOIN cache_generations g USING (generation_id) WHERE n.name = ?1
-            """, .text(name.rawValue)
-        ) { row in
-            (
-                id: row.integer(0), generationID: row.integer(1),
-                CacheNamespace(
-                    name: name, policy: CachePolicy(row, from: 2), entryCount: row.int(11), sizeBytes: row.int(12),
-                    hits: row.int(8), misses: [:], expirations: row.int(9), evictions: row.int(10))
-            )
-        }
-        guard let (id, generationID, stored) = row else { return nil }
-        var namespace = stored
-        for (reason, count) in try connection.all(
-            "SELECT reason, misses FROM cache_misses WHERE namespace_id = ?1", .integer(id),
-            row: { (MissReason(rawValue: $0.text(0)), $0.int(1)) })
-        {
-            if let reason { namespace.misses[reason, default: 0] += count }
-        }
-        let pending = ledger.pending(namespaceID: id)
-        namespace.hits += pending.hits
-        namespace.misses.merge(pending.misses, uniquingKeysWith: +)
-        let expired = due[generationID] ?? Removal()
-        namespace.entryCount -= expired.removed
-        namespace.sizeBytes -= expired.freedBytes
-        namespace.expirations += expired.removed
-        return namespace
-    }
-
     public func setPolicy(
         _ policy: CachePolicy, of name: Name
     ) async throws -> (namespace: CacheNamespace, created: Bool) {
@@ -284,19 +227,6 @@ extension CacheTransaction {
             Removal(removed: all.removed - expired.removed, freedBytes: all.freedBytes - expired.freedBytes),
             all.removed
         )
-    }
-}
-
-extension Connection {
-    /// Expired rows that are not swept yet, by generation: as many as the sweep is behind.
-    func due(now: Instant) throws(SQLiteError) -> [Int64: Removal] {
-        let rows = try all(
-            """
-            SELECT generation_id, count(*), sum(size_bytes) FROM cache_entries
-            WHERE expires_at_ms <= ?1 GROUP BY generation_id
-            """, .instant(now)
-        ) { ($0.integer(0), Removal(removed: $0.int(1), freedBytes: $0.int(2))) }
-        return Dictionary(uniqueKeysWithValues: rows)
     }
 }
 

@@ -122,7 +122,9 @@ private struct BatchReading {
     ) throws -> CacheOperationResult {
         let found = try connection.find(EntryAddress(namespace: namespace, key: key), now: now)
         guard case .live(let entry) = found.outcome else {
-            if let id = found.namespaceID { storage.ledger.countMiss(namespaceID: id, reason: found.missReason) }
+            if let id = found.namespaceID {
+                storage.ledger.countMiss(namespaceID: id, reason: found.missReason, at: now)
+            }
             return .failed(.miss(found.missReason))
         }
         guard entry.sizeBytes <= bytesLeft else {

@@ -29,7 +29,7 @@ extension SQLiteStorage: OperationalStore {
         let now = clock.now()
         var (stored, ids) = try await readers.consistently { connection in
             var stored = OperationalFigures.Stored()
-            let namespaces = try connection.namespaceFigures(now: now)
+            let namespaces = try connection.namespaceRows(now: now)
             stored.namespaces = namespaces.map(\.figures)
             let (sessions, expired) = try connection.sessionTotals(now: now)
             stored.sessionCount = sessions.sessions - expired.sessions
@@ -57,28 +57,6 @@ extension SQLiteStorage: OperationalStore {
 }
 
 extension Connection {
-    /// All namespaces, a bounded number, without their look-ups; expired entries that are not swept left out.
-    fileprivate func namespaceFigures(
-        now: Instant
-    ) throws(SQLiteError) -> [(id: Int64, figures: OperationalFigures.NamespaceFigures)] {
-        let due = try due(now: now)
-        return try all(
-            """
-            SELECT n.namespace_id, n.name, n.expirations, n.evictions, g.entry_count, g.size_bytes, g.generation_id
-            FROM cache_namespaces n JOIN cache_generations g USING (generation_id)
-            WHERE n.name > '' ORDER BY n.name LIMIT ?1
-            """, .integer(Limits.maxNamespaces)
-        ) { row in
-            let expired = due[row.integer(6)] ?? Removal()
-            var figures = OperationalFigures.NamespaceFigures(name: Name(stored: row.text(1)))
-            figures.expirations = row.int(2) + expired.removed
-            figures.evictions = row.int(3)
-            figures.entryCount = row.int(4) - expired.removed
-            figures.sizeBytes = row.int(5) - expired.freedBytes
-            return (row.integer(0), figures)
-        }
-    }
-
     /// When the oldest of these expired or was cleared, or will.
     fileprivate func oldest(_ leftover: OperationalFigures.Leftover) throws(SQLiteError) -> Instant? {
         func one(_ sql: StaticString) throws(SQLiteError) -> Instant? {

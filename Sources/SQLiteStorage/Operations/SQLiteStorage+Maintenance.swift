@@ -19,9 +19,12 @@ extension SQLiteStorage: MaintenanceStore {
         case .historyCaps: return try await removeExcessHistory(isDryRun: false)
         case .stateTemporaries: return try await removeTemporaryKeys(isDryRun: false)
         case .debounceMarks: return try await removeDebounceMarks(isDryRun: false)
-        case .sampleRetention: return try await removeOldSamples(isDryRun: false)
+        case .sampleRetention:
+            try await forgetOldActivity()
+            return try await removeOldSamples(isDryRun: false)
         case .sampleRollup:
             try await rollUpSamples()
+            try await rollUpActivity()
             return Removal()
         case .space: return try await returnSpace()
         }
@@ -57,6 +60,7 @@ extension SQLiteStorage: MaintenanceStore {
             try connection.run(
                 "DELETE FROM maintenance_runs WHERE run_id <= (SELECT max(run_id) FROM maintenance_runs) - ?1",
                 .integer(Limits.maxMaintenanceRuns))
+            try connection.count(run)
         }
     }
 
@@ -66,14 +70,7 @@ extension SQLiteStorage: MaintenanceStore {
                 """
                 SELECT run_id, task, trigger, started_at_ms, duration_seconds, rows_removed, bytes_freed, error
                 FROM maintenance_runs WHERE run_id < ?1 ORDER BY run_id DESC LIMIT ?2
-                """, .integer(before ?? .max), .integer(limit)
-            ) { row in
-                MaintenanceRun(
-                    id: row.integer(0), task: MaintenanceTask(rawValue: row.text(1))!,
-                    trigger: MaintenanceTrigger(rawValue: row.text(2))!, startedAt: row.instant(3),
-                    durationSeconds: row.real(4), rowsRemoved: row.int(5), bytesFreed: row.int(6),
-                    error: row.optionalText(7))
-            }
+                """, .integer(before ?? .max), .integer(limit), row: MaintenanceRun.init)
         }
     }
 
@@ -121,5 +118,16 @@ extension SQLiteStorage: MaintenanceStore {
     private var logBytes: Int {
         var status = stat()
         return stat(path + "-wal", &status) == 0 ? Int(status.st_size) : 0
+    }
+}
+
+extension MaintenanceRun {
+    /// From the columns `run_id, task, trigger, started_at_ms, duration_seconds, rows_removed, bytes_freed, error`.
+    init(_ row: borrowing Row) {
+        self.init(
+            id: row.integer(0), task: MaintenanceTask(rawValue: row.text(1))!,
+            trigger: MaintenanceTrigger(rawValue: row.text(2))!, startedAt: row.instant(3),
+            durationSeconds: row.real(4), rowsRemoved: row.int(5), bytesFreed: row.int(6),
+            error: row.optionalText(7))
     }
 }

@@ -128,6 +128,7 @@ private struct Measuring {
     private struct Key: Hashable {
         var name: String
         var group: String?
+        var cache: String
     }
 
     init(_ query: MetricQuery, _ connection: Connection, rawSince: Instant, counts: inout RawCounts) throws {
@@ -228,7 +229,9 @@ private struct Measuring {
     var measurements: Measurements {
         Measurements(
             resolution: used,
-            items: items.sorted { ($0.name, $0.group ?? "") < ($1.name, $1.group ?? "") })
+            items: items.sorted { a, b in
+                (a.name, a.group ?? "", a.cache?.rawValue ?? "") < (b.name, b.group ?? "", b.cache?.rawValue ?? "")
+            })
     }
 
     // MARK: Raw samples
@@ -352,14 +355,19 @@ private struct Measuring {
             case .cache: series.cache.isEmpty ? nil : series.cache
             case .session: sessionID
             }
-        let key = Key(name: series.name, group: group)
+        let key = Key(name: series.name, group: group, cache: query.tellsCacheApart ? series.cache : "")
         if let index = indexes[key] { return index }
         // Names and variants are bounded; sessions are not, nor are steps few.
         let isBounded = query.grouping != .session && query.stepMilliseconds == nil
-        guard isBounded || items.count < Limits.maxMeasuredItems else { return nil }
+        if !isBounded, items.count >= Limits.maxMeasuredItems, series.name != Sample.otherName || group != nil {
+            // What is too much to be told apart is summed up, not left out.
+            return index(Series(name: Sample.otherName, variant: "", cache: "", unit: series.unit), nil)
+        }
         indexes[key] = items.count
         items.append(
-            Measurements.Item(name: series.name, group: group, unit: series.unit, total: Distribution()))
+            Measurements.Item(
+                name: series.name, group: group, cache: Sample.CacheResult(rawValue: key.cache), unit: series.unit,
+                total: Distribution()))
         return items.count - 1
     }
 

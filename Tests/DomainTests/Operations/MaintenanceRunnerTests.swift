@@ -21,6 +21,9 @@ private final class StubStore: MaintenanceStore {
         recorded.withLock { $0.append(run) }
     }
     func maintenanceRuns(before: Int64?, limit: Int) async throws -> [MaintenanceRun] { recorded.withLock { $0 } }
+    func maintenanceFigures(in range: MetricRange, runs limit: Int) async throws -> MaintenanceFigures {
+        MaintenanceFigures(tasks: [:], latest: [])
+    }
     func flushCounters() async throws {}
     func backlog() -> MaintenanceBacklog {
         MaintenanceBacklog(

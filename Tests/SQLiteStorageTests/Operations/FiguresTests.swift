@@ -45,7 +45,7 @@ struct FiguresTests {
             for _ in 0..<5 { await look(storage, "k") }
             let id = try #require(storage.ledger.waiting().first?.namespaceID)
             let withdrawal = AccessLedger.Withdrawal(from: storage.ledger)
-            #expect(withdrawal.takeCounters(namespaceID: id, entries: 10).hits == 5)
+            #expect(withdrawal.takeCounters(namespaceID: id, entries: 10).lookups.hits == 5)
             #expect(try await figures(storage).hits == 5)
             withdrawal.undo()
             #expect(try await figures(storage).hits == 5)

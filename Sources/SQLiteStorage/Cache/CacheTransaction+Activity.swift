@@ -1,0 +1,87 @@
+// What the cache did over time: one row for each namespace and minute, later one for each hour.
+
+import Domain
+
+// How activity is kept
+//
+// What happens is added to the row of its minute. When the row is a day old it is added to that of its hour and goes,
+// in one transaction, so that each event is in one row only and a span is the sum of the rows that begin in it. In
+// place of a namespace that is gone its row then goes to namespace 0. Should the rows be too many nevertheless, the
+// oldest minutes are merged before they are a day old, and then the oldest hours of all namespaces into one row each.
+
+extension CacheTransaction {
+    /// Adds to what a namespace did in the minute of an instant.
+    func record(_ activity: CacheActivity, namespaceID: Int64, at instant: Instant) throws {
+        func misses(_ reason: String) -> Value {
+            .integer(MissReason(rawValue: reason).flatMap { activity.misses[$0] } ?? 0)
+        }
+        try connection.run(
+            """
+            INSERT INTO cache_activity (period_seconds, start_ms, namespace_id, hits, misses_absent, misses_expired,
+                misses_evicted, misses_deleted, misses_cleared, expirations, evictions)
+            VALUES (60, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+            ON CONFLICT DO UPDATE SET hits = hits + excluded.hits,
+                misses_absent = misses_absent + excluded.misses_absent,
+                misses_expired = misses_expired + excluded.misses_expired,
+                misses_evicted = misses_evicted + excluded.misses_evicted,
+                misses_deleted = misses_deleted + excluded.misses_deleted,
+                misses_cleared = misses_cleared + excluded.misses_cleared,
+                expirations = expirations + excluded.expirations, evictions = evictions + excluded.evictions
+            """, .instant(instant.rounded(downTo: MetricResolution.minute.periodMilliseconds)), .integer(namespaceID),
+            .integer(activity.hits), misses("absent"), misses("expired"), misses("evicted"), misses("deleted"),
+            misses("cleared"), .integer(activity.expirations), .integer(activity.evictions))
+    }
+
+    /// Merges a bounded number of the oldest rows that began before an instant into rows of their hour.
+    /// - Parameters:
+    ///   - period: of the rows that are merged: minutes, or hours, which then no longer tell namespaces apart.
+    /// - Returns: how many rows went.
+    func mergeActivity(of period: MetricResolution, before: Instant) throws -> Int {
+        let seconds = Value.integer(period.periodMilliseconds / 1000)
+        let oldest = try connection.all(
+            """
+            SELECT start_ms, namespace_id FROM cache_activity
+            WHERE period_seconds = ?1 AND start_ms < ?2 AND namespace_id > 0 ORDER BY start_ms, namespace_id LIMIT ?3
+            """, seconds, .instant(before), .integer(Limits.sweepBatchRows)
+        ) { (start: $0.instant(0), namespaceID: $0.integer(1)) }
+        guard let last = oldest.last else { return 0 }
+        try connection.run(
+            """
+            INSERT INTO cache_activity (period_seconds, start_ms, namespace_id, hits, misses_absent, misses_expired,
+                misses_evicted, misses_deleted, misses_cleared, expirations, evictions)
+            SELECT 3600, a.start_ms / 3600000 * 3600000,
+                CASE WHEN ?1 = 60 AND EXISTS (SELECT 1 FROM cache_namespaces n WHERE n.namespace_id = a.namespace_id)
+                    THEN a.namespace_id ELSE 0 END AS heir,
+                sum(a.hits), sum(a.misses_absent), sum(a.misses_expired), sum(a.misses_evicted),
+                sum(a.misses_deleted), sum(a.misses_cleared), sum(a.expirations), sum(a.evictions)
+            FROM cache_activity a
+            WHERE a.period_seconds = ?1 AND (a.start_ms, a.namespace_id) <= (?2, ?3) AND a.namespace_id > 0
+            GROUP BY a.start_ms / 3600000, heir
+            ON CONFLICT DO UPDATE SET hits = hits + excluded.hits,
+                misses_absent = misses_absent + excluded.misses_absent,
+                misses_expired = misses_expired + excluded.misses_expired,
+                misses_evicted = misses_evicted + excluded.misses_evicted,
+                misses_deleted = misses_deleted + excluded.misses_deleted,
+                misses_cleared = misses_cleared + excluded.misses_cleared,
+                expirations = expirations + excluded.expirations, evictions = evictions + excluded.evictions
+            """, seconds, .instant(last.start), .integer(last.namespaceID))
+        try connection.run(
+            """
+            DELETE FROM cache_activity
+            WHERE period_seconds = ?1 AND (start_ms, namespace_id) <= (?2, ?3) AND namespace_id > 0
+            """, seconds, .instant(last.start), .integer(last.namespaceID))
+        return oldest.count
+    }
+}
+
+extension CacheActivity {
+    /// From the columns `hits` to `evictions` of `cache_activity`, the first at `column`.
+    init(_ row: borrowing Row, from column: Int32) {
+        self.init(
+            hits: row.int(column), expirations: row.int(column + 6), evictions: row.int(column + 7))
+        for (place, name) in ["absent", "expired", "evicted", "deleted", "cleared"].enumerated() {
+            let count = row.int(column + 1 + Int32(place))
+            if count > 0, let reason = MissReason(rawValue: name) { misses[reason] = count }
+        }
+    }
+}
