@@ -5,10 +5,14 @@ import Glibc
 /// Holds `<database>.lock` until it is released or no longer used. The kernel lets go of it with the process, however
 /// that ends, so a lock is never stale and its file may stay behind.
 final class DatabaseLock: Sendable {
+    /// The database's path without symbolic links. Its log and this lock are named after it, whatever path was given.
+    let database: String
     private let descriptor: Int32
 
-    /// - Throws: ``OpeningError`` naming the process that holds it.
-    init(database: String) throws(OpeningError) {
+    /// - Throws: ``OpeningError`` naming the process that holds it, or telling why the path cannot be used.
+    init(database given: String) throws(OpeningError) {
+        let database = try Self.withoutLinks(given)
+        self.database = database
         let path = database + ".lock"
         descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
         guard descriptor >= 0 else {
@@ -20,9 +24,36 @@ final class DatabaseLock: Sendable {
                 "another reprise\(holder.isEmpty ? "" : " (process \(holder))") serves \(database). "
                     + "Stop it, or choose another --database.")
         }
+        // Under another name SQLite would keep another log, and the file would be damaged.
+        // https://sqlite.org/howtocorrupt.html#unlinking_or_renaming_a_database_file_while_in_use
+        var status = stat()
+        if stat(database, &status) == 0, status.st_nlink > 1 {
+            throw OpeningError(
+                "\(database) has \(status.st_nlink) names (hard links), and servers that use different ones would "
+                    + "damage it. Remove the others, or make it a copy of its own.")
+        }
         ftruncate(descriptor, 0)
         let text = "\(getpid())"
         _ = text.withCString { pwrite(descriptor, $0, strlen($0), 0) }
+    }
+
+    /// The path with all symbolic links resolved; the file itself need not be there yet.
+    private static func withoutLinks(_ path: String) throws(OpeningError) -> String {
+        if let real = resolved(path) { return real }
+        var status = stat()
+        if lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFLNK {
+            throw OpeningError(
+                "\(path) is a symbolic link to a file that is not there. Create the file, or remove the link.")
+        }
+        guard let slash = path.lastIndex(of: "/") else { return (resolved(".") ?? ".") + "/" + path }
+        guard let folder = resolved(String(path[...slash])) else { return path }
+        return (folder == "/" ? "" : folder) + path[slash...]
+    }
+
+    private static func resolved(_ path: String) -> String? {
+        guard let real = realpath(path, nil) else { return nil }
+        defer { free(real) }
+        return String(cString: real)
     }
 
     // Runs when `init` throws, too. Closed twice, the number could be another file's by then.

@@ -81,6 +81,7 @@ public final class SQLiteStorage: Sendable {
     public init(path: String, settings: LiveSettings, clock: WallClock, logger: Logger) throws(OpeningError) {
         try Self.createFolder(of: path)
         lock = try DatabaseLock(database: path)
+        let path = lock.database
         do {
             let connection = try Connection(path: path, mode: .writer)
             // Before anything is set, for some settings are written into the file.

@@ -62,6 +62,44 @@ struct DatabaseLockTests {
             message { _ = try DatabaseLock(database: "/nowhere/test.db") }?.contains("/nowhere/test.db.lock") == true)
     }
 
+    /// Through a link of either kind it is the same file.
+    @Test(arguments: [true, false])
+    func aSecondStorageThroughALinkIsRefused(isSymbolic: Bool) async throws {
+        let clock = ManualClock()
+        let first = try makeStorage(in: folder, clock: clock)
+        let alias = folder.file("alias.db")
+        #expect((isSymbolic ? symlink : link)(folder.file("reprise.db"), alias) == 0)
+        let refusal = message {
+            _ = try SQLiteStorage(
+                path: alias, settings: LiveSettings(.quick), clock: clock.wallClock, logger: quietLogger)
+        }
+        #expect(refusal?.contains(isSymbolic ? "process \(getpid())" : "2 names (hard links)") == true)
+        await first.close()
+    }
+
+    /// The log and the lock stand beside the file, not beside the link.
+    @Test func aLinkIsFollowed() async throws {
+        let clock = ManualClock()
+        await (try makeStorage(in: folder, clock: clock)).close()
+        #expect(mkdir(folder.file("elsewhere"), 0o755) == 0)
+        let alias = folder.file("elsewhere/alias.db")
+        #expect(symlink(folder.file("reprise.db"), alias) == 0)
+        let storage = try SQLiteStorage(
+            path: alias, settings: LiveSettings(.quick), clock: clock.wallClock, logger: quietLogger)
+        try await storage.put("key")
+        await storage.close()
+        #expect(access(folder.file("elsewhere/alias.db.lock"), F_OK) != 0)
+        let again = try makeStorage(in: folder, clock: clock)
+        #expect(try await again.text("key") == "value")
+        await again.close()
+    }
+
+    @Test func aLinkToNothingIsTold() {
+        #expect(symlink(folder.file("nothing.db"), folder.file("dangling.db")) == 0)
+        #expect(
+            message { _ = try DatabaseLock(database: folder.file("dangling.db")) }?.contains("not there") == true)
+    }
+
     @Test func aSecondStorageOnTheFileIsRefused() async throws {
         let clock = ManualClock()
         let first = try makeStorage(in: folder, clock: clock)
