@@ -23,5 +23,6 @@ public struct Migration: Sendable {
         Migration(version: 4, name: "samples", script: PackageResources._004_samples_sql),
         Migration(version: 5, name: "views", script: PackageResources._005_views_sql),
         Migration(version: 6, name: "activity", script: PackageResources._006_activity_sql),
+        Migration(version: 7, name: "expiry", script: PackageResources._007_expiry_sql),
     ]
 }

@@ -162,6 +162,14 @@ public enum Limits {
     public static let maxGroupBytes = 4 * 1024 * 1024
     /// Time after which a group is committed although more operations wait.
     public static let maxGroupMilliseconds: Int64 = 20
+    /// Time one step of background work takes of the writer, in microseconds. It ends earlier when a foreground
+    /// operation waits and its share is used up.
+    public static let backgroundStepMicroseconds: Int64 = 1000
+    /// Time after which a foreground operation that works in steps ends its step, in microseconds.
+    public static let foregroundStepMicroseconds: Int64 = 2000
+    /// For each microsecond of background work that may keep foreground operations waiting, the writer has worked so
+    /// many for these: background work always gets a fifth of the time.
+    public static let foregroundTimePerBackgroundTime: Int64 = 4
     /// Pages of the write-ahead log after which it is written back: 4 MiB.
     public static let checkpointPages = 1000
     /// Operations that may wait for the writer; above it the answer is 503.
@@ -243,6 +251,8 @@ public enum Limits {
 
     /// Rows one background step removes before it lets waiting writes go first.
     public static let sweepBatchRows = 128
+    /// Rows a step reads at a time, so that one that ends early has not read in vain.
+    public static let sweepReadRows = 16
     /// Sessions one background step removes, and rows of theirs.
     public static let sweepBatchSessions = 64
     public static let sweepBatchSessionRows = 1024

@@ -77,8 +77,8 @@ extension CacheTransaction {
     private func removeExpired(of namespace: Namespace) throws -> Int {
         let due = try connection.all(
             """
-            SELECT entry_id, key, expires_at_ms, blob_id FROM cache_entries
-            WHERE expires_at_ms <= ?1 AND +generation_id = ?2 ORDER BY expires_at_ms LIMIT ?3
+            SELECT entry_id, key, expires_at_ms, blob_id FROM cache_entries INDEXED BY cache_entries_due
+            WHERE expires_at_ms <= ?1 AND generation_id = ?2 ORDER BY expires_at_ms LIMIT ?3
             """, .instant(now), .integer(namespace.generationID), .integer(Limits.maxEvictionsPerWrite)
         ) { (id: $0.integer(0), key: $0.text(1), expiry: $0.instant(2), blobID: $0.optionalInteger(3)) }
         for entry in due {

@@ -196,8 +196,9 @@ extension Connection {
     func due(now: Instant) throws(SQLiteError) -> [Int64: Removal] {
         let rows = try all(
             """
-            SELECT generation_id, count(*), sum(size_bytes) FROM cache_entries
-            WHERE expires_at_ms <= ?1 GROUP BY generation_id
+            SELECT n.generation_id, count(*), sum(e.size_bytes)
+            FROM cache_namespaces n CROSS JOIN cache_entries e INDEXED BY cache_entries_due USING (generation_id)
+            WHERE n.generation_id > 0 AND e.expires_at_ms <= ?1 GROUP BY n.generation_id
             """, .instant(now)
         ) { ($0.integer(0), Removal(removed: $0.int(1), freedBytes: $0.int(2))) }
         return Dictionary(uniqueKeysWithValues: rows)

@@ -8,27 +8,27 @@ extension SQLiteStorage {
 
     func removeExpired() async throws -> Removal {
         var total = Removal()
-        while true {
-            let step = try await transaction(.background) { try $0.removeExpired(limit: Limits.sweepBatchRows) }
-            total += step
-            guard step.removed == Limits.sweepBatchRows else { break }
-            signals.hasSpareSpace.store(true, ordering: .relaxed)
+        let now = clock.now()
+        for generationID in try await readers.pooled({ try $0.dueGenerations(now: now) }) {
+            while true {
+                let step = try await transaction(.background) { try $0.removeExpired(of: generationID) }
+                total += step.removal
+                if step.isDone { break }
+                signals.hasSpareSpace.store(true, ordering: .relaxed)
+            }
         }
-        // Entries written meanwhile have lowered the mark themselves or are found by this look-up.
+        // Entries written meanwhile have lowered the mark themselves or are found by this look-up: who noted a deadline
+        // before the mark was raised is committed once an operation after that is.
         signals.earliestExpiry.store(.max, ordering: .relaxed)
-        let earliest = try await writer.perform(.background) { connection in
-            try connection.first("SELECT min(expires_at_ms) FROM cache_entries WHERE expires_at_ms IS NOT NULL") {
-                $0.optionalInstant(0)
-            } ?? nil
-        }
-        signals.note(expiry: earliest)
+        try await writer.perform(.background, .withNext) { _ in }
+        signals.note(expiry: try await readers.pooled { try $0.earliestExpiry() })
         return total
     }
 
     func removeCleared() async throws -> Removal {
         signals.hasClearedRows.store(false, ordering: .relaxed)
         var total = Removal()
-        while let step = try await transaction(.background, { try $0.removeCleared(limit: Limits.sweepBatchRows) }) {
+        while let step = try await transaction(.background, { try $0.removeCleared() }) {
             total += step
             signals.hasSpareSpace.store(true, ordering: .relaxed)
         }
@@ -50,17 +50,19 @@ extension SQLiteStorage {
         while true {
             let limit = excess > 0 ? min(excess, Limits.sweepBatchRows) : Limits.sweepBatchRows
             let until = excess > 0 ? Instant(milliseconds: .max) : horizon
-            let removed = try await writer.perform(.background) { connection in
-                try connection.run(
-                    """
-                    DELETE FROM cache_removals WHERE (namespace_id, key) IN (
-                        SELECT namespace_id, key FROM cache_removals WHERE removed_at_ms < ?1
-                        ORDER BY removed_at_ms LIMIT ?2)
-                    """, .instant(until), .integer(limit))
-                return connection.changes
+            let step = try await writer.perform(.background, .withNext) { connection in
+                try self.writer.step(rows: limit) { rows in
+                    try connection.run(
+                        """
+                        DELETE FROM cache_removals WHERE (namespace_id, key) IN (
+                            SELECT namespace_id, key FROM cache_removals WHERE removed_at_ms < ?1
+                            ORDER BY removed_at_ms LIMIT ?2)
+                        """, .instant(until), .integer(rows))
+                    return connection.changes
+                }
             }
-            excess -= removed
-            guard removed == limit else { return }
+            excess -= step.rows
+            if step.isExhausted { return }
         }
     }
 
@@ -113,7 +115,7 @@ extension SQLiteStorage {
         defer { leases.forget(blobID) }
         var freed = 0
         while true {
-            let step: Int? = try await writer.perform(.background) { connection in
+            let step: Int? = try await writer.perform(.background, .withNext) { connection in
                 let isOrphan = try connection.first(
                     "SELECT 1 FROM cache_blobs WHERE blob_id = ?1 AND is_attached = 0", .integer(blobID)
                 ) { _ in true }
@@ -127,11 +129,14 @@ extension SQLiteStorage {
                     "SELECT chunk_id, length(data) FROM cache_chunks WHERE blob_id = ?1 ORDER BY number LIMIT ?2",
                     .integer(blobID), .integer(Limits.sweepBatchBytes / Limits.chunkBytes)
                 ) { (id: $0.integer(0), bytes: $0.int(1)) }
+                if chunks.isEmpty { try connection.run("DELETE FROM cache_blobs WHERE blob_id = ?1", .integer(blobID)) }
+                var removed = 0
                 for chunk in chunks {
                     try connection.run("DELETE FROM cache_chunks WHERE chunk_id = ?1", .integer(chunk.id))
+                    removed += chunk.bytes
+                    if self.writer.isStepOver { break }
                 }
-                if chunks.isEmpty { try connection.run("DELETE FROM cache_blobs WHERE blob_id = ?1", .integer(blobID)) }
-                return chunks.isEmpty ? nil : chunks.reduce(0) { $0 + $1.bytes }
+                return chunks.isEmpty ? nil : removed
             }
             guard let step else { return Removal(removed: freed > 0 ? 1 : 0, freedBytes: freed) }
             freed += step
@@ -141,21 +146,15 @@ extension SQLiteStorage {
 
     // MARK: Dry runs
 
-    /// Due rows, those of cleared generations among them, and all other rows of cleared generations.
+    /// Due rows of namespaces, and all rows of cleared generations.
     func previewExpiry() async throws -> Removal {
         let now = clock.now()
         return try await readers.consistently { connection in
             let due = try connection.due(now: now)
             let cleared = try connection.all(
-                "SELECT generation_id, entry_count, size_bytes FROM cache_generations WHERE cleared_at_ms IS NOT NULL"
-            ) { (id: $0.integer(0), Removal(removed: $0.int(1), freedBytes: $0.int(2))) }
-            var total = due.values.reduce(into: Removal()) { $0 += $1 }
-            for (id, all) in cleared {
-                let counted = due[id] ?? Removal()
-                total += Removal(
-                    removed: all.removed - counted.removed, freedBytes: all.freedBytes - counted.freedBytes)
-            }
-            return total
+                "SELECT entry_count, size_bytes FROM cache_generations WHERE cleared_at_ms IS NOT NULL"
+            ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) }
+            return (Array(due.values) + cleared).reduce(into: Removal()) { $0 += $1 }
         }
     }
 
@@ -215,8 +214,16 @@ extension SQLiteStorage {
 
 extension CacheTransaction {
     /// Writes a namespace's counters, and those of a bounded number of its entries.
-    func writeCounters(namespaceID: Int64) throws {
-        let tally = withdrawal.takeCounters(namespaceID: namespaceID, entries: Limits.sweepBatchRows)
+    /// - Returns: how many entries' counters may have been written; not 0.
+    func writeCounters(namespaceID: Int64) throws -> Int {
+        try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
+            try writeCounters(namespaceID: namespaceID, entries: rows)
+            return rows
+        }.rows
+    }
+
+    private func writeCounters(namespaceID: Int64, entries: Int) throws {
+        let tally = withdrawal.takeCounters(namespaceID: namespaceID, entries: entries)
         let lookups = tally.lookups
         if lookups.hits > 0 {
             try connection.run(
@@ -237,38 +244,39 @@ extension CacheTransaction {
         try apply(tally.entries)
     }
 
-    fileprivate func removeExpired(limit: Int) throws -> Removal {
-        let due = try connection.all(
-            """
-            SELECT e.entry_id, e.key, e.expires_at_ms, e.size_bytes, e.blob_id, n.namespace_id, g.cleared_at_ms
-            FROM cache_entries e LEFT JOIN cache_generations g USING (generation_id)
-            LEFT JOIN cache_namespaces n ON n.namespace_id = coalesce(g.cleared_namespace_id,
-                (SELECT c.namespace_id FROM cache_namespaces c WHERE c.generation_id = e.generation_id))
-            WHERE e.expires_at_ms <= ?1 ORDER BY e.expires_at_ms LIMIT ?2
-            """, .instant(now), .integer(limit)
-        ) {
-            (
-                id: $0.integer(0), key: $0.text(1), expiry: $0.instant(2), sizeBytes: $0.int(3),
-                blobID: $0.optionalInteger(4), namespaceID: $0.optionalInteger(5), clearedAt: $0.optionalInstant(6)
-            )
-        }
+    /// One step over the due rows of a namespace's generation; those of a cleared one are ``removeCleared()``'s.
+    fileprivate func removeExpired(of generationID: Int64) throws -> (removal: Removal, isDone: Bool) {
         var removal = Removal()
-        var expirations: [Int64: Int] = [:]
-        for entry in due {
-            if let namespaceID = entry.namespaceID {
-                try remember(entry.key, in: namespaceID, expiry: entry.expiry, clearedAt: entry.clearedAt)
-                // Those of a cleared generation were counted when it was cleared.
-                if entry.clearedAt == nil { expirations[namespaceID, default: 0] += 1 }
+        let namespaceID = try connection.first(
+            "SELECT namespace_id FROM cache_namespaces WHERE generation_id = ?1", .integer(generationID)
+        ) { $0.integer(0) }
+        guard let namespaceID else { return (removal, isDone: true) }
+        let step = try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
+            let due = try connection.all(
+                """
+                SELECT entry_id, key, expires_at_ms, size_bytes, blob_id
+                FROM cache_entries INDEXED BY cache_entries_due
+                WHERE generation_id = ?1 AND expires_at_ms <= ?2 ORDER BY expires_at_ms LIMIT ?3
+                """, .integer(generationID), .instant(now), .integer(rows)
+            ) {
+                (
+                    id: $0.integer(0), key: $0.text(1), expiry: $0.instant(2), sizeBytes: $0.int(3),
+                    blobID: $0.optionalInteger(4)
+                )
             }
-            try removeRow(entry.id, blobID: entry.blobID)
-            removal += Removal(removed: 1, freedBytes: entry.sizeBytes)
+            for entry in due {
+                try remember(entry.key, in: namespaceID, reason: .expired, at: entry.expiry)
+                try removeRow(entry.id, blobID: entry.blobID)
+                removal += Removal(removed: 1, freedBytes: entry.sizeBytes)
+            }
+            return due.count
         }
-        for (namespaceID, count) in expirations { try countExpirations(count, namespaceID: namespaceID) }
-        return removal
+        if removal.removed > 0 { try countExpirations(removal.removed, namespaceID: namespaceID) }
+        return (removal, step.isExhausted)
     }
 
     /// - Returns: nil when no cleared generation is left.
-    fileprivate func removeCleared(limit: Int) throws -> Removal? {
+    fileprivate func removeCleared() throws -> Removal? {
         let generation = try connection.first(
             """
             SELECT g.generation_id, g.cleared_at_ms, n.namespace_id FROM cache_generations g
@@ -277,37 +285,71 @@ extension CacheTransaction {
             """
         ) { (id: $0.integer(0), clearedAt: $0.instant(1), namespaceID: $0.optionalInteger(2)) }
         guard let generation else { return nil }
-        let entries = try connection.all(
-            """
-            SELECT entry_id, key, size_bytes, blob_id, expires_at_ms FROM cache_entries
-            WHERE generation_id = ?1 ORDER BY key LIMIT ?2
-            """, .integer(generation.id), .integer(limit)
-        ) {
-            (
-                id: $0.integer(0), key: $0.text(1), sizeBytes: $0.int(2), blobID: $0.optionalInteger(3),
-                expiry: $0.optionalInstant(4)
-            )
-        }
         var removal = Removal()
-        for entry in entries {
-            if let namespaceID = generation.namespaceID {
-                try remember(entry.key, in: namespaceID, expiry: entry.expiry, clearedAt: generation.clearedAt)
+        let step = try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
+            let entries = try connection.all(
+                """
+                SELECT entry_id, key, size_bytes, blob_id, expires_at_ms FROM cache_entries
+                WHERE generation_id = ?1 ORDER BY key LIMIT ?2
+                """, .integer(generation.id), .integer(rows)
+            ) {
+                (
+                    id: $0.integer(0), key: $0.text(1), sizeBytes: $0.int(2), blobID: $0.optionalInteger(3),
+                    expiry: $0.optionalInstant(4)
+                )
             }
-            try removeRow(entry.id, blobID: entry.blobID)
-            removal += Removal(removed: 1, freedBytes: entry.sizeBytes)
+            for entry in entries {
+                if let namespaceID = generation.namespaceID {
+                    try remember(entry.key, in: namespaceID, expiry: entry.expiry, clearedAt: generation.clearedAt)
+                }
+                try removeRow(entry.id, blobID: entry.blobID)
+                removal += Removal(removed: 1, freedBytes: entry.sizeBytes)
+            }
+            return entries.count
         }
-        if entries.count < limit {
+        if step.isExhausted {
             try connection.run("DELETE FROM cache_generations WHERE generation_id = ?1", .integer(generation.id))
         }
         return removal
     }
 
     /// Remembers which came first: an entry's expiry or the clear of its namespace.
-    private func remember(_ key: String, in namespaceID: Int64, expiry: Instant?, clearedAt: Instant?) throws {
-        if let clearedAt, expiry.map({ $0 > clearedAt }) ?? true {
+    private func remember(_ key: String, in namespaceID: Int64, expiry: Instant?, clearedAt: Instant) throws {
+        if expiry.map({ $0 > clearedAt }) ?? true {
             try remember(key, in: namespaceID, reason: .cleared, at: clearedAt)
         } else if let expiry {
             try remember(key, in: namespaceID, reason: .expired, at: expiry)
         }
+    }
+}
+
+extension Connection {
+    /// The generations of namespaces with due rows.
+    fileprivate func dueGenerations(now: Instant) throws(SQLiteError) -> [Int64] {
+        try all(
+            """
+            SELECT n.generation_id FROM cache_namespaces n
+            WHERE n.generation_id > 0 AND EXISTS (
+                SELECT 1 FROM cache_entries e INDEXED BY cache_entries_due
+                WHERE e.generation_id = n.generation_id AND e.expires_at_ms <= ?1)
+            """, .instant(now)
+        ) { $0.integer(0) }
+    }
+}
+
+extension Writer {
+    /// Repeats `body`, which handles so many rows at most and tells how many it did, until none are left, `limit` is
+    /// reached or the step is over.
+    /// - Returns: the rows handled, and whether none are left.
+    func step(rows limit: Int, _ body: (Int) throws -> Int) rethrows -> (rows: Int, isExhausted: Bool) {
+        var rows = 0
+        while rows < limit {
+            let asked = min(Limits.sweepReadRows, limit - rows)
+            let handled = try body(asked)
+            rows += handled
+            if handled < asked { return (rows, true) }
+            if isStepOver { break }
+        }
+        return (rows, false)
     }
 }

@@ -102,15 +102,22 @@ extension SQLiteStorage {
 
     public func clearAll(tag: Tag?) async throws -> Removal {
         guard let tag else {
-            return try await transaction { transaction in
-                var total = Removal()
-                let names = try transaction.connection.all(
-                    "SELECT name FROM cache_namespaces ORDER BY name LIMIT ?1",
-                    .integer(Limits.maxNamespaces)
+            let names = try await readers.pooled { connection in
+                try connection.all(
+                    "SELECT name FROM cache_namespaces ORDER BY name LIMIT ?1", .integer(Limits.maxNamespaces)
                 ) { Name(stored: $0.text(0)) }
-                for name in names { total += try transaction.clear(name) }
-                return total
             }
+            var total = Removal()
+            var rest = names[...]
+            while !rest.isEmpty {
+                let part = rest
+                let (removal, count) = try await transaction { transaction in
+                    try transaction.step(part) { try transaction.clear($0) }
+                }
+                total += removal
+                rest = part.dropFirst(count)
+            }
+            return total
         }
         let began = clock.now()
         var total = Removal()
@@ -160,28 +167,52 @@ extension SQLiteStorage {
     /// Removes entries unless they were replaced after `cutoff` or are in a cleared generation already.
     /// - Returns: those that were live.
     private func remove(_ ids: [Int64], updatedBy cutoff: Instant) async throws -> Removal {
-        guard !ids.isEmpty else { return Removal() }
-        return try await transaction { transaction in
-            var removal = Removal()
-            for id in ids {
-                let row = try transaction.connection.first(
-                    """
-                    SELECT n.namespace_id, e.key, e.size_bytes, e.blob_id, e.expires_at_ms FROM cache_entries e
-                    JOIN cache_namespaces n USING (generation_id) WHERE e.entry_id = ?1 AND e.updated_at_ms <= ?2
-                    """, .integer(id), .instant(cutoff)
-                ) { (namespaceID: $0.integer(0), $0.text(1), $0.int(2), $0.optionalInteger(3), $0.optionalInstant(4)) }
-                guard let (namespaceID, key, size, blobID, expiry) = row else { continue }
-                if let expiry, expiry <= transaction.now {
-                    try transaction.remember(key, in: namespaceID, reason: .expired, at: expiry)
-                    try transaction.countExpirations(1, namespaceID: namespaceID)
-                } else {
-                    try transaction.remember(key, in: namespaceID, reason: .cleared, at: transaction.now)
-                    removal += Removal(removed: 1, freedBytes: size)
-                }
-                try transaction.removeRow(id, blobID: blobID)
+        var total = Removal()
+        var rest = ids[...]
+        while !rest.isEmpty {
+            let part = rest
+            let (removal, count) = try await transaction { transaction in
+                try transaction.step(part) { try transaction.remove($0, updatedBy: cutoff) }
             }
-            return removal
+            total += removal
+            rest = part.dropFirst(count)
         }
+        return total
+    }
+}
+
+extension CacheTransaction {
+    /// Handles items one by one until the writer's step is over, one at least.
+    /// - Returns: what was removed, and how many items were handled.
+    func step<Item>(
+        _ items: ArraySlice<Item>, _ body: (Item) throws -> Removal
+    ) throws -> (removal: Removal, count: Int) {
+        var removal = Removal()
+        for (index, item) in items.enumerated() {
+            removal += try body(item)
+            if storage.writer.isStepOver { return (removal, index + 1) }
+        }
+        return (removal, items.count)
+    }
+
+    /// Removes an entry unless it was replaced after `cutoff` or is in a cleared generation already.
+    /// - Returns: it, if it was live.
+    fileprivate func remove(_ id: Int64, updatedBy cutoff: Instant) throws -> Removal {
+        let row = try connection.first(
+            """
+            SELECT n.namespace_id, e.key, e.size_bytes, e.blob_id, e.expires_at_ms FROM cache_entries e
+            JOIN cache_namespaces n USING (generation_id) WHERE e.entry_id = ?1 AND e.updated_at_ms <= ?2
+            """, .integer(id), .instant(cutoff)
+        ) { (namespaceID: $0.integer(0), $0.text(1), $0.int(2), $0.optionalInteger(3), $0.optionalInstant(4)) }
+        guard let (namespaceID, key, size, blobID, expiry) = row else { return Removal() }
+        try removeRow(id, blobID: blobID)
+        if let expiry, expiry <= now {
+            try remember(key, in: namespaceID, reason: .expired, at: expiry)
+            try countExpirations(1, namespaceID: namespaceID)
+            return Removal()
+        }
+        try remember(key, in: namespaceID, reason: .cleared, at: now)
+        return Removal(removed: 1, freedBytes: size)
     }
 }
 
@@ -200,12 +231,10 @@ extension CacheTransaction {
     /// Marks a namespace's generation for removal.
     /// - Returns: its live entries, and all its rows.
     func retire(_ namespace: Namespace) throws -> (live: Removal, rows: Int) {
-        // The + keeps the planner from walking all of the namespace's entries instead of the few that are due:
-        // https://sqlite.org/optoverview.html#disqualifying_where_clause_terms_using_unary_
         let expired = try connection.first(
             """
-            SELECT count(*), coalesce(sum(size_bytes), 0) FROM cache_entries
-            WHERE expires_at_ms <= ?1 AND +generation_id = ?2
+            SELECT count(*), coalesce(sum(size_bytes), 0) FROM cache_entries INDEXED BY cache_entries_due
+            WHERE expires_at_ms <= ?1 AND generation_id = ?2
             """,
             .instant(now), .integer(namespace.generationID)
         ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) }!
@@ -227,6 +256,20 @@ extension CacheTransaction {
             Removal(removed: all.removed - expired.removed, freedBytes: all.freedBytes - expired.freedBytes),
             all.removed
         )
+    }
+}
+
+extension Connection {
+    /// When the first entry of a namespace expires; nil when none does. One look-up for each namespace.
+    func earliestExpiry() throws(SQLiteError) -> Instant? {
+        try first(
+            """
+            SELECT min((
+                SELECT min(e.expires_at_ms) FROM cache_entries e INDEXED BY cache_entries_due
+                WHERE e.generation_id = n.generation_id AND e.expires_at_ms IS NOT NULL))
+            FROM cache_namespaces n WHERE n.generation_id > 0
+            """
+        ) { $0.optionalInstant(0) } ?? nil
     }
 }
 

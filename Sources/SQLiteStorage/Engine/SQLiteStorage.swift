@@ -132,8 +132,7 @@ public final class SQLiteStorage: Sendable {
             nextEntryID: (try one("SELECT max(entry_id) FROM cache_entries") ?? 0) + 1,
             nextBlobID: (try one("SELECT max(blob_id) FROM cache_blobs") ?? 0) + 1,
             lastSampleID: try one("SELECT max(sample_id) FROM samples") ?? 0, rolledUpTo: try connection.rolledUpTo(),
-            earliestExpiry: try one("SELECT min(expires_at_ms) FROM cache_entries WHERE expires_at_ms IS NOT NULL")
-                ?? .max,
+            earliestExpiry: try connection.earliestExpiry()?.milliseconds ?? .max,
             earliestSessionExpiry: try connection.earliestSessionExpiry()?.milliseconds ?? .max,
             hasClearedRows: try one("SELECT 1 FROM cache_generations WHERE cleared_at_ms IS NOT NULL LIMIT 1") != nil,
             // Named, for where SQLite's statistics are of a small table it would rather walk that.
@@ -170,7 +169,9 @@ public final class SQLiteStorage: Sendable {
     ) async throws -> T {
         let withdrawal = AccessLedger.Withdrawal(from: ledger)
         do {
-            return try await writer.perform(priority, bytes: bytes) { connection in
+            // Power lost, what the background did to the cache is done again.
+            let persistence: Writer.Persistence = priority == .background ? .withNext : .durable
+            return try await writer.perform(priority, bytes: bytes, persistence) { connection in
                 // Run once more after its group failed, it has not written what it took out.
                 withdrawal.undo()
                 return try body(

@@ -18,7 +18,8 @@ import Synchronization
 final class Writer: Sendable {
     enum Priority {
         case foreground
-        /// Waits until no foreground operation does; one goes along with each group, so that it is never starved.
+        /// Waits until no foreground operation does, or until its share of the writer's time has come, so that it is
+        /// never starved. It is committed alone, so that nobody's answer waits for it.
         case background
     }
 
@@ -41,6 +42,7 @@ final class Writer: Sendable {
     }
 
     private struct Operation: Sendable {
+        let priority: Priority
         let bytes: Int
         let persistence: Persistence
         let attempt: @Sendable (Connection) -> Attempt
@@ -57,6 +59,7 @@ final class Writer: Sendable {
         var foreground = Deque<Operation>()
         var background = Deque<Operation>()
         var bytes = 0
+        var share = BackgroundShare()
         var isDraining = false
         var isClosed = false
     }
@@ -67,17 +70,26 @@ final class Writer: Sendable {
     private let thread = NIOThreadPool(numberOfThreads: 1)
     private let fullSynchronous: Bool
     private let snapshots: Snapshots
+    private let microseconds: @Sendable () -> Int64
+    /// When the operation under way is to end its step, and from when on it is to do so if a foreground one waits.
+    private let stepEnds = Atomic<Int64>(.max)
+    private let stepYields = Atomic<Int64>(.max)
     private let nextCheckpointPages = Atomic(Limits.checkpointPages)
     private let logger: Logger
 
     /// - Parameters:
     ///   - connection: a configured connection in mode `.writer`.
     ///   - snapshots: told of each commit, and asked to get out of a checkpoint's way.
-    init(connection: sending Connection, isDurable: Bool, snapshots: Snapshots, logger: Logger) {
+    ///   - microseconds: a clock that never steps.
+    init(
+        connection: sending Connection, isDurable: Bool, snapshots: Snapshots, logger: Logger,
+        microseconds: @escaping @Sendable () -> Int64 = monotonicMicroseconds
+    ) {
         self.connection = Mutex(connection)
         self.fullSynchronous = isDurable
         self.snapshots = snapshots
         self.logger = logger
+        self.microseconds = microseconds
         thread.start()
     }
 
@@ -99,7 +111,7 @@ final class Writer: Sendable {
     ) async throws -> T {
         try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<T, any Error>) in
             let operation = Operation(
-                bytes: bytes, persistence: persistence,
+                priority: priority, bytes: bytes, persistence: persistence,
                 attempt: { connection in
                     do {
                         let value = try body(connection)
@@ -111,6 +123,14 @@ final class Writer: Sendable {
                 refuse: { continuation.resume(throwing: $0) })
             enqueue(operation, priority)
         }
+    }
+
+    /// Whether the operation under way should end its step and leave the rest to another operation. Asked by operations
+    /// of unknown length after each row or so; they must have done some of their work by then.
+    var isStepOver: Bool {
+        let now = microseconds()
+        if now >= stepEnds.load(ordering: .relaxed) { return true }
+        return now >= stepYields.load(ordering: .relaxed) && queue.withLock { !$0.foreground.isEmpty }
     }
 
     private func enqueue(_ operation: Operation, _ priority: Priority) {
@@ -181,7 +201,10 @@ final class Writer: Sendable {
         connection.withLock { connection in
             guard let connection else { return }
             while let group = nextGroup() {
+                let began = microseconds()
                 commit(group[...], on: connection)
+                let took = microseconds() - began
+                queue.withLock { $0.share.add(took, isBackground: group[0].priority == .background) }
                 checkpointIfLong(connection)
             }
         }
@@ -206,16 +229,16 @@ final class Writer: Sendable {
 
     private func nextGroup() -> [Operation]? {
         queue.withLock { queue in
+            if queue.foreground.isEmpty || queue.share.isDue, let next = queue.background.popFirst() {
+                queue.bytes -= next.bytes
+                return [next]
+            }
             var group: [Operation] = []
             var bytes = 0
             while group.count < Limits.maxGroupOperations, let next = queue.foreground.first,
                 bytes + next.bytes <= Limits.maxGroupBytes || group.isEmpty
             {
                 group.append(queue.foreground.removeFirst())
-                bytes += next.bytes
-            }
-            if let next = queue.background.popFirst() {
-                group.append(next)
                 bytes += next.bytes
             }
             queue.bytes -= bytes
@@ -267,6 +290,7 @@ final class Writer: Sendable {
     private func attempt(
         _ operation: Operation, aloneIn isAlone: Bool, on connection: Connection
     ) throws(SQLiteError) -> Attempt {
+        beginStep(operation.priority)
         if !isAlone { try connection.run("SAVEPOINT operation") }
         let attempt = operation.attempt(connection)
         if let error = attempt.error {
@@ -280,6 +304,18 @@ final class Writer: Sendable {
         if !isAlone { try connection.run("RELEASE operation") }
         guard let error = attempt.error as? SQLiteError else { return attempt }
         return Attempt(error: error) { operation.refuse(error.failure) }
+    }
+
+    private func beginStep(_ priority: Priority) {
+        let now = microseconds()
+        switch priority {
+        case .foreground:
+            stepEnds.store(now + Limits.foregroundStepMicroseconds, ordering: .relaxed)
+            stepYields.store(.max, ordering: .relaxed)
+        case .background:
+            stepEnds.store(now + Limits.backgroundStepMicroseconds, ordering: .relaxed)
+            stepYields.store(now + queue.withLock { $0.share.credit }, ordering: .relaxed)
+        }
     }
 
     /// A commit syncs the log only when somebody in the group needs it to. The next synced commit makes everything
@@ -300,6 +336,24 @@ final class Writer: Sendable {
             statistics.largestGroup = max(statistics.largestGroup, operations)
             statistics.groupSizes.add(Double(operations))
             statistics.commitSeconds.add(commit.seconds)
+        }
+    }
+}
+
+/// How long background work may keep foreground operations waiting: a fixed share of the time these have taken.
+struct BackgroundShare {
+    /// Microseconds; never more than one step.
+    private(set) var credit: Int64 = 0
+
+    /// Whether a whole step is due although foreground operations wait.
+    var isDue: Bool { credit >= Limits.backgroundStepMicroseconds }
+
+    mutating func add(_ microseconds: Int64, isBackground: Bool) {
+        if isBackground {
+            credit = max(0, credit - microseconds)
+        } else {
+            let earned = microseconds / Limits.foregroundTimePerBackgroundTime
+            credit = min(Limits.backgroundStepMicroseconds, credit + earned)
         }
     }
 }

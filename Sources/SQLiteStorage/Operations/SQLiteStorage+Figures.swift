@@ -63,7 +63,7 @@ extension Connection {
             try first(sql) { $0.optionalInstant(0) } ?? nil
         }
         return switch leftover {
-        case .cache: try one("SELECT min(expires_at_ms) FROM cache_entries WHERE expires_at_ms IS NOT NULL")
+        case .cache: try earliestExpiry()
         case .cleared: try one("SELECT min(cleared_at_ms) FROM cache_generations WHERE cleared_at_ms IS NOT NULL")
         case .sessions: try earliestSessionExpiry()
         case .debounces: try one("SELECT min(expires_at_ms) FROM debounce_marks")

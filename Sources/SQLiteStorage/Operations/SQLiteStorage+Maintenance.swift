@@ -79,9 +79,10 @@ extension SQLiteStorage: MaintenanceStore {
     public func flushCounters() async throws {
         try await flushActivity(.background)
         for (namespaceID, entries) in ledger.waiting() {
-            for _ in 0...entries / Limits.sweepBatchRows {
-                try await transaction(.background) { try $0.writeCounters(namespaceID: namespaceID) }
-            }
+            var left = entries
+            repeat {
+                left -= try await transaction(.background) { try $0.writeCounters(namespaceID: namespaceID) }
+            } while left > 0
         }
     }
 
@@ -95,8 +96,13 @@ extension SQLiteStorage: MaintenanceStore {
                 func pragma(_ sql: StaticString) throws -> Int { try connection.first(sql) { $0.int(0) } ?? 0 }
                 let free = try pragma("PRAGMA freelist_count")
                 let step = Self.sparePages(free: free, of: try pragma("PRAGMA page_count"))
+                var left = step
+                while left > 0 {
+                    try connection.execute("PRAGMA incremental_vacuum(\(min(left, Limits.sweepReadRows)))")
+                    left -= Limits.sweepReadRows
+                    if self.writer.isStepOver { break }
+                }
                 guard step > 0 else { return 0 }
-                try connection.execute("PRAGMA incremental_vacuum(\(step))")
                 return free - (try pragma("PRAGMA freelist_count"))
             }
             guard pages > 0 else { break }

@@ -107,6 +107,19 @@ struct QueryPlanTests {
         }
     }
 
+    /// Otherwise a write into a full namespace would walk what expired in all others.
+    @Test func dueEntriesAreFoundByTheirNamespace() async throws {
+        let folder = TemporaryFolder()
+        let connection = try await connection(folder, isFilled: true)
+        let statements = Self.statements.filter { $0.contains("cache_entries_due") }
+        #expect(statements.count >= 6)
+        for statement in statements {
+            let plan = try connection.plan(of: statement).filter { $0.contains("cache_entries_due") }
+            #expect(!plan.isEmpty && plan.allSatisfy { $0.contains("(generation_id=? AND expires_at_ms") }, "\(plan)")
+        }
+        #expect(!Self.statements.contains { $0.contains("expires_at_ms <=") && $0.contains("+generation_id") })
+    }
+
     @Test func theHotPathIsThreeLookUpsByKey() async throws {
         let folder = TemporaryFolder()
         let connection = try await connection(folder, isFilled: true)

@@ -9,13 +9,19 @@ import Testing
 struct WriterTests {
     private let folder = TemporaryFolder()
     private let writer: Writer
+    /// The writer's clock: it stands, so that background work has no time of its own unless a test gives it some.
+    private let clock: SteppedClock
 
     init() throws {
         let path = folder.file("test.db")
         let connection = try Connection(path: path, mode: .writer)
         try connection.configureWriter()
         try connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, x ANY UNIQUE) STRICT")
-        writer = Writer(connection: connection, isDurable: false, snapshots: Snapshots(path: path), logger: quietLogger)
+        let clock = SteppedClock()
+        self.clock = clock
+        writer = Writer(
+            connection: connection, isDurable: false, snapshots: Snapshots(path: path), logger: quietLogger,
+            microseconds: { clock.microseconds })
     }
 
     /// Starts an operation; when this returns it waits in the queue.
@@ -169,13 +175,85 @@ struct WriterTests {
     @Test func backgroundIsNeverStarved() async throws {
         let gate = try await hold()
         let count = Limits.maxGroupOperations * 3
-        let foreground = (1...count).map { insert($0) }
+        let foreground = (1...count).map { value in
+            enqueue { [clock] connection in
+                clock.advance(Limits.backgroundStepMicroseconds)
+                try connection.run("INSERT INTO t (x) VALUES (?1)", .integer(value))
+            }
+        }
         let background = insert(0, .background)
         gate.open()
         for task in foreground { try await task.value }
         try await background.value
-        // It went along with the first group, although foreground operations waited for three.
+        // It came after the first group, although foreground operations waited for three.
         #expect(try await rows().firstIndex(of: 0) == Limits.maxGroupOperations)
+    }
+
+    /// While nothing has taken time, no share of it is due.
+    @Test func backgroundWaitsForItsShare() async throws {
+        let gate = try await hold()
+        let foreground = (1...Limits.maxGroupOperations * 3).map { insert($0) }
+        let background = insert(0, .background)
+        gate.open()
+        for task in foreground { try await task.value }
+        try await background.value
+        #expect(try await rows().last == 0)
+    }
+
+    /// Background work of unknown length: a row, and on until its step is over. Between two foreground operations at
+    /// most one step runs, and it ends with the row after which one waits.
+    @Test func aStepEndsWhenAForegroundOperationWaits() async throws {
+        let steps = Shared<[Int]>([])
+        let waiting = Shared<Task<Void, any Error>?>(nil)
+        try await enqueue(.background) { [writer] _ in
+            var rows = 0
+            repeat {
+                rows += 1
+                if rows == 3 { waiting.set(insert(1)) }
+            } while rows < 10 && !writer.isStepOver
+            let handled = rows
+            steps.change { $0.append(handled) }
+        }.value
+        try await waiting.value?.value
+        #expect(steps.value == [3])
+    }
+
+    @Test func aStepEndsWithItsTime() async throws {
+        let rows = try await enqueue(.background) { [writer, clock] _ in
+            var rows = 0
+            repeat {
+                rows += 1
+                clock.advance(Limits.backgroundStepMicroseconds / 4)
+            } while !writer.isStepOver
+            return rows
+        }.value
+        #expect(rows == 4)
+        let foreground = try await enqueue { [writer, clock] _ in
+            var rows = 0
+            repeat {
+                rows += 1
+                clock.advance(Limits.foregroundStepMicroseconds / 4)
+            } while !writer.isStepOver
+            return rows
+        }.value
+        #expect(foreground == 4)
+    }
+
+    @Test func theBackgroundHasAFifthOfTheTime() {
+        var share = BackgroundShare()
+        #expect(!share.isDue)
+        let step = Limits.backgroundStepMicroseconds
+        share.add(step * Limits.foregroundTimePerBackgroundTime - 4, isBackground: false)
+        #expect(share.credit == step - 1 && !share.isDue)
+        share.add(4, isBackground: false)
+        #expect(share.isDue)
+        // What is not used is not saved up.
+        share.add(1_000_000, isBackground: false)
+        #expect(share.credit == step)
+        share.add(step - 10, isBackground: true)
+        #expect(share.credit == 10 && !share.isDue)
+        share.add(step, isBackground: true)
+        #expect(share.credit == 0)
     }
 
     @Test func aFullQueueRefuses() async throws {
@@ -233,6 +311,14 @@ struct WriterTests {
         }
         #expect(folder.size("test.db-wal") < 12_000_000)
     }
+}
+
+/// A clock in microseconds that stands until it is moved.
+private final class SteppedClock: Sendable {
+    private let now = Shared<Int64>(0)
+
+    var microseconds: Int64 { now.value }
+    func advance(_ step: Int64) { now.change { $0 += step } }
 }
 
 struct SnapshotsTests {
