@@ -37,7 +37,7 @@ let package = Package(
                 .embedInCode("0001_cache.sql"), .embedInCode("0002_operations.sql"), .embedInCode("0003_sessions.sql"),
                 .embedInCode("0004_samples.sql"),
                 .embedInCode("0005_views.sql"), .embedInCode("0006_activity.sql"),
-                .embedInCode("0007_expiry.sql"),
+                .embedInCode("0007_expiry.sql"), .embedInCode("0008_miss_reasons.sql"),
             ],
             swiftSettings: swiftSettings
         ),

@@ -24,5 +24,6 @@ public struct Migration: Sendable {
         Migration(version: 5, name: "views", script: PackageResources._005_views_sql),
         Migration(version: 6, name: "activity", script: PackageResources._006_activity_sql),
         Migration(version: 7, name: "expiry", script: PackageResources._007_expiry_sql),
+        Migration(version: 8, name: "miss_reasons", script: PackageResources._008_miss_reasons_sql),
     ]
 }

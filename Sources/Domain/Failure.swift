@@ -69,8 +69,8 @@ public struct Failure: Error, Sendable, Equatable {
     public var detail: String
     /// For `validation_failed`: each thing wrong, up to ``Limits/maxReportedErrors``.
     public var errors: [FieldError]
-    /// For a miss: why.
-    public var missReason: MissReason?
+    /// For `cache_miss`: why, and since when.
+    public var miss: CacheMiss?
     /// When to try again, where that is not known to be a second.
     public var retryAfterSeconds: Int?
     /// For `range_not_satisfiable`: the size of the value there is.
@@ -100,10 +100,10 @@ public struct Failure: Error, Sendable, Equatable {
         return failure
     }
 
-    /// A miss with its reason.
-    public static func miss(_ reason: MissReason) -> Failure {
-        var failure = Failure(.cacheMiss, "There is no live entry under this key (\(reason.rawValue)).")
-        failure.missReason = reason
+    /// A look-up that found no live entry.
+    public static func miss(_ miss: CacheMiss) -> Failure {
+        var failure = Failure(.cacheMiss, miss.detail)
+        failure.miss = miss
         return failure
     }
 

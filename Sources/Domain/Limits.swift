@@ -266,6 +266,9 @@ public enum Limits {
     public static let maxRememberedRemovals = 100_000
     /// How long the reason is remembered: one day, in milliseconds.
     public static let removalMemoryMilliseconds: Int64 = 86_400_000
+    /// Clears of a namespace that a miss searches while their rows are not swept yet, the latest first. Each takes a
+    /// look-up; they are swept within a second or so.
+    public static let maxClearsPerMiss = 64
     /// Rows of `maintenance_runs` kept.
     public static let maxMaintenanceRuns = 10_000
     /// Pages one space step gives back to the file system.

@@ -118,11 +118,12 @@ def test_every_view_answers_in_every_tool(filled):
 
 def test_views_agree_with_the_api(filled):
     stats = filled.json("GET", "/v1/cache/results")
-    [[hits, misses, ratio, absent, expired, count, size]] = rows(
-        filled, """SELECT hits, misses, hit_ratio, misses_absent, misses_expired, entry_count, size_bytes
+    [[hits, misses, ratio, count, size, *by_reason]] = rows(
+        filled, """SELECT hits, misses, hit_ratio, entry_count, size_bytes, misses_absent, misses_expired, misses_evicted,
+                       misses_deleted, misses_cleared
                    FROM cache_stats WHERE namespace = ?1""", params=["results"])
     assert (hits, misses, count, size) == (stats["hits"], stats["misses"], stats["entry_count"], stats["size_bytes"])
-    assert {"absent": absent, "expired": expired} == stats["misses_by_reason"]
+    assert dict(zip(["absent", "expired", "evicted", "deleted", "cleared"], by_reason)) == stats["misses_by_reason"]
     assert ratio == round(stats["hit_ratio"], 4)
     session = filled.json("GET", "/v1/sessions/tab-7")
     names = ["state_key_count", "state_size_bytes", "history_count", "history_size_bytes", "template"]

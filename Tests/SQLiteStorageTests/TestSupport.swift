@@ -188,7 +188,12 @@ extension CacheStore {
 
     /// Why reading the key misses; nil if it does not.
     func missReason(_ key: String, in namespace: Name = .n) async -> MissReason? {
-        await failure { try await self.read(EntryAddress(key, in: namespace)) }?.missReason
+        await miss(key, in: namespace)?.reason
+    }
+
+    /// What reading the key answers when it misses; nil if it does not.
+    func miss(_ key: String, in namespace: Name = .n) async -> CacheMiss? {
+        await failure { try await self.read(EntryAddress(key, in: namespace)) }?.miss
     }
 
     private func failure<T>(_ body: () async throws -> T) async -> Failure? {

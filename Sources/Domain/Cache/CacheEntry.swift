@@ -33,19 +33,6 @@ public struct EntityTag: Hashable, Sendable {
     }
 }
 
-/// Why a key had nothing to read.
-public enum MissReason: String, Sendable, CaseIterable {
-    /// Nothing is known to have been stored under the key.
-    case absent
-    /// What was stored has outlived its lifetime.
-    case expired
-}
-
-/// Why an entry left. Every way out records one of these, so that a later miss can be explained.
-public enum RemovalReason: String, Sendable, CaseIterable {
-    case expired, evicted, cleared, deleted
-}
-
 /// The representation data a value is served with.
 public struct ContentDescription: Sendable, Equatable {
     /// `Content-Type` as it was sent; nil when none was.

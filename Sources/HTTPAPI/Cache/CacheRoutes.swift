@@ -27,21 +27,16 @@ struct CacheRoutes: Sendable {
     @Sendable func get(_ request: Request, _ context: APIContext) async throws -> Response {
         let address = try context.entryAddress()
         try request.refuseQuery()
+        if request.method == .head { return try head(try await cache.metadata(address), request) }
         let hit = try await cache.read(address)
         let tag = hit.entityTag.header
-        switch request.evaluateRead(entityTag: tag, updatedAt: hit.updatedAt) {
-        case .proceed: break
-        case .notModified: return Response(status: .notModified, headers: Self.headers(of: hit, tag: tag))
-        case .failed:
-            throw Failure(.preconditionFailed, "The entry does not meet the request's condition.")
+        var headers = Self.headers(
+            tag: tag, updatedAt: hit.updatedAt, expiresAt: hit.expiresAt, asOf: hit.asOf)
+        guard try request.isModified(entityTag: tag, updatedAt: hit.updatedAt) else {
+            return Response(status: .notModified, headers: headers)
         }
-        var headers = Self.headers(of: hit, tag: tag)
-        headers.append(HTTPField(name: .contentType, value: hit.description.type ?? "application/octet-stream"))
-        if let encoding = hit.description.encoding {
-            headers.append(HTTPField(name: .contentEncoding, value: encoding))
-        }
-        headers.append(Self.noSniffing)
-        if request.method == .get, let header = request.headers[.range],
+        headers.describe(hit.description)
+        if let header = request.headers[.range],
             request.rangeApplies(entityTag: tag, updatedAt: hit.updatedAt),
             let range = try ByteRange.parse(header, length: hit.sizeBytes)
         {
@@ -51,19 +46,31 @@ struct CacheRoutes: Sendable {
         return Response(status: .ok, headers: headers, body: Self.body(of: hit, 0..<hit.sizeBytes))
     }
 
+    /// What GET answers, without the value. Made from the metadata, so it counts as no look-up and as no use.
+    private func head(_ entry: CacheMetadata, _ request: Request) throws(Failure) -> Response {
+        let tag = entry.entityTag.header
+        var headers = Self.headers(
+            tag: tag, updatedAt: entry.updatedAt, expiresAt: entry.expiresAt, asOf: entry.asOf)
+        guard try request.isModified(entityTag: tag, updatedAt: entry.updatedAt) else {
+            return Response(status: .notModified, headers: headers)
+        }
+        headers.describe(entry.description)
+        headers[.contentLength] = String(entry.sizeBytes)
+        return Response(status: .ok, headers: headers)
+    }
+
     private static let acceptsRanges = HTTPField(name: .acceptRanges, value: "bytes")
-    private static let noSniffing = HTTPField(name: .contentTypeOptions, value: "nosniff")
 
     /// The fields a 200 and a 304 share. This is the hot path: nothing here is looked up or formatted twice.
-    private static func headers(of hit: CacheHit, tag: String) -> HTTPFields {
+    private static func headers(tag: String, updatedAt: Instant, expiresAt: Instant?, asOf: Instant) -> HTTPFields {
         var headers = HTTPFields()
         headers.reserveCapacity(14)
         headers.append(HTTPField(name: .eTag, value: tag))
-        headers.append(HTTPField(name: .lastModified, value: hit.updatedAt.httpDate))
-        let age = max(0, hit.asOf.milliseconds(since: hit.updatedAt) / 1000)
+        headers.append(HTTPField(name: .lastModified, value: updatedAt.httpDate))
+        let age = max(0, asOf.milliseconds(since: updatedAt) / 1000)
         headers.append(HTTPField(name: .age, value: String(age)))
-        if let expiresAt = hit.expiresAt {
-            let left = max(0, expiresAt.milliseconds(since: hit.asOf) / 1000)
+        if let expiresAt {
+            let left = max(0, expiresAt.milliseconds(since: asOf) / 1000)
             headers.append(HTTPField(name: .cacheControl, value: "private, max-age=\(left)"))
             headers.append(HTTPField(name: .repriseExpiresAt, value: expiresAt.rfc3339))
             headers.append(HTTPField(name: .cacheStatus, value: "reprise; hit; ttl=\(left)"))
@@ -199,6 +206,30 @@ struct CacheRoutes: Sendable {
         return .json(["value": .integer(value)])
     }
 }
+
+extension Request {
+    /// Whether the value must be answered.
+    /// - Returns: false when the caller has it already.
+    /// - Throws: `precondition_failed`.
+    fileprivate func isModified(entityTag: String, updatedAt: Instant) throws(Failure) -> Bool {
+        switch evaluateRead(entityTag: entityTag, updatedAt: updatedAt) {
+        case .proceed: return true
+        case .notModified: return false
+        case .failed: throw Failure(.preconditionFailed, "The entry does not meet the request's condition.")
+        }
+    }
+}
+
+extension HTTPFields {
+    /// Appends what a value is, and that it is to be taken for nothing else.
+    fileprivate mutating func describe(_ description: ContentDescription) {
+        append(HTTPField(name: .contentType, value: description.type ?? "application/octet-stream"))
+        if let encoding = description.encoding { append(HTTPField(name: .contentEncoding, value: encoding)) }
+        append(noSniffing)
+    }
+}
+
+private let noSniffing = HTTPField(name: .contentTypeOptions, value: "nosniff")
 
 /// What the header fields of a PUT say about the entry.
 private struct EntryHeaders {

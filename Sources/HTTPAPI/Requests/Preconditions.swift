@@ -42,10 +42,11 @@ struct EntityTagList {
             })
     }
 
-    /// As a condition of the store. A tag that cannot be one of its own matches nothing.
-    var condition: WriteCondition.Tags {
+    /// As a condition of the store. A tag that cannot be one of its own matches nothing, nor does a weak one unless the
+    /// comparison is the weak one.
+    func condition(weakly: Bool) -> WriteCondition.Tags {
         if isAny { return .any }
-        return .oneOf(tags.compactMap { EntityTag(header: $0) })
+        return .oneOf(tags.compactMap { EntityTag(header: weakly && $0.hasPrefix("W/") ? $0.dropFirst(2) : $0) })
     }
 }
 
@@ -76,8 +77,8 @@ extension Request {
     /// The condition under which a write may happen.
     var writeCondition: WriteCondition {
         WriteCondition(
-            match: EntityTagList(headers, .ifMatch)?.condition,
-            noneMatch: EntityTagList(headers, .ifNoneMatch)?.condition,
+            match: EntityTagList(headers, .ifMatch)?.condition(weakly: false),
+            noneMatch: EntityTagList(headers, .ifNoneMatch)?.condition(weakly: true),
             unmodifiedSince: date(.ifUnmodifiedSince))
     }
 

@@ -63,7 +63,10 @@ enum Problem {
             .init(name: "code", value: .string(failure.code.rawValue)),
             .init(name: "request_id", value: .string(requestID)),
         ]
-        if let reason = failure.missReason { members.append(.init(name: "reason", value: .string(reason.rawValue))) }
+        if let miss = failure.miss {
+            members.append(.init(name: "reason", value: .string(miss.reason.rawValue)))
+            if let removedAt = miss.removedAt { members.append(.init(name: "removed_at", value: .instant(removedAt))) }
+        }
         if let offset = failure.queryOffset { members.append(.init(name: "offset", value: .integer(offset))) }
         if !failure.errors.isEmpty {
             let errors = failure.errors.map { ["field": .string($0.field), "message": .string($0.message)] as JSON }
@@ -74,8 +77,8 @@ enum Problem {
 
     static func response(_ failure: Failure, requestID: String) -> Response {
         var headers: HTTPFields = [.contentType: contentType, .cacheControl: "no-store"]
-        if let reason = failure.missReason {
-            headers[.cacheStatus] = "reprise; fwd=uri-miss; detail=\(reason.rawValue)"
+        if let miss = failure.miss {
+            headers[.cacheStatus] = "reprise; fwd=uri-miss; detail=\(miss.reason.rawValue)"
         }
         let status = kind(of: failure.code).status
         if let seconds = failure.retryAfterSeconds ?? (status == .serviceUnavailable ? 1 : nil) {

@@ -97,9 +97,11 @@ struct CacheTransaction {
     private func liveEntry(_ key: Key, in name: Name) throws -> (namespace: Namespace, entry: Entry) {
         guard let namespace = try namespace(name) else { throw Failure.miss(.absent) }
         guard let entry = try entry(key, in: namespace) else {
-            throw Failure.miss(try connection.missReason(key: key, namespaceID: namespace.id))
+            throw Failure.miss(try connection.miss(key: key, namespaceID: namespace.id, now: now))
         }
-        guard entry.isLive(at: now) else { throw Failure.miss(.expired) }
+        if let expiresAt = entry.expiresAt, !entry.isLive(at: now) {
+            throw Failure.miss(CacheMiss(after: [EntryRemoval(.expired, at: expiresAt)], now: now))
+        }
         return (namespace, entry)
     }
 

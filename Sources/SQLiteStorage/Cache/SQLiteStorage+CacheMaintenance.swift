@@ -300,7 +300,8 @@ extension CacheTransaction {
             }
             for entry in entries {
                 if let namespaceID = generation.namespaceID {
-                    try remember(entry.key, in: namespaceID, expiry: entry.expiry, clearedAt: generation.clearedAt)
+                    let cause = EntryRemoval(clearedAt: generation.clearedAt, expiry: entry.expiry)
+                    try remember(entry.key, in: namespaceID, reason: cause.reason, at: cause.instant)
                 }
                 try removeRow(entry.id, blobID: entry.blobID)
                 removal += Removal(removed: 1, freedBytes: entry.sizeBytes)
@@ -311,15 +312,6 @@ extension CacheTransaction {
             try connection.run("DELETE FROM cache_generations WHERE generation_id = ?1", .integer(generation.id))
         }
         return removal
-    }
-
-    /// Remembers which came first: an entry's expiry or the clear of its namespace.
-    private func remember(_ key: String, in namespaceID: Int64, expiry: Instant?, clearedAt: Instant) throws {
-        if expiry.map({ $0 > clearedAt }) ?? true {
-            try remember(key, in: namespaceID, reason: .cleared, at: clearedAt)
-        } else if let expiry {
-            try remember(key, in: namespaceID, reason: .expired, at: expiry)
-        }
     }
 }
 

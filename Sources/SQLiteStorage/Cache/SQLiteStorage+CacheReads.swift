@@ -10,8 +10,8 @@ extension SQLiteStorage {
             let found = try readers.point { try $0.find(address, now: now) }
             guard let namespaceID = found.namespaceID else { throw Failure.miss(.absent) }
             guard case .live(let entry) = found.outcome else {
-                ledger.countMiss(namespaceID: namespaceID, reason: found.missReason, at: now)
-                throw Failure.miss(found.missReason)
+                ledger.countMiss(namespaceID: namespaceID, reason: found.miss.reason, at: now)
+                throw Failure.miss(found.miss)
             }
             guard let content = try content(of: entry) else {
                 // A blob deleted since the look-up belonged to a value that was replaced since, so the next look-up
@@ -38,7 +38,7 @@ extension SQLiteStorage {
             if let metadata = try connection.metadata(key: address.key, namespace: address.namespace, now: now) {
                 return metadata
             }
-            throw Failure.miss(try connection.find(address, now: now).missReason)
+            throw Failure.miss(try connection.find(address, now: now).miss)
         }
     }
 
@@ -112,22 +112,22 @@ struct FoundEntry: Sendable {
 struct Found: Sendable {
     enum Outcome: Sendable {
         case live(FoundEntry)
-        case missing(MissReason)
+        case missing(CacheMiss)
     }
 
     /// nil: there is no such namespace.
     var namespaceID: Int64?
     var outcome: Outcome
 
-    var missReason: MissReason {
-        if case .missing(let reason) = outcome { reason } else { .absent }
+    var miss: CacheMiss {
+        if case .missing(let miss) = outcome { miss } else { .absent }
     }
 }
 
 extension Connection {
     /// The hot path: one statement for a hit, two for a miss.
     func find(_ address: EntryAddress, now: Instant) throws(SQLiteError) -> Found {
-        let found: Found? = try first(
+        let found: (namespaceID: Int64, outcome: Found.Outcome?)? = try first(
             """
             SELECT n.namespace_id, e.entry_id, e.size_bytes, e.blob_id, e.sha256, e.content_type, e.content_encoding,
                 e.updated_at_ms, e.expires_at_ms, v.value
@@ -138,29 +138,42 @@ extension Connection {
             """, .text(address.namespace.rawValue), .text(address.key.rawValue)
         ) { row in
             let namespaceID = row.integer(0)
-            if row.isNull(1) { return Found(namespaceID: namespaceID, outcome: .missing(.absent)) }
+            if row.isNull(1) { return (namespaceID, nil) }
             let expiresAt = row.optionalInstant(8)
-            if let expiresAt, expiresAt <= now { return Found(namespaceID: namespaceID, outcome: .missing(.expired)) }
+            if let expiresAt, expiresAt <= now {
+                return (namespaceID, .missing(CacheMiss(after: [EntryRemoval(.expired, at: expiresAt)], now: now)))
+            }
             let entry = FoundEntry(
                 id: row.integer(1), sizeBytes: row.int(2), blobID: row.optionalInteger(3), digest: row.blob(4),
                 description: ContentDescription(type: row.optionalText(5), encoding: row.optionalText(6)),
                 updatedAt: row.instant(7), expiresAt: expiresAt, value: row.blob(9))
-            return Found(namespaceID: namespaceID, outcome: .live(entry))
+            return (namespaceID, .live(entry))
         }
-        guard var found else { return Found(namespaceID: nil, outcome: .missing(.absent)) }
-        if case .missing(.absent) = found.outcome, let namespaceID = found.namespaceID {
-            found.outcome = .missing(try missReason(key: address.key, namespaceID: namespaceID))
-        }
-        return found
+        guard let (namespaceID, outcome) = found else { return Found(namespaceID: nil, outcome: .missing(.absent)) }
+        if let outcome { return Found(namespaceID: namespaceID, outcome: outcome) }
+        let miss = try miss(key: address.key, namespaceID: namespaceID, now: now)
+        return Found(namespaceID: namespaceID, outcome: .missing(miss))
     }
 
-    /// Why there is no row under a key.
-    func missReason(key: Key, namespaceID: Int64) throws(SQLiteError) -> MissReason {
-        let removal = try first(
-            "SELECT reason FROM cache_removals WHERE namespace_id = ?1 AND key = ?2",
-            .integer(namespaceID), .text(key.rawValue)
-        ) { RemovalReason(rawValue: $0.text(0)) }
-        return removal == .expired ? .expired : .absent
+    /// Why there is no row under a key. What a clear took is known by its row until that is swept, and by its record
+    /// from then on. CROSS, because the key must be looked up first: https://sqlite.org/optoverview.html#crossjoin
+    func miss(key: Key, namespaceID: Int64, now: Instant) throws(SQLiteError) -> CacheMiss {
+        let removals = try all(
+            """
+            SELECT reason, removed_at_ms, NULL FROM cache_removals WHERE namespace_id = ?1 AND key = ?2
+            UNION ALL
+            SELECT NULL, g.cleared_at_ms, e.expires_at_ms
+            FROM cache_entries e CROSS JOIN cache_generations g ON g.generation_id = e.generation_id
+            WHERE e.key = ?2 AND e.generation_id IN (
+                SELECT generation_id FROM cache_generations
+                WHERE cleared_namespace_id = ?1 AND cleared_at_ms IS NOT NULL
+                ORDER BY generation_id DESC LIMIT ?3)
+            """, .integer(namespaceID), .text(key.rawValue), .integer(Limits.maxClearsPerMiss)
+        ) { row in
+            row.optionalText(0).map { EntryRemoval(RemovalReason(rawValue: $0)!, at: row.instant(1)) }
+                ?? EntryRemoval(clearedAt: row.instant(1), expiry: row.optionalInstant(2))
+        }
+        return CacheMiss(after: removals, now: now)
     }
 
     /// A live entry's metadata.

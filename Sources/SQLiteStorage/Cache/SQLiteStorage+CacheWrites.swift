@@ -123,9 +123,9 @@ private struct BatchReading {
         let found = try connection.find(EntryAddress(namespace: namespace, key: key), now: now)
         guard case .live(let entry) = found.outcome else {
             if let id = found.namespaceID {
-                storage.ledger.countMiss(namespaceID: id, reason: found.missReason, at: now)
+                storage.ledger.countMiss(namespaceID: id, reason: found.miss.reason, at: now)
             }
-            return .failed(.miss(found.missReason))
+            return .failed(.miss(found.miss))
         }
         guard entry.sizeBytes <= bytesLeft else {
             return .failed(

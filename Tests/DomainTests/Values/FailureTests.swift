@@ -25,7 +25,7 @@ struct FailureTests {
     }
 
     @Test func aMissTellsItsReason() {
-        #expect(Failure.miss(.expired).missReason == .expired)
+        #expect(Failure.miss(.absent).miss?.reason == .absent)
         #expect(Failure.miss(.absent).code == .cacheMiss)
     }
 

@@ -162,6 +162,33 @@ import Testing
         }
     }
 
+    /// `If-Match` compares strongly: a weak tag never matches. `If-None-Match` compares weakly (RFC 9110, 13.1).
+    @Test func aWeakTagIsNoMatchAndNoDifference() async throws {
+        try await withAPI { api in
+            let tag = try #require(try await api.send(.put, entry, "v").headers[.eTag])
+            for weak in ["W/\(tag)", "\"x\", W/\(tag)"] {
+                for method: HTTPRequest.Method in [.get, .put, .delete] {
+                    try await api.send(method, entry, method == .put ? "no" : nil, headers: [.ifMatch: weak])
+                        .expectProblem(.preconditionFailed, status: 412)
+                }
+                #expect(try await api.send(.head, entry, headers: [.ifMatch: weak]).status == .preconditionFailed)
+                for path in ["/touch", "/increment"] {
+                    try await api.send(.post, entry + path, headers: [.ifMatch: weak])
+                        .expectProblem(.preconditionFailed, status: 412)
+                }
+                for method: HTTPRequest.Method in [.put, .delete] {
+                    try await api.send(method, entry, method == .put ? "no" : nil, headers: [.ifNoneMatch: weak])
+                        .expectProblem(.preconditionFailed, status: 412)
+                }
+                for method: HTTPRequest.Method in [.get, .head] {
+                    #expect(try await api.send(method, entry, headers: [.ifNoneMatch: weak]).status == .notModified)
+                    #expect(try await api.send(method, entry, headers: [.ifMatch: "\(weak), \(tag)"]).status == .ok)
+                }
+            }
+            #expect(try await api.send(.get, entry).text == "v")
+        }
+    }
+
     /// A header that says nothing is none: it is not kept and served again.
     @Test func takesEmptyMediaTypesForNone() async throws {
         try await withAPI { api in
@@ -254,7 +281,7 @@ import Testing
         try await withAPI { api in
             try await api.send(.put, entry, "v")
             for _ in 0..<2 { #expect(try await api.send(.delete, entry).status == .noContent) }
-            #expect(try await api.send(.get, entry).expectProblem(.cacheMiss, status: 404)["reason"] == "absent")
+            #expect(try await api.send(.get, entry).expectProblem(.cacheMiss, status: 404)["reason"] == "deleted")
         }
     }
 

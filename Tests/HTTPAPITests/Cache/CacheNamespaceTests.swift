@@ -123,7 +123,8 @@ import Testing
             for _ in 0..<2 { try await api.send(.get, "/v1/cache/n/entries/a") }
             let expected: [(String, JSON)] = [
                 ("entry_count", 0), ("size_bytes", 0), ("hits", 3), ("misses", 3), ("hit_ratio", .number("0.5")),
-                ("expirations", 1), ("evictions", 0), ("misses_by_reason", ["absent": 1, "expired": 2]),
+                ("expirations", 1), ("evictions", 0),
+                ("misses_by_reason", ["absent": 1, "expired": 2, "evicted": 0, "deleted": 0, "cleared": 0]),
             ]
             for isSwept in [false, true] {
                 if isSwept {

@@ -32,7 +32,7 @@ import Testing
             try await store.put("f")
             #expect(try await store.keys() == ["d", "e", "f"])
             #expect(try await store.namespace(.n).evictions == 3)
-            #expect(await store.missReason("b") == .absent)
+            #expect(await store.missReason("b") == .evicted)
         }
     }
 

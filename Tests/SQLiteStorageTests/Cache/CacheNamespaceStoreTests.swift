@@ -21,7 +21,7 @@ import Testing
             #expect(try await store.clear(.n, filter: EntryFilter()) == Removal(removed: 10, freedBytes: 50))
             #expect(try await store.keys() == [])
             #expect(try await store.keys(tag: "t") == [])
-            #expect(await store.missReason("key0") == .absent)
+            #expect(await store.missReason("key0") == .cleared)
             #expect(try await store.keys(in: other) == ["kept"])
             let namespace = try await store.namespace(.n)
             #expect((namespace.entryCount, namespace.sizeBytes) == (0, 0))

@@ -110,7 +110,7 @@ enum Engine: CaseIterable {
             #expect(await store.missReason("key") == .expired)
             try await store.put("key")
             try await store.delete("key")
-            #expect(await store.missReason("key") == .absent)
+            #expect(await store.missReason("key") == .deleted)
         }
     }
 
@@ -123,9 +123,9 @@ enum Engine: CaseIterable {
             _ = try await store.perform(.cacheExpiry, isDryRun: false)
             try await store.put("key")
             _ = try await store.clear(.n, filter: EntryFilter())
-            #expect(await store.missReason("key") == .absent)
+            #expect(await store.missReason("key") == .cleared)
             _ = try await store.perform(.cacheExpiry, isDryRun: false)
-            #expect(await store.missReason("key") == .absent)
+            #expect(await store.missReason("key") == .cleared)
         }
     }
 
@@ -309,7 +309,7 @@ enum Engine: CaseIterable {
             try await store.put("key", lifetime: .milliseconds(1000), tags: ["t"])
             try await store.delete("key")
             try await store.delete("key")
-            #expect(await store.missReason("key") == .absent)
+            #expect(await store.missReason("key") == .deleted)
             #expect(try await store.keys(tag: "t") == [])
             #expect(try await store.namespace(.n).entryCount == 0)
             #expect(try await store.namespace(.n).sizeBytes == 0)
@@ -329,7 +329,7 @@ enum Engine: CaseIterable {
             #expect(try await store.text("key") == "2")
             try await store.put("key", "1", lifetime: .milliseconds(1000))
             try await store.delete(address, condition: one)
-            #expect(await store.missReason("key") == .absent)
+            #expect(await store.missReason("key") == .deleted)
             try await store.put("key", "1", lifetime: .milliseconds(1000))
             clock.advance(milliseconds: 1000)
             #expect(await code { try await store.delete(address, condition: one) } == .preconditionFailed)
@@ -377,9 +377,9 @@ enum Engine: CaseIterable {
         try await engine.run { store, clock in
             try await store.put("key", lifetime: .milliseconds(1000))
             _ = try await store.metadata(EntryAddress("key"))
-            #expect(await failure { try await store.metadata(EntryAddress("absent")) }?.missReason == .absent)
+            #expect(await failure { try await store.metadata(EntryAddress("absent")) }?.miss?.reason == .absent)
             clock.advance(milliseconds: 1000)
-            #expect(await failure { try await store.metadata(EntryAddress("key")) }?.missReason == .expired)
+            #expect(await failure { try await store.metadata(EntryAddress("key")) }?.miss?.reason == .expired)
             let namespace = try await store.namespace(.n)
             #expect(namespace.hits == 0)
             #expect(namespace.missCount == 0)
@@ -416,10 +416,10 @@ enum Engine: CaseIterable {
     func touchingAMissIsAMiss(engine: Engine) async throws {
         try await engine.run { store, clock in
             let address = EntryAddress("key")
-            #expect(await failure { try await store.touch(address, timeToLive: nil) }?.missReason == .absent)
+            #expect(await failure { try await store.touch(address, timeToLive: nil) }?.miss?.reason == .absent)
             try await store.put("key", lifetime: .milliseconds(1000))
             clock.advance(milliseconds: 1000)
-            #expect(await failure { try await store.touch(address, timeToLive: nil) }?.missReason == .expired)
+            #expect(await failure { try await store.touch(address, timeToLive: nil) }?.miss?.reason == .expired)
             #expect(await store.missReason("key") == .expired)
             #expect(
                 await code { try await store.touch(EntryAddress("k", in: Name(stored: "m")), timeToLive: nil) }
@@ -659,7 +659,7 @@ enum Engine: CaseIterable {
                 }
                 #expect(bytes == large)
                 #expect(hit.entityTag == EntityTag(of: large))
-                #expect(miss.missReason == .expired)
+                #expect(miss.miss?.reason == .expired)
             }
             let namespace = try await store.namespace(.n)
             #expect(namespace.hits == 2)

@@ -48,7 +48,7 @@ struct SQLiteErrorTests {
     }
 
     @Test func otherErrorsPassUnchanged() {
-        let miss = Failure.miss(.expired)
+        let miss = Failure.miss(.absent)
         #expect(storageFailure(miss) as? Failure == miss)
         #expect((storageFailure(SQLiteError(code: SQLITE_FULL, message: "")) as? Failure)?.code == .storageFull)
     }
