@@ -232,49 +232,6 @@ public struct CacheMetadata: Sendable, Equatable {
     }
 }
 
-/// Adding to an entry that holds a JSON integer.
-public struct CacheIncrement: Sendable, Equatable {
-    public var key: Key
-    /// What is added; may be negative.
-    public var delta: Int64
-    /// What an absent entry counts from.
-    public var initial: Int64
-    /// nil keeps an existing entry's expiry and gives a new one the usual lifetime.
-    public var timeToLive: TimeToLive?
-    public var condition: WriteCondition
-
-    public init(
-        key: Key, delta: Int64 = 1, initial: Int64 = 0, timeToLive: TimeToLive? = nil, condition: WriteCondition = .none
-    ) {
-        self.key = key
-        self.delta = delta
-        self.initial = initial
-        self.timeToLive = timeToLive
-        self.condition = condition
-    }
-}
-
-/// One step of a batch.
-public enum CacheOperation: Sendable {
-    case get(Key)
-    case set(CacheWrite)
-    case delete(Key)
-    /// nil renews the entry's own lifetime.
-    case touch(Key, TimeToLive?)
-    case increment(CacheIncrement)
-}
-
-/// What one step of a batch did.
-public enum CacheOperationResult: Sendable {
-    /// The value in full.
-    case value(CacheHit, [UInt8])
-    case stored(CacheWriteOutcome)
-    case deleted
-    case touched(CacheMetadata)
-    case counted(Int64)
-    case failed(Failure)
-}
-
 /// Which entries of a namespace a list or a clear is about.
 public struct EntryFilter: Sendable, Equatable {
     public var prefix: String?

@@ -36,6 +36,27 @@ public struct CachePolicy: Sendable, Equatable {
     /// Whether entries must be kept in order of eviction.
     public var isCapped: Bool { maxEntries != nil || maxBytes != nil }
 
+    /// How long a new value lives.
+    /// - Parameters:
+    ///   - asked: what its writer said; nil for nothing.
+    ///   - standard: the setting `cache_ttl_seconds`.
+    public func lifetime(asked: TimeToLive?, standard: TimeToLive) -> TimeToLive { asked ?? timeToLive ?? standard }
+
+    /// - Parameter ceiling: the setting `max_entry_bytes`.
+    /// - Throws: `payload_too_large` when a value of this size may not be stored here.
+    public func admit(sizeBytes: Int, ceiling: Int) throws(Failure) {
+        for (limit, name) in [
+            (ceiling, "the setting max_entry_bytes"), (maxEntryBytes, "the namespace's max_entry_bytes"),
+            (maxBytes, "the namespace's max_bytes"),
+        ] {
+            if let limit, sizeBytes > limit {
+                throw Failure(
+                    .payloadTooLarge,
+                    "The value has \(sizeBytes) bytes; \(name) is \(limit). Nothing was stored.")
+            }
+        }
+    }
+
     /// Whether so many entries of so many bytes are more than this allows.
     public func isExceeded(entries: Int, bytes: Int) -> Bool {
         entries > maxEntries ?? .max || bytes > maxBytes ?? .max

@@ -20,8 +20,10 @@ public protocol CacheStore: Sendable {
     func write(_ write: CacheWrite, namespace: Name) async throws -> CacheWriteOutcome
 
     /// Removes an entry; nothing there is no error unless `condition` asks for an entry.
+    /// - Returns: whether a live entry was removed.
     /// - Throws: `precondition_failed`.
-    func delete(_ address: EntryAddress, condition: WriteCondition) async throws
+    @discardableResult
+    func delete(_ address: EntryAddress, condition: WriteCondition) async throws -> Bool
 
     /// - Throws: `cache_miss`. Counts neither as a hit nor as a miss.
     func metadata(_ address: EntryAddress) async throws -> CacheMetadata
@@ -37,10 +39,7 @@ public protocol CacheStore: Sendable {
     /// - Throws: `not_an_integer`, `integer_overflow`, and what ``write(_:namespace:)`` throws.
     func increment(_ increment: CacheIncrement, namespace: Name) async throws -> Int64
 
-    /// Performs operations in order, each seeing those before it.
-    ///
-    /// Not atomic: each succeeds or fails on its own. Atomic: the first that fails undoes all, and the others answer
-    /// `batch_aborted`; a get that misses is an answer, not a failure.
+    /// Performs operations in order, each seeing those before it, by the rules of ``CacheBatch``.
     /// - Returns: one result for each operation.
     func batch(_ operations: [CacheOperation], namespace: Name, atomic: Bool) async throws -> [CacheOperationResult]
 

@@ -26,7 +26,8 @@ struct CacheBatchRoutes: Sendable {
         return .json(["results": .array(items)])
     }
 
-    /// The operations; what is wrong with any of them is reported under its place.
+    /// The operations. What is none, such as a number or an unknown `op`, is reported under its place; what is wrong
+    /// within one is that operation's own failure.
     private func operations(in body: inout ObjectReader) -> [CacheOperation] {
         guard case .array(let items)? = body.take("operations") else {
             body.report("operations", "must be an array of operations.")
@@ -38,52 +39,60 @@ struct CacheBatchRoutes: Sendable {
         }
         var operations: [CacheOperation] = []
         for (index, item) in items.enumerated() {
-            do throws(Failure) {
-                var fields = try ObjectReader(item, path: "operations[\(index)]")
-                let operation = CacheOperation(fields: &fields)
-                try fields.finish()
-                if let operation { operations.append(operation) }
-            } catch {
-                body.report(error)
+            let path = "operations[\(index)]"
+            guard case .object = item else {
+                body.report(path, "must be a JSON object.")
+                continue
             }
+            guard let kind = item["op"]?.stringValue.flatMap(OperationKind.init) else {
+                let kinds = OperationKind.allCases.map(\.rawValue).joined(separator: ", ")
+                body.report("\(path).op", "must be one of \(kinds).")
+                continue
+            }
+            operations.append(CacheOperation(kind, item, path: path))
         }
         return operations
     }
 }
 
+/// What an operation's `op` can be.
+private enum OperationKind: String, CaseIterable {
+    case get, set, delete, touch, increment
+}
+
 extension CacheOperation {
-    var key: Key {
-        switch self {
-        case .get(let key), .delete(let key), .touch(let key, _): key
-        case .set(let write): write.key
-        case .increment(let increment): increment.key
+    /// From an operation's object.
+    fileprivate init(_ kind: OperationKind, _ object: JSON, path: String) {
+        var key: Key?
+        do throws(Failure) {
+            var fields = try ObjectReader(object, path: path)
+            _ = fields.take("op")
+            key = fields.key()
+            let operation = Self.read(kind, key, &fields)
+            try fields.finish()
+            self = operation!
+        } catch {
+            self = .invalid(error, key: key)
         }
     }
 
-    /// From an operation's fields; nil when something was wrong, which is then reported.
-    fileprivate init?(fields: inout ObjectReader) {
-        let name = fields.string("op")
-        let key = fields.key()
-        switch name {
-        case "get":
-            guard let key else { return nil }
-            self = .get(key)
-        case "delete":
-            guard let key else { return nil }
-            self = .delete(key)
-        case "touch":
+    /// - Returns: nil when something was wrong, which is then reported.
+    private static func read(_ kind: OperationKind, _ key: Key?, _ fields: inout ObjectReader) -> CacheOperation? {
+        switch kind {
+        case .get: return key.map { .get($0) }
+        case .delete:
+            let condition = fields.writeCondition()
+            return key.map { .delete($0, condition: condition) }
+        case .touch:
             let lifetime = fields.lifetime("ttl_seconds")
-            guard let key else { return nil }
-            self = .touch(key, lifetime)
-        case "increment":
-            guard let key else { return nil }
-            self = .increment(CacheIncrement(key: key, body: &fields))
-        case "set":
-            guard let write = CacheWrite(key: key, fields: &fields) else { return nil }
-            self = .set(write)
-        default:
-            fields.report("op", "must be one of get, set, delete, touch, increment.")
-            return nil
+            let condition = fields.writeCondition()
+            return key.map { .touch($0, lifetime, condition: condition) }
+        case .increment:
+            // Read even without a key, so that all that is wrong is reported.
+            var increment = CacheIncrement(key: key ?? Key(stored: ""), body: &fields)
+            increment.condition = fields.writeCondition()
+            return key == nil ? nil : .increment(increment)
+        case .set: return CacheWrite(key: key, fields: &fields).map { .set($0) }
         }
     }
 }
@@ -102,6 +111,39 @@ extension ObjectReader {
         }
     }
 
+    /// What `if_match` and `if_none_match` ask for.
+    fileprivate mutating func writeCondition() -> WriteCondition {
+        WriteCondition(
+            match: entityTags("if_match", weakly: false), noneMatch: entityTags("if_none_match", weakly: true))
+    }
+
+    /// `*`, a tag as an `etag` is answered, or an array of such tags.
+    private mutating func entityTags(_ field: String, weakly: Bool) -> WriteCondition.Tags? {
+        guard let json = take(field), json != .null else { return nil }
+        let texts: [String?]
+        switch json {
+        case .string("*"): return .any
+        case .array(let items): texts = items.map(\.stringValue)
+        default: texts = [json.stringValue]
+        }
+        let tags = texts.compactMap { $0 }.filter(\.isEntityTag)
+        guard !tags.isEmpty, tags.count == texts.count else {
+            report(field, "must be \"*\", or a tag in its quotes as etag answers it, or an array of such tags.")
+            return nil
+        }
+        return .oneOf(tags.compactMap { EntityTag(header: $0[...], weakly: weakly) })
+    }
+
+    /// A field that becomes a header field's value when the entry is read.
+    fileprivate mutating func headerValue(_ field: String, _ what: String) -> String? {
+        guard let value = string(field) else { return nil }
+        guard (1...Limits.maxMediaTypeBytes).contains(value.utf8.count), HTTPField.isValidValue(value) else {
+            report(field, "must be \(what) of 1 to \(Limits.maxMediaTypeBytes) bytes.")
+            return nil
+        }
+        return value
+    }
+
     fileprivate mutating func tags() -> [Tag] {
         guard let names = strings("tags") else { return [] }
         do throws(Failure) {
@@ -113,18 +155,27 @@ extension ObjectReader {
     }
 }
 
+extension String {
+    /// Whether it is an entity tag with its quotes, weak or strong (RFC 9110, section 8.8.3).
+    fileprivate var isEntityTag: Bool {
+        let quoted = hasPrefix("W/") ? dropFirst(2) : self[...]
+        let quote = UInt8(ascii: "\"")
+        return quoted.utf8.count >= 2 && quoted.utf8.first == quote && quoted.utf8.last == quote
+            && quoted.utf8.dropFirst().dropLast().allSatisfy { $0 > 0x20 && $0 != quote && $0 != 0x7F }
+    }
+}
+
 extension CacheWrite {
-    /// From a set's fields: the value as `json`, or as `base64` with its `content_type`.
+    /// From a set's fields: the value as `json`, or as `base64`, with its `content_type` and `content_encoding`.
     fileprivate init?(key: Key?, fields: inout ObjectReader) {
         let json = fields.take("json")
         let base64 = fields.string("base64")
-        let type = fields.string("content_type")
+        let type = fields.headerValue("content_type", "a media type")
+        let encoding = fields.headerValue("content_encoding", "a content coding")
         let lifetime = fields.lifetime("ttl_seconds")
         let tags = fields.tags()
         let computeSeconds = fields.decimal("compute_seconds", in: 0...Limits.maxComputeSeconds)
-        if let type, !(1...Limits.maxMediaTypeBytes).contains(type.utf8.count) || !HTTPField.isValidValue(type) {
-            fields.report("content_type", "must be a media type of 1 to \(Limits.maxMediaTypeBytes) bytes.")
-        }
+        let condition = fields.writeCondition()
         let bytes: [UInt8]
         switch (json, base64) {
         case (let json?, nil): bytes = json.utf8
@@ -142,14 +193,16 @@ extension CacheWrite {
         self.init(
             key: key, content: .bytes(bytes), sizeBytes: bytes.count,
             entityTag: EntityTag(digest: Array(SHA256.hash(data: bytes))),
-            description: ContentDescription(type: type ?? (json == nil ? nil : "application/json")),
-            timeToLive: lifetime, tags: tags, computeSeconds: computeSeconds)
+            description: ContentDescription(
+                type: type ?? (json == nil ? nil : "application/json"), encoding: encoding),
+            timeToLive: lifetime, tags: tags, computeSeconds: computeSeconds, condition: condition)
     }
 }
 
 extension CacheOperationResult {
-    fileprivate func json(key: Key, requestID: String) -> JSON {
-        let key = JSON.string(key.rawValue)
+    /// - Parameter key: null where the operation has no valid one.
+    fileprivate func json(key: Key?, requestID: String) -> JSON {
+        let key = JSON.optional(key) { .string($0.rawValue) }
         switch self {
         case .value(let hit, let bytes):
             var members: [JSON.Member] = [
@@ -174,7 +227,7 @@ extension CacheOperationResult {
                 "key": key, "status": outcome.created ? 201 : 204, "etag": .string(outcome.entityTag.header),
                 "expires_at": .optional(outcome.expiresAt, JSON.instant),
             ]
-        case .deleted: return ["key": key, "status": 204]
+        case .deleted(let removed): return ["key": key, "status": 204, "removed": .bool(removed)]
         case .touched(let metadata):
             return ["key": key, "status": 200, "expires_at": .optional(metadata.expiresAt, JSON.instant)]
         case .counted(let value): return ["key": key, "status": 200, "value": .integer(value)]

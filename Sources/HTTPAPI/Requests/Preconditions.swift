@@ -46,7 +46,7 @@ struct EntityTagList {
     /// comparison is the weak one.
     func condition(weakly: Bool) -> WriteCondition.Tags {
         if isAny { return .any }
-        return .oneOf(tags.compactMap { EntityTag(header: weakly && $0.hasPrefix("W/") ? $0.dropFirst(2) : $0) })
+        return .oneOf(tags.compactMap { EntityTag(header: $0, weakly: weakly) })
     }
 }
 
@@ -60,8 +60,10 @@ extension EntityTag {
         return text
     }
 
-    /// - Returns: nil for a weak tag and for what is no tag of a value.
-    init?(header: Substring) {
+    /// - Parameter weakly: whether a weak tag is looked at without its `W/`.
+    /// - Returns: nil for a weak tag otherwise, and for what is no tag of a value.
+    init?(header: Substring, weakly: Bool = false) {
+        let header = weakly && header.hasPrefix("W/") ? header.dropFirst(2) : header
         guard header.utf8.count == 66, header.first == "\"", header.last == "\"" else { return nil }
         var digest: [UInt8] = []
         var digits = header.dropFirst().dropLast().utf8.makeIterator()
@@ -70,6 +72,8 @@ extension EntityTag {
             digest.append(byte)
         }
         self.init(digest: digest)
+        // Tags are compared as texts, so other spellings of the same digits are other tags.
+        guard self.header == header else { return nil }
     }
 }
 

@@ -109,13 +109,13 @@ struct CacheTransaction {
 
     func set(_ write: CacheWrite, namespace name: Name) throws -> CacheWriteOutcome {
         let namespace = try namespaceOrNew(name)
-        try namespace.policy.admit(sizeBytes: write.sizeBytes)
+        let settings = storage.settings.current
+        try namespace.policy.admit(sizeBytes: write.sizeBytes, ceiling: settings.integer(.maxEntryBytes))
         let old = try entry(write.key, in: namespace)
         let live = old.flatMap { $0.isLive(at: now) ? $0 : nil }
         try require(write.condition, of: live)
-        let lifetime =
-            write.timeToLive ?? namespace.policy.timeToLive
-            ?? .finite(milliseconds: storage.settings.current.milliseconds(.cacheTTL))
+        let lifetime = namespace.policy.lifetime(
+            asked: write.timeToLive, standard: .finite(milliseconds: settings.milliseconds(.cacheTTL)))
         let expiresAt = lifetime.expiry(from: now)
         let blobID = try store(write.content)
         let entryID: Int64
@@ -221,12 +221,13 @@ struct CacheTransaction {
 
     // MARK: Changing and removing
 
-    func delete(_ key: Key, namespace name: Name, condition: WriteCondition) throws {
+    /// - Returns: whether a live entry was removed.
+    func delete(_ key: Key, namespace name: Name, condition: WriteCondition) throws -> Bool {
         let namespace = try namespace(name)
         let old = try namespace.flatMap { try entry(key, in: $0) }
         let live = old.flatMap { $0.isLive(at: now) ? $0 : nil }
         try require(condition, of: live)
-        guard let namespace, let old else { return }
+        guard let namespace, let old else { return false }
         if live == nil {
             try remember(key.rawValue, in: namespace.id, reason: .expired, at: old.expiresAt ?? now)
             try countExpirations(1, namespaceID: namespace.id)
@@ -234,6 +235,7 @@ struct CacheTransaction {
             try remember(key.rawValue, in: namespace.id, reason: .deleted, at: now)
         }
         try removeRow(old.id, blobID: old.blobID)
+        return live != nil
     }
 
     /// Renews an entry's lifetime. A touch is a use: the entry moves back in the order of eviction.
@@ -268,53 +270,40 @@ struct CacheTransaction {
         let namespace = try namespaceOrNew(name)
         let old = try entry(increment.key, in: namespace).flatMap { $0.isLive(at: now) ? $0 : nil }
         try require(increment.condition, of: old)
+        let sum = try increment.apply(to: try old.map(smallValue))
+        let bytes = CacheIncrement.bytes(of: sum)
+        let entityTag = EntityTag(digest: Array(SHA256.hash(data: bytes)))
         guard let old else {
-            let (sum, overflow) = increment.initial.addingReportingOverflow(increment.delta)
-            guard !overflow else { throw Failure.integerOverflow }
-            _ = try set(integerWrite(sum, for: increment), namespace: name)
+            let write = CacheWrite(
+                key: increment.key, content: .bytes(bytes), sizeBytes: bytes.count, entityTag: entityTag,
+                description: ContentDescription(type: "application/json"), timeToLive: increment.timeToLive)
+            _ = try set(write, namespace: name)
             return sum
         }
-        let bytes = try value(of: old)
-        guard let text = bytes.flatMap({ String(validating: $0, as: UTF8.self) }),
-            let current = Int64(jsonInteger: text)
-        else {
-            throw Failure(
-                .notAnInteger, "The entry's value is not a JSON integer of 64 bits, so nothing can be added to it.")
-        }
-        let (sum, overflow) = current.addingReportingOverflow(increment.delta)
-        guard !overflow else { throw Failure.integerOverflow }
-        let lifetime = increment.timeToLive ?? TimeToLive(storedMilliseconds: old.timeToLiveMilliseconds)
-        let expiresAt = increment.timeToLive == nil ? old.expiresAt : lifetime.expiry(from: now)
-        let write = integerWrite(sum, for: increment)
-        try namespace.policy.admit(sizeBytes: write.sizeBytes)
+        try namespace.policy.admit(
+            sizeBytes: bytes.count, ceiling: storage.settings.current.integer(.maxEntryBytes))
+        let (lifetime, expiresAt) = increment.lifetime(
+            keeping: (TimeToLive(storedMilliseconds: old.timeToLiveMilliseconds), old.expiresAt), now: now)
         try connection.run(
             """
             UPDATE cache_entries SET size_bytes = ?2, sha256 = ?3, updated_at_ms = ?4, expires_at_ms = ?5, ttl_ms = ?6,
                 eviction_rank = coalesce(?7, eviction_rank)
             WHERE entry_id = ?1
             """,
-            .integer(old.id), .integer(write.sizeBytes), .blob(write.entityTag.digest), .instant(now),
+            .integer(old.id), .integer(bytes.count), .blob(entityTag.digest), .instant(now),
             .optional(expiresAt, Value.instant), .optional(lifetime.milliseconds, Value.integer),
             namespace.policy.eviction == .leastRecentlyUsed
                 ? rank(in: namespace, hitCount: old.hitCount, creating: false) : .null)
-        guard case .bytes(let sumBytes) = write.content else { preconditionFailure("an integer is small") }
-        try connection.run("UPDATE cache_values SET value = ?2 WHERE entry_id = ?1", .integer(old.id), .blob(sumBytes))
+        try connection.run("UPDATE cache_values SET value = ?2 WHERE entry_id = ?1", .integer(old.id), .blob(bytes))
         storage.signals.note(expiry: expiresAt)
         if namespace.policy.isCapped { try holdCaps(of: namespace, sparing: old.id) }
         return sum
     }
 
-    private func integerWrite(_ value: Int64, for increment: CacheIncrement) -> CacheWrite {
-        let bytes = Array(String(value).utf8)
-        return CacheWrite(
-            key: increment.key, content: .bytes(bytes), sizeBytes: bytes.count,
-            entityTag: EntityTag(digest: Array(SHA256.hash(data: bytes))),
-            description: ContentDescription(type: "application/json"), timeToLive: increment.timeToLive)
-    }
-
-    /// The value of an entry that is kept beside its row; nil for a large one.
-    private func value(of entry: Entry) throws -> [UInt8]? {
+    /// The value of an entry, if it is kept beside its row; empty for a large one.
+    private func smallValue(of entry: Entry) throws -> [UInt8] {
         try connection.first("SELECT value FROM cache_values WHERE entry_id = ?1", .integer(entry.id)) { $0.blob(0) }
+            ?? []
     }
 
     func removeRow(_ entryID: Int64, blobID: Int64?) throws {
@@ -356,17 +345,6 @@ extension CachePolicy {
             maxEntries: row.optionalInt(column + 2), maxBytes: row.optionalInt(column + 3),
             maxEntryBytes: row.optionalInt(column + 4), eviction: Eviction(rawValue: row.text(column + 5))!)
     }
-
-    /// - Throws: `payload_too_large` when a value of this size may not be stored here.
-    func admit(sizeBytes: Int) throws(Failure) {
-        for (limit, name) in [(maxEntryBytes, "max_entry_bytes"), (maxBytes, "max_bytes")] {
-            if let limit, sizeBytes > limit {
-                throw Failure(
-                    .payloadTooLarge,
-                    "The value has \(sizeBytes) bytes; the namespace's \(name) is \(limit). Nothing was stored.")
-            }
-        }
-    }
 }
 
 extension Failure {
@@ -376,17 +354,5 @@ extension Failure {
             exists
                 ? "A live entry is there and does not meet the request's condition. Nothing was changed."
                 : "There is no live entry, so the request's condition is not met. Nothing was changed.")
-    }
-
-    static let integerOverflow = Failure(
-        .integerOverflow, "The sum does not fit 64 bits. The value was not changed.")
-}
-
-extension Int64 {
-    /// The integer a JSON text is, white space around it allowed as in any JSON text.
-    fileprivate init?(jsonInteger text: String) {
-        guard let json = try? JSON(parsing: text.utf8), case .number(let digits) = json, let value = Int64(digits)
-        else { return nil }
-        self = value
     }
 }

@@ -12,7 +12,8 @@ extension SQLiteStorage: CacheStore {
         return try await transaction(bytes: bytes) { try $0.set(write, namespace: namespace) }
     }
 
-    public func delete(_ address: EntryAddress, condition: WriteCondition) async throws {
+    @discardableResult
+    public func delete(_ address: EntryAddress, condition: WriteCondition) async throws -> Bool {
         try await transaction { try $0.delete(address.key, namespace: address.namespace, condition: condition) }
     }
 
@@ -31,53 +32,36 @@ extension SQLiteStorage: CacheStore {
     public func batch(
         _ operations: [CacheOperation], namespace: Name, atomic: Bool
     ) async throws -> [CacheOperationResult] {
-        let onlyReads = operations.allSatisfy { if case .get = $0 { true } else { false } }
-        if onlyReads {
-            return try await readers.consistently { connection in
-                // One snapshot for all of them.
-                var reading = BatchReading(storage: self)
-                return try operations.map { operation in
-                    guard case .get(let key) = operation else { preconditionFailure("only gets") }
-                    return try reading.get(key, namespace: namespace, connection: connection, now: self.clock.now())
-                }
-            }
-        }
-        let bytes = operations.reduce(0) { $0 + $1.heldBytes }
+        let batch = CacheBatch(operations, isAtomic: atomic)
         do {
-            return try await change(operations, bytes: bytes, namespace: namespace, atomic: atomic)
-        } catch let aborted as BatchAborted {
-            let others = Failure(
-                .batchAborted, "Operation \(aborted.index) failed, and the batch is atomic: nothing was done.")
-            return operations.indices.map { .failed($0 == aborted.index ? aborted.failure : others) }
+            return batch.onlyReads
+                ? try await read(batch, namespace: namespace) : try await change(batch, namespace: namespace)
+        } catch let aborted as CacheBatch.Aborted {
+            return aborted.results
         }
     }
 
-    private func change(
-        _ operations: [CacheOperation], bytes: Int, namespace: Name, atomic: Bool
-    ) async throws -> [CacheOperationResult] {
-        try await transaction(bytes: bytes) { transaction in
+    /// Performs a batch that only reads, on one snapshot.
+    private func read(_ batch: CacheBatch, namespace: Name) async throws -> [CacheOperationResult] {
+        try await readers.consistently { connection in
             var reading = BatchReading(storage: self)
-            var results: [CacheOperationResult] = []
-            for operation in operations {
-                let result = try transaction.step(operation, namespace: namespace, reading: &reading)
-                results.append(result)
-                if atomic, case .failed(let failure) = result, failure.code != .cacheMiss {
-                    throw BatchAborted(index: results.count - 1, failure: failure)
-                }
+            return try batch.run { operation in
+                guard case .get(let key) = operation else { preconditionFailure("only gets") }
+                return try reading.get(key, namespace: namespace, connection: connection, now: self.clock.now())
             }
-            return results
         }
     }
-}
 
-/// Carries what undid an atomic batch out of its transaction.
-private struct BatchAborted: Error {
-    var index: Int
-    var failure: Failure
+    private func change(_ batch: CacheBatch, namespace: Name) async throws -> [CacheOperationResult] {
+        try await transaction(bytes: batch.operations.reduce(0) { $0 + $1.heldBytes }) { transaction in
+            var reading = BatchReading(storage: self)
+            return try batch.run { try transaction.step($0, namespace: namespace, reading: &reading) }
+        }
+    }
 }
 
 extension CacheTransaction {
-    /// One operation of a batch in a savepoint of its own.
+    /// One operation of a batch in a savepoint of its own, which undoes what a failed one has done.
     fileprivate func step(
         _ operation: CacheOperation, namespace: Name, reading: inout BatchReading
     ) throws -> CacheOperationResult {
@@ -92,19 +76,18 @@ extension CacheTransaction {
         } catch let failure as Failure {
             try connection.run("ROLLBACK TO step")
             try connection.run("RELEASE step")
-            return .failed(failure)
+            throw failure
         }
     }
 
     private func change(_ operation: CacheOperation, namespace: Name) throws -> CacheOperationResult {
         switch operation {
-        case .get: preconditionFailure("a get changes nothing")
+        case .get, .invalid: preconditionFailure("there is nothing to change")
         case .set(let write): return .stored(try set(write, namespace: namespace))
-        case .delete(let key):
-            try delete(key, namespace: namespace, condition: .none)
-            return .deleted
-        case .touch(let key, let lifetime):
-            return .touched(try touch(key, namespace: namespace, timeToLive: lifetime, condition: .none))
+        case .delete(let key, let condition):
+            return .deleted(try delete(key, namespace: namespace, condition: condition))
+        case .touch(let key, let lifetime, let condition):
+            return .touched(try touch(key, namespace: namespace, timeToLive: lifetime, condition: condition))
         case .increment(let increment): return .counted(try self.increment(increment, namespace: namespace))
         }
     }
@@ -113,7 +96,7 @@ extension CacheTransaction {
 /// The gets of one batch, whose answer is bounded as a whole.
 private struct BatchReading {
     let storage: SQLiteStorage
-    var bytesLeft = Limits.maxBatchAnswerBytes
+    private var allowance = CacheBatchAllowance()
 
     init(storage: SQLiteStorage) { self.storage = storage }
 
@@ -125,16 +108,9 @@ private struct BatchReading {
             if let id = found.namespaceID {
                 storage.ledger.countMiss(namespaceID: id, reason: found.miss.reason, at: now)
             }
-            return .failed(.miss(found.miss))
+            throw Failure.miss(found.miss)
         }
-        guard entry.sizeBytes <= bytesLeft else {
-            return .failed(
-                Failure(
-                    .payloadTooLarge,
-                    "The answer would exceed \(Limits.maxBatchAnswerBytes) bytes of values. Get this one singly."
-                ))
-        }
-        bytesLeft -= entry.sizeBytes
+        try allowance.take(entry.sizeBytes)
         var bytes = entry.value
         if let blobID = entry.blobID {
             // Inside a transaction the chunks cannot go.
