@@ -181,11 +181,32 @@ public enum Limits {
 
     /// Connections for point look-ups, answered on the calling thread: one for each core up to this.
     public static let maxPointReaders = 16
-    /// Connections, and threads, for lists, scans and chunks.
-    public static let poolReaders = 4
-    /// Reads that may wait for a pool thread; above it the answer is 503.
-    public static let maxQueuedReads = 1024
-    /// Time a pooled read may take before it is interrupted with 503.
+    /// Page cache of each of them, in KiB.
+    public static let pointReaderCacheKibibytes = 4096
+
+    /// What one lane of longer reads may take.
+    public struct ReadLane: Sendable {
+        /// Threads, each with a connection.
+        public let threads: Int
+        /// Reads that may wait for one of them; above it the answer is 503.
+        public let maxQueued: Int
+        /// Page cache of each connection.
+        public let pageCacheKibibytes: Int
+        /// How much less than the service's other threads they get of the processor (nice).
+        public let niceness: Int32
+    }
+
+    /// Chunks of large values. A read that were refused would break off a download, so there is a place for each
+    /// connection. A chunk is read once, so that hardly more is worth keeping than the way to it.
+    public static let chunkReads = ReadLane(
+        threads: 2, maxQueued: maxConnections, pageCacheKibibytes: 1024, niceness: 0)
+    /// Lists and look-ups of bounded size.
+    public static let listReads = ReadLane(threads: 2, maxQueued: 1024, pageCacheKibibytes: 4096, niceness: 0)
+    /// Aggregates over ranges. More than wait here would wait for minutes.
+    public static let aggregateReads = ReadLane(threads: 2, maxQueued: 64, pageCacheKibibytes: 4096, niceness: 5)
+    /// Background tasks, their dry runs, and the service's figures about itself.
+    public static let upkeepReads = ReadLane(threads: 2, maxQueued: 64, pageCacheKibibytes: 1024, niceness: 5)
+    /// Time such a read may take before it is interrupted with 503.
     public static let readDeadlineMilliseconds: Int64 = 5000
     /// Prepared statements kept per connection.
     public static let maxCachedStatements = 256

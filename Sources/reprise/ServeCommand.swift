@@ -62,9 +62,10 @@ func serve(_ settings: LiveSettings) async throws {
     ) { port in
         announce("listening on http://\(host.contains(":") ? "[\(host)]" : host):\(port)\n")
     }
-    // Stopped in reverse: first the server, whose requests then finish, then the background work.
+    // Stopped in reverse: long reads, then the server, whose requests then finish soon, then the background work.
     var configuration = ServiceGroupConfiguration(
-        services: [maintenance, sampler, application], gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+        services: [maintenance, sampler, application, LongReadEnder(storage: storage)],
+        gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     configuration.maximumGracefulShutdownDuration = .milliseconds(values.milliseconds(.shutdownTimeout))
     do {
         try await ServiceGroup(configuration: configuration).run()
@@ -82,6 +83,17 @@ func serve(_ settings: LiveSettings) async throws {
         throw ExitMessage(message: "the server failed: \(error)", code: ExitMessage.failed)
     }
     await storage.close()
+}
+
+/// Ends what may take seconds when the service begins to stop.
+private struct LongReadEnder: Service {
+    let storage: SQLiteStorage
+
+    func run() async throws {
+        // Until the service stops or is cancelled.
+        try? await gracefulShutdown()
+        storage.endLongReads()
+    }
 }
 
 /// Puts in force what was changed at run time before the last stop.

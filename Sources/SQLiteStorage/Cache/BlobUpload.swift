@@ -50,7 +50,7 @@ final class StoredBlob: LargeValue {
 
     func read(from offset: Int) async throws -> [UInt8] {
         let blobID = blobID
-        return try await readers.pooled { connection in
+        return try await readers.pooled(.chunks) { connection in
             try connection.chunk(of: blobID, from: offset)
         }
     }

@@ -73,7 +73,7 @@ extension SQLiteStorage {
         in range: MetricRange, stepMilliseconds: Int64?, limit: Int
     ) async throws -> CacheFigures {
         let now = clock.now()
-        return try await readers.consistently { connection in
+        return try await readers.consistently(.aggregates) { connection in
             var summing = ActivitySum(range: range, stepMilliseconds: stepMilliseconds)
             try connection.addActivity(to: &summing)
             for (id, minutes) in self.ledger.pending() {

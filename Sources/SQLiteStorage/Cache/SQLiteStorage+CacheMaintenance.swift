@@ -9,7 +9,7 @@ extension SQLiteStorage {
     func removeExpired() async throws -> Removal {
         var total = Removal()
         let now = clock.now()
-        for generationID in try await readers.pooled({ try $0.dueGenerations(now: now) }) {
+        for generationID in try await readers.pooled(.upkeep, { try $0.dueGenerations(now: now) }) {
             while true {
                 let step = try await transaction(.background) { try $0.removeExpired(of: generationID) }
                 total += step.removal
@@ -21,7 +21,7 @@ extension SQLiteStorage {
         // before the mark was raised is committed once an operation after that is.
         signals.earliestExpiry.store(.max, ordering: .relaxed)
         try await writer.perform(.background, .withNext) { _ in }
-        signals.note(expiry: try await readers.pooled { try $0.earliestExpiry() })
+        signals.note(expiry: try await readers.pooled(.upkeep) { try $0.earliestExpiry() })
         return total
     }
 
@@ -42,7 +42,7 @@ extension SQLiteStorage {
         var excess = 0
         if signals.newRemovals.load(ordering: .relaxed) > Limits.maxRememberedRemovals / 10 {
             signals.newRemovals.store(0, ordering: .relaxed)
-            let count = try await readers.pooled {
+            let count = try await readers.pooled(.upkeep) {
                 try $0.first("SELECT count(*) FROM cache_removals") { $0.int(0) } ?? 0
             }
             excess = count - Limits.maxRememberedRemovals
@@ -70,7 +70,7 @@ extension SQLiteStorage {
 
     func holdAllCaps() async throws -> Removal {
         signals.hasExceededCaps.store(false, ordering: .relaxed)
-        let names = try await readers.pooled { connection in
+        let names = try await readers.pooled(.upkeep) { connection in
             try connection.all(
                 """
                 SELECT n.name, n.is_ranked FROM cache_namespaces n JOIN cache_generations g USING (generation_id)
@@ -95,7 +95,7 @@ extension SQLiteStorage {
         var last: Int64 = 0
         while true {
             let start = last
-            let orphans = try await readers.pooled { connection in
+            let orphans = try await readers.pooled(.upkeep) { connection in
                 try connection.all(
                     """
                     SELECT blob_id FROM cache_blobs INDEXED BY cache_blobs_orphaned
@@ -149,7 +149,7 @@ extension SQLiteStorage {
     /// Due rows of namespaces, and all rows of cleared generations.
     func previewExpiry() async throws -> Removal {
         let now = clock.now()
-        return try await readers.consistently { connection in
+        return try await readers.consistently(.upkeep) { connection in
             let due = try connection.due(now: now)
             let cleared = try connection.all(
                 "SELECT entry_count, size_bytes FROM cache_generations WHERE cleared_at_ms IS NOT NULL"
@@ -162,7 +162,7 @@ extension SQLiteStorage {
         // Uses counted in memory decide the order of eviction.
         try await flushCounters()
         let now = clock.now()
-        return try await readers.consistently { connection in
+        return try await readers.consistently(.upkeep) { connection in
             let due = try connection.due(now: now)
             let namespaces = try connection.all(
                 """
@@ -198,7 +198,7 @@ extension SQLiteStorage {
     }
 
     func previewOrphans() async throws -> Removal {
-        let orphans = try await readers.pooled { connection in
+        let orphans = try await readers.pooled(.upkeep) { connection in
             try connection.all(
                 """
                 SELECT b.blob_id, (SELECT sum(length(c.data)) FROM cache_chunks c WHERE c.blob_id = b.blob_id)

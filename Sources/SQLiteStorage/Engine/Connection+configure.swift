@@ -24,11 +24,11 @@ extension Connection {
     }
 
     /// Settings of a reading connection. A commit empties its page cache anyway, so a small one does.
-    func configureReader() throws(SQLiteError) {
+    func configureReader(cacheKibibytes: Int) throws(SQLiteError) {
         try execute(
             """
             PRAGMA query_only = ON;
-            PRAGMA cache_size = -4096;
+            PRAGMA cache_size = -\(cacheKibibytes);
             PRAGMA mmap_size = 0;
             PRAGMA temp_store = MEMORY;
             """)

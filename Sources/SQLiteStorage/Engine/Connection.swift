@@ -20,8 +20,8 @@ final class Connection {
 
     private let handle: OpaquePointer
     private var statements: [UnsafePointer<UInt8>: Statement] = [:]
-    /// Milliseconds of the monotonic clock at which a running statement is interrupted; 0 for none.
-    private let deadline: UnsafeMutablePointer<Int64>
+    /// Ends what runs.
+    private let watch: Watch
     /// Pages in the write-ahead log after the latest commit of this connection.
     private let logPages: UnsafeMutablePointer<Int32>
     /// What statements are held against, once ``confine(to:)`` was called. Kept here, for SQLite only points to it.
@@ -35,7 +35,7 @@ final class Connection {
     }()
 
     /// - Throws: ``SQLiteError``.
-    init(path: String, mode: Mode) throws(SQLiteError) {
+    init(path: String, mode: Mode, watch: Watch = Watch()) throws(SQLiteError) {
         Self.configureLibrary
         let flags =
             switch mode {
@@ -52,15 +52,14 @@ final class Connection {
             throw error
         }
         handle = opened
-        deadline = .allocate(capacity: 1)
-        deadline.initialize(to: 0)
+        self.watch = watch
         logPages = .allocate(capacity: 1)
         logPages.initialize(to: 0)
         sqlite3_busy_timeout(handle, 5000)
         reprise_sqlite3_db_config_int(handle, SQLITE_DBCONFIG_DEFENSIVE, 1)
         reprise_sqlite3_db_config_int(handle, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
         // Some tens of microseconds.
-        watchDeadline(everyInstructions: 1000)
+        look(everyInstructions: 1000)
     }
 
     private static func immutableURI(of path: String) -> String {
@@ -80,7 +79,6 @@ final class Connection {
         // Statements must be finalized first; their own deinit does it.
         statements.removeAll()
         sqlite3_close_v2(handle)
-        deadline.deallocate()
         logPages.deallocate()
     }
 
@@ -192,9 +190,7 @@ final class Connection {
 
     /// Runs `body`, interrupting what it runs after `milliseconds`.
     func withDeadline<T>(milliseconds: Int64, _ body: (Connection) throws -> T) rethrows -> T {
-        deadline.pointee = monotonicMilliseconds() + milliseconds
-        defer { deadline.pointee = 0 }
-        return try body(self)
+        try watch.withDeadline(milliseconds: milliseconds) { try body(self) }
     }
 
     // MARK: SQL from outside
@@ -232,7 +228,7 @@ final class Connection {
         }
         let code = reprise_replace_quadratic_functions(handle, Int32(Limits.maxSQLPatternBytes))
         guard code == SQLITE_OK else { throw SQLiteError(code: code, handle: handle) }
-        watchDeadline(everyInstructions: Limits.sqlInstructionsPerLook)
+        look(everyInstructions: Limits.sqlInstructionsPerLook)
         self.policy = policy
         sqlite3_set_authorizer(
             handle,
@@ -256,14 +252,12 @@ final class Connection {
     /// - Throws: ``SQLiteError``, with the place where SQLite knows it; ``StatementCountError``.
     func prepare(_ text: String) throws -> Statement { try Statement(handle: handle, only: text) }
 
-    /// Interrupts what runs once ``deadline`` has passed. https://sqlite.org/c3ref/progress_handler.html
-    private func watchDeadline(everyInstructions count: Int) {
+    /// Interrupts what runs once ``watch`` says so. https://sqlite.org/c3ref/progress_handler.html
+    private func look(everyInstructions count: Int) {
         sqlite3_progress_handler(
             handle, Int32(count),
-            { context in
-                let deadline = context!.assumingMemoryBound(to: Int64.self).pointee
-                return deadline != 0 && monotonicMilliseconds() > deadline ? 1 : 0
-            }, deadline)
+            { Unmanaged<Watch>.fromOpaque($0!).takeUnretainedValue().isOver ? 1 : 0 },
+            Unmanaged.passUnretained(watch).toOpaque())
     }
 
     /// The prepared statement for `sql`, kept for the next time. Static strings only: SQL is never put together from

@@ -1,8 +1,7 @@
-// Connections that only read: a few for point look-ups on the calling thread, a pool for everything longer.
+// Connections that only read: a few for point look-ups on the calling thread, lanes of threads for everything longer.
 
 import Domain
 import NIOCore
-import NIOPosix
 import Synchronization
 
 /// A connection several threads take turns with. Opened when first used.
@@ -10,8 +9,17 @@ final class SharedConnection: Sendable {
     private let connection = Mutex<Connection?>(nil)
     private let isClosed = Atomic(false)
     private let path: String
+    private let cacheKibibytes: Int
+    private let watch: Watch
 
-    init(path: String) { self.path = path }
+    /// - Parameters:
+    ///   - cacheKibibytes: what its page cache may take.
+    ///   - signal: ends what runs on it.
+    init(path: String, cacheKibibytes: Int, signal: StopSignal = StopSignal()) {
+        self.path = path
+        self.cacheKibibytes = cacheKibibytes
+        watch = Watch(signal: signal)
+    }
 
     /// Runs `body`, waiting for the turn.
     func use<T: Sendable>(_ body: (Connection) throws -> T) throws -> T {
@@ -33,8 +41,8 @@ final class SharedConnection: Sendable {
     ) throws -> T {
         if let connection { return try body(connection) }
         guard !isClosed.load(ordering: .relaxed) else { throw Failure.shuttingDown }
-        let opened = try Connection(path: path, mode: .reader)
-        try opened.configureReader()
+        let opened = try Connection(path: path, mode: .reader, watch: watch)
+        try opened.configureReader(cacheKibibytes: cacheKibibytes)
         connection = opened
         return try body(opened)
     }
@@ -74,7 +82,9 @@ final class Snapshots: Sendable {
         /// The count of commits at which its transaction began. Only touched while it has the connection.
         let begunAt = Atomic<Int>(-1)
 
-        init(path: String) { shared = SharedConnection(path: path) }
+        init(path: String) {
+            shared = SharedConnection(path: path, cacheKibibytes: Limits.pointReaderCacheKibibytes)
+        }
     }
 
     init(path: String) {
@@ -130,17 +140,36 @@ final class Snapshots: Sendable {
     }
 }
 
+/// What a read off the event loops is for. Each lane has its own threads, connections and queue, so that none waits for
+/// another's. docs/design/read-lanes.md.
+enum ReadLane: CaseIterable {
+    /// One chunk of a large value. A download has one under way at a time, so that many share the lane evenly.
+    case chunks
+    /// Pages of lists and look-ups of bounded size.
+    case lists
+    /// What counts and sums up as many rows as there are in a range.
+    case aggregates
+    /// What background tasks and their dry runs look for, and the service's figures about itself.
+    case upkeep
+
+    var bounds: Limits.ReadLane {
+        switch self {
+        case .chunks: Limits.chunkReads
+        case .lists: Limits.listReads
+        case .aggregates: Limits.aggregateReads
+        case .upkeep: Limits.upkeepReads
+        }
+    }
+}
+
 /// All reading of the database.
 final class Readers: Sendable {
     private let snapshots: Snapshots
-    private let poolReaders: [SharedConnection]
-    private let pool = NIOThreadPool(numberOfThreads: Limits.poolReaders)
-    private let waiting = Atomic(0)
+    private let lanes: [ReadLane: Lane]
 
     init(path: String, snapshots: Snapshots) {
         self.snapshots = snapshots
-        poolReaders = (0..<Limits.poolReaders).map { _ in SharedConnection(path: path) }
-        pool.start()
+        lanes = Dictionary(uniqueKeysWithValues: ReadLane.allCases.map { ($0, Lane(path: path, bounds: $0.bounds)) })
     }
 
     /// Reads a row or two by key on the calling thread: microseconds, and no change of threads.
@@ -153,40 +182,73 @@ final class Readers: Sendable {
         }
     }
 
-    /// Reads on a thread of the pool, with a deadline.
-    /// - Throws: what `body` throws, SQLite's errors as the caller's failures; `deadline_exceeded`, `overloaded`.
-    func pooled<T: Sendable>(_ body: @escaping @Sendable (Connection) throws -> T) async throws -> T {
-        guard waiting.wrappingAdd(1, ordering: .relaxed).newValue <= Limits.maxQueuedReads else {
-            waiting.wrappingSubtract(1, ordering: .relaxed)
-            throw Failure.overloaded("Too many reads wait already.")
+    /// Reads on a thread of a lane, with a deadline.
+    /// - Throws: what `body` throws, SQLite's errors as the caller's failures; `deadline_exceeded`, `overloaded`,
+    ///   `shutting_down`.
+    func pooled<T: Sendable>(
+        _ lane: ReadLane = .lists, _ body: @escaping @Sendable (Connection) throws -> T
+    ) async throws -> T {
+        try await lanes[lane]!.read(body)
+    }
+
+    /// Reads on a thread of a lane like ``pooled(_:_:)``, all look-ups on one state of the database.
+    func consistently<T: Sendable>(
+        _ lane: ReadLane = .lists, _ body: @escaping @Sendable (Connection) throws -> T
+    ) async throws -> T {
+        try await pooled(lane) { connection in try connection.consistently { try body(connection) } }
+    }
+
+    /// Ends aggregates, those that wait among them. They may take seconds and their callers can ask again; a download
+    /// or a background task that were ended would have to begin anew.
+    func endLongReads() { lanes[.aggregates]!.stop() }
+
+    /// Ends all reads.
+    func close() async {
+        for lane in lanes.values { lane.stop() }
+        for lane in lanes.values { await lane.close() }
+        snapshots.close()
+    }
+}
+
+/// The threads and connections of one lane. Nothing is opened or started before it is needed.
+private final class Lane: Sendable {
+    private let threads: BoundedThreads
+    private let connections: [SharedConnection]
+    private let signal = StopSignal()
+
+    init(path: String, bounds: Limits.ReadLane) {
+        threads = BoundedThreads(
+            count: bounds.threads, maxQueued: bounds.maxQueued, niceness: bounds.niceness,
+            refusal: "Too many reads wait already.")
+        connections = (0..<bounds.threads).map { [signal] _ in
+            SharedConnection(path: path, cacheKibibytes: bounds.pageCacheKibibytes, signal: signal)
         }
-        defer { waiting.wrappingSubtract(1, ordering: .relaxed) }
+    }
+
+    func read<T: Sendable>(_ body: @escaping @Sendable (Connection) throws -> T) async throws -> T {
         do {
-            return try await pool.runIfActive { [poolReaders] in
+            return try await threads.run { [connections, signal] in
+                guard !signal.isRaised else { throw Failure.shuttingDown }
                 let bounded: (Connection) throws -> T = {
                     try $0.withDeadline(milliseconds: Limits.readDeadlineMilliseconds, body)
                 }
                 // As many threads as connections: one is free.
-                for reader in poolReaders {
-                    if let value = try reader.useIfFree(bounded) { return value }
+                for connection in connections {
+                    if let value = try connection.useIfFree(bounded) { return value }
                 }
-                return try poolReaders[0].use(bounded)
+                return try connections[0].use(bounded)
             }
-        } catch is CancellationError {
+        } catch let error as SQLiteError where error.isInterruption && signal.isRaised {
             throw Failure.shuttingDown
         } catch {
             throw storageFailure(error)
         }
     }
 
-    /// Reads on a thread of the pool like ``pooled(_:)``, all look-ups on one state of the database.
-    func consistently<T: Sendable>(_ body: @escaping @Sendable (Connection) throws -> T) async throws -> T {
-        try await pooled { connection in try connection.consistently { try body(connection) } }
-    }
+    func stop() { signal.raise() }
 
     func close() async {
-        try? await pool.shutdownGracefully()
-        snapshots.close()
-        for reader in poolReaders { reader.close() }
+        await threads.close()
+        for connection in connections { connection.close() }
     }
 }

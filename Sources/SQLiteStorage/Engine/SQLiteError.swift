@@ -30,6 +30,9 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
     /// Whether a file with a write-ahead log could not be read because the files beside it cannot be made.
     var isOfReadingWithoutLog: Bool { primary == SQLITE_CANTOPEN || primary == SQLITE_READONLY }
 
+    /// Whether ``Watch`` ended what ran.
+    var isInterruption: Bool { primary == SQLITE_INTERRUPT }
+
     /// The decided outcome for the caller.
     ///
     /// | result code | code, status | what it means for the operator |

@@ -140,6 +140,13 @@ public final class SQLiteStorage: Sendable {
                 "SELECT 1 FROM cache_blobs INDEXED BY cache_blobs_orphaned WHERE is_attached = 0 LIMIT 1") != nil)
     }
 
+    /// Ends what may take seconds, SQL and aggregates, with `shutting_down`, and refuses more of it: called when the
+    /// service begins to stop, so that the rest can finish soon.
+    public func endLongReads() {
+        inspector.stop()
+        readers.endLongReads()
+    }
+
     /// Writes what is gathered in memory, finishes what waits and closes the file. Later calls fail with
     /// `shutting_down`.
     public func close() async {

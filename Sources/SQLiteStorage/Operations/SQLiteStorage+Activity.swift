@@ -13,7 +13,7 @@ extension SQLiteStorage {
             let merged = try await writer.perform(.background) { try $0.mergeMaintenanceActivity(before: before) }
             guard merged > 0 else { break }
         }
-        let rows = try await readers.pooled { connection in
+        let rows = try await readers.pooled(.upkeep) { connection in
             try connection.first("SELECT count(*) FROM cache_activity WHERE period_seconds > 0") { $0.int(0) } ?? 0
         }
         guard rows > Limits.maxCacheActivityRows else { return }
@@ -47,7 +47,7 @@ extension SQLiteStorage {
     }
 
     public func maintenanceFigures(in range: MetricRange, runs limit: Int) async throws -> MaintenanceFigures {
-        try await readers.consistently { connection in
+        try await readers.consistently(.aggregates) { connection in
             var figures = MaintenanceFigures(tasks: [:], latest: [])
             try connection.each(
                 """

@@ -27,7 +27,7 @@ extension SQLiteStorage: OperationalStore {
 
     private func storedFigures() async throws -> OperationalFigures.Stored {
         let now = clock.now()
-        var (stored, ids) = try await readers.consistently { connection in
+        var (stored, ids) = try await readers.consistently(.upkeep) { connection in
             var stored = OperationalFigures.Stored()
             let namespaces = try connection.namespaceRows(now: now)
             stored.namespaces = namespaces.map(\.figures)

@@ -19,7 +19,7 @@ extension SQLiteStorage {
     }
 
     private func previewSpace() async throws -> Removal {
-        try await readers.pooled { connection in
+        try await readers.pooled(.upkeep) { connection in
             func pragma(_ sql: StaticString) throws -> Int { try connection.first(sql) { $0.int(0) } ?? 0 }
             var free = try pragma("PRAGMA freelist_count")
             var all = try pragma("PRAGMA page_count")

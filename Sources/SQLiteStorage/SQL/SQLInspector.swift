@@ -3,8 +3,6 @@
 import CSupport
 import Domain
 import Glibc
-import NIOPosix
-import Synchronization
 
 /// Runs queries from outside on one database file. See docs/design/sql-sandbox.md.
 ///
@@ -14,15 +12,10 @@ public final class SQLInspector: SQLInspection {
     public let relations = SQLRelation.documented
     private let path: String
     private let deadlineMilliseconds: Int64
-    /// Made with the first query.
-    private let pool = Mutex<Pool>(.none)
-    private let admitted = Atomic(0)
-
-    private enum Pool {
-        case none
-        case running(NIOThreadPool)
-        case closed
-    }
+    private let threads = BoundedThreads(
+        count: Limits.maxConcurrentSQL, maxQueued: Limits.maxQueuedSQL, niceness: Limits.sqlNiceness,
+        refusal: "Too many SQL queries wait already.")
+    private let signal = StopSignal()
 
     /// - Parameters:
     ///   - path: a database file, which another process may be serving. It need not exist yet.
@@ -33,56 +26,34 @@ public final class SQLInspector: SQLInspection {
     }
 
     public func answer(_ query: SQLQuery) async throws -> SQLAnswer {
-        let bound = Limits.maxConcurrentSQL + Limits.maxQueuedSQL
-        let isAdmitted = admitted.wrappingAdd(1, ordering: .relaxed).newValue <= bound
-        defer { admitted.wrappingSubtract(1, ordering: .relaxed) }
-        guard isAdmitted else { throw Failure.overloaded("Too many SQL queries wait already.") }
-        do {
-            return try await threads().runIfActive { [path, deadlineMilliseconds] in
-                // Of this thread alone, for Linux keeps a niceness for each thread.
-                setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, Limits.sqlNiceness)
-                var mostBytes = 0
-                defer {
-                    // What a large query leaves behind in the allocator would otherwise stay there.
-                    if mostBytes > Limits.maxSQLMemoryBytes / 8 { reprise_trim_malloc() }
-                }
-                return try Connection.withMemoryBudget(bytes: Limits.maxSQLMemoryBytes, mostBytes: &mostBytes) {
-                    try Self.run(query, path: path, deadlineMilliseconds: deadlineMilliseconds)
-                }
+        try await threads.run { [path, deadlineMilliseconds, signal] in
+            guard !signal.isRaised else { throw Failure.shuttingDown }
+            var mostBytes = 0
+            defer {
+                // What a large query leaves behind in the allocator would otherwise stay there.
+                if mostBytes > Limits.maxSQLMemoryBytes / 8 { reprise_trim_malloc() }
             }
-        } catch is CancellationError {
-            throw Failure.shuttingDown
+            return try Connection.withMemoryBudget(bytes: Limits.maxSQLMemoryBytes, mostBytes: &mostBytes) {
+                try Self.run(query, path: path, watch: Watch(signal: signal), deadlineMilliseconds)
+            }
         }
     }
 
-    /// Later queries fail with `shutting_down`; those under way end first.
+    /// Ends the queries under way and those that wait with `shutting_down`, and refuses later ones.
+    public func stop() { signal.raise() }
+
+    /// As ``stop()``, and waits for what runs.
     public func close() async {
-        let running = pool.withLock { pool -> NIOThreadPool? in
-            defer { pool = .closed }
-            if case .running(let threads) = pool { return threads }
-            return nil
-        }
-        try? await running?.shutdownGracefully()
-    }
-
-    private func threads() throws(Failure) -> NIOThreadPool {
-        try pool.withLock { pool throws(Failure) -> NIOThreadPool in
-            switch pool {
-            case .closed: throw .shuttingDown
-            case .running(let threads): return threads
-            case .none:
-                let threads = NIOThreadPool(numberOfThreads: Limits.maxConcurrentSQL)
-                threads.start()
-                pool = .running(threads)
-                return threads
-            }
-        }
+        stop()
+        await threads.close()
     }
 
     // MARK: One query
 
-    private static func run(_ query: SQLQuery, path: String, deadlineMilliseconds: Int64) throws -> SQLAnswer {
-        let connection = try open(path)
+    private static func run(
+        _ query: SQLQuery, path: String, watch: Watch, _ deadlineMilliseconds: Int64
+    ) throws -> SQLAnswer {
+        let connection = try open(path, watch)
         let policy = InspectionPolicy()
         do {
             try connection.configureInspector()
@@ -92,6 +63,7 @@ public final class SQLInspector: SQLInspection {
                 try rows(of: query, on: connection)
             }
         } catch let error as SQLiteError {
+            if error.isInterruption, watch.signal.isRaised { throw Failure.shuttingDown }
             throw error.inspectionFailure(refusal: policy.refusal, deadlineMilliseconds: deadlineMilliseconds)
         } catch let error as StatementCountError {
             switch error {
@@ -102,21 +74,21 @@ public final class SQLInspector: SQLInspection {
     }
 
     /// - Throws: the storage failures; ``OpeningError`` for another program's file, which a command line may name.
-    private static func open(_ path: String) throws -> Connection {
+    private static func open(_ path: String, _ watch: Watch) throws -> Connection {
         do {
             do {
-                return try open(path, .reader)
+                return try open(path, .reader, watch)
             } catch let error as SQLiteError where error.isOfReadingWithoutLog && access(path + "-wal", F_OK) != 0 {
                 // Nobody has it open, and whoever reads may not write the index of the log beside it.
-                return try open(path, .immutable)
+                return try open(path, .immutable, watch)
             }
         } catch {
             throw storageFailure(error)
         }
     }
 
-    private static func open(_ path: String, _ mode: Connection.Mode) throws -> Connection {
-        let connection = try Connection(path: path, mode: mode)
+    private static func open(_ path: String, _ mode: Connection.Mode, _ watch: Watch) throws -> Connection {
+        let connection = try Connection(path: path, mode: mode, watch: watch)
         // Reads, and so finds out whether it can be read.
         try Migrator().checkOwnership(connection)
         return connection

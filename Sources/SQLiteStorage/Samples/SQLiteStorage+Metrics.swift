@@ -7,7 +7,7 @@ extension SQLiteStorage {
     public func measure(_ queries: [MetricQuery]) async throws -> [Measurements] {
         let now = clock.now()
         let retention = settings.current.milliseconds(.sampleRetention)
-        return try await readers.consistently { connection in
+        return try await readers.consistently(.aggregates) { connection in
             // One view of the database for all parts, so that no sample is missed or counted twice.
             var counts = RawCounts(connection)
             return try queries.map { query in
@@ -22,7 +22,7 @@ extension SQLiteStorage {
     public func sessionFigures() async throws -> SessionFigures {
         let now = clock.now()
         try await flushActivity(.foreground)
-        return try await readers.consistently { connection in
+        return try await readers.consistently(.aggregates) { connection in
             let (all, expired) = try connection.sessionTotals(now: now)
             let largest = try connection.all(
                 """
@@ -43,7 +43,7 @@ extension SQLiteStorage {
 
     public func historyFigures() async throws -> HistoryFigures {
         let now = clock.now()
-        return try await readers.consistently { connection in
+        return try await readers.consistently(.aggregates) { connection in
             let (all, expired) = try connection.sessionTotals(now: now)
             var kinds = try connection.all(
                 "SELECT kind, count(*) FROM history_items WHERE kind IS NOT NULL GROUP BY kind"

@@ -14,7 +14,9 @@ extension SQLiteStorage {
         let rawBefore = now.advanced(milliseconds: -settings.current.milliseconds(.sampleRetention))
         let rolledBefore = now.advanced(milliseconds: -settings.current.milliseconds(.rollupRetention))
         if isDryRun {
-            return try await readers.pooled { try $0.countOldSamples(rawBefore: rawBefore, rolledBefore: rolledBefore) }
+            return try await readers.pooled(.upkeep) {
+                try $0.countOldSamples(rawBefore: rawBefore, rolledBefore: rolledBefore)
+            }
         }
         var total = Removal()
         while true {

@@ -32,7 +32,7 @@ extension SQLiteStorage {
 
     private func countExpiredSessions() async throws -> Removal {
         let now = clock.now()
-        return try await readers.pooled { connection in
+        return try await readers.pooled(.upkeep) { connection in
             try connection.first(
                 """
                 SELECT count(*), coalesce(sum(state_size_bytes + history_size_bytes), 0) FROM sessions
@@ -51,10 +51,10 @@ extension SQLiteStorage {
     /// template: the index finds just those with more items than their cap. A session's own cap never changes.
     func removeExcessHistory(isDryRun: Bool) async throws -> Removal {
         var total = Removal()
-        var group = try await readers.pooled { try $0.capGroup(after: nil) }
+        var group = try await readers.pooled(.upkeep) { try $0.capGroup(after: nil) }
         while let current = group {
             total += try await removeExcessHistory(of: current, isDryRun: isDryRun)
-            group = try await readers.pooled { try $0.capGroup(after: current.template ?? "") }
+            group = try await readers.pooled(.upkeep) { try $0.capGroup(after: current.template ?? "") }
         }
         return total
     }
@@ -65,7 +65,7 @@ extension SQLiteStorage {
         var last: (count: Int, ref: Int64) = (cap, .max)
         while true {
             let (start, now) = (last, clock.now())
-            let exceeded = try await readers.pooled { connection in
+            let exceeded = try await readers.pooled(.upkeep) { connection in
                 try connection.all(
                     """
                     SELECT history_count, session_ref FROM sessions
@@ -78,7 +78,7 @@ extension SQLiteStorage {
                 ) { (count: $0.int(0), ref: $0.integer(1)) }
             }
             if isDryRun {
-                total += try await readers.pooled { connection in
+                total += try await readers.pooled(.upkeep) { connection in
                     try exceeded.reduce(into: Removal()) {
                         $0 += try connection.oldestHistory(of: $1.ref, count: $1.count - cap)
                     }
@@ -122,7 +122,7 @@ extension SQLiteStorage {
 
     private func countTemporaryKeys(idleMilliseconds: Int64) async throws -> Removal {
         let now = clock.now()
-        return try await readers.pooled { connection in
+        return try await readers.pooled(.upkeep) { connection in
             try connection.first(
                 """
                 SELECT count(*), coalesce(sum(v.size_bytes), 0)
@@ -140,7 +140,7 @@ extension SQLiteStorage {
     func removeDebounceMarks(isDryRun: Bool) async throws -> Removal {
         if isDryRun {
             let now = clock.now()
-            let count = try await readers.pooled { connection in
+            let count = try await readers.pooled(.upkeep) { connection in
                 try connection.first(
                     """
                     SELECT count(*) FROM debounce_marks m CROSS JOIN sessions s ON s.session_ref = m.session_ref

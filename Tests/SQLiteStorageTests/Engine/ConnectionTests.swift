@@ -207,7 +207,7 @@ struct ConnectionTests {
         _ = try openWithTable()
         let reader = try open(.reader)
         #expect(resultCode { try reader.run("INSERT INTO t (x) VALUES (?1)", .integer(1)) } == SQLITE_READONLY)
-        try reader.configureReader()
+        try reader.configureReader(cacheKibibytes: Limits.listReads.pageCacheKibibytes)
         #expect(resultCode { try reader.run("DELETE FROM t") } == SQLITE_READONLY)
     }
 

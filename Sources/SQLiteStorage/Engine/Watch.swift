@@ -1,0 +1,33 @@
+// When what runs on a connection must end: at its deadline, or because whoever owns it closes.
+
+import Synchronization
+
+/// Ends what runs on several connections at once, and whatever is run on them later. There is no way back.
+final class StopSignal: Sendable {
+    private let raised = Atomic(false)
+
+    var isRaised: Bool { raised.load(ordering: .relaxed) }
+
+    func raise() { raised.store(true, ordering: .relaxed) }
+}
+
+/// What SQLite asks, between instructions and inside the functions of ``Connection/confine(to:)``, whether to go on.
+///
+/// Only the thread that has the connection sets the deadline; any thread may raise the signal. SQLite asks anew each
+/// time, so a signal that comes before a statement begins ends that statement too.
+final class Watch: Sendable {
+    let signal: StopSignal
+    /// Milliseconds of the monotonic clock; the largest value for none.
+    private let deadline = Atomic<Int64>(.max)
+
+    init(signal: StopSignal = StopSignal()) { self.signal = signal }
+
+    var isOver: Bool { signal.isRaised || monotonicMilliseconds() > deadline.load(ordering: .relaxed) }
+
+    /// Runs `body` with a deadline so far away.
+    func withDeadline<T>(milliseconds: Int64, _ body: () throws -> T) rethrows -> T {
+        deadline.store(monotonicMilliseconds() + milliseconds, ordering: .relaxed)
+        defer { deadline.store(.max, ordering: .relaxed) }
+        return try body()
+    }
+}
