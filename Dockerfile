@@ -1,29 +1,30 @@
 # syntax=docker/dockerfile:1
-# Builds Reprise with the Swift toolchain, ships the binary alone. CI and people use the same steps.
+# Builds Reprise with the Swift toolchain and ships only the binary.
 
-FROM swift:6.3-bookworm AS build
+FROM swift:6.3.1-bookworm AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libsqlite3-dev libyaml-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 
-# The dependencies, as long as Package.swift stays the same. Package.resolved pins them where there is one.
-COPY Package.swift Package.resolve[d] ./
-RUN swift package resolve
+# The dependencies, in a layer of their own that is reused until their versions change.
+COPY Package.swift ./
+COPY scripts/versions.sh scripts/versions.txt scripts/
+RUN scripts/versions.sh pin && swift package resolve
 
 # Migrations and openapi.yaml are embedded in the binary.
 COPY Sources Sources
 COPY Migrations Migrations
 COPY openapi.yaml ./
-# The manifest names the test targets, so their folders must exist; what is in them is not needed.
+# The manifest names the test targets, so their folders must exist. Their contents are not needed.
 RUN for name in Domain SQLiteStorage HTTPAPI Reprise; do \
         mkdir -p "Tests/${name}Tests" && touch "Tests/${name}Tests/Empty.swift"; \
     done
 RUN swift build -c release --static-swift-stdlib --product reprise \
     && install -D --strip "$(swift build -c release --static-swift-stdlib --show-bin-path)/reprise" /out/reprise
 
-FROM debian:bookworm-slim
-# What the binary links, and nothing else: scripts/check-image-steps.sh compares the two.
+FROM debian:12.12-slim
+# Only the libraries that the binary links; scripts/check-image-steps.sh compares the two.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libsqlite3-0 libyaml-0-2 libstdc++6 \
     && rm -rf /var/lib/apt/lists/*

@@ -1,4 +1,4 @@
-# Everything a person or a CI machine does with this project. `make help` lists it.
+# Everything that people and CI do with this project. `make help` lists it.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,6 +16,7 @@ help: ## Lists the targets
 setup:
 	@scripts/ensure-packages.sh libsqlite3-dev libyaml-dev
 	@scripts/ensure-swift.sh
+	@scripts/versions.sh pin
 
 .PHONY: build
 build: setup ## Builds the release binary, .build/release/reprise
@@ -30,10 +31,14 @@ test: ## Runs every test: unit, storage, HTTP, end to end, contract, tour
 	@scripts/test.sh
 
 .PHONY: bench
-bench: build ## Measures the release binary
+bench: build ## Runs the benchmarks against the release binary
 	@scripts/ensure-packages.sh wrk python3
 	Benchmarks/run.sh
 
+.PHONY: outdated
+outdated: ## Lists dependencies that have a newer version
+	@scripts/versions.sh outdated
+
 .PHONY: clean
-clean: ## Removes what was built; the database in data/ stays
+clean: ## Removes build products and tools; the database in data/ stays
 	rm -rf .build .venv

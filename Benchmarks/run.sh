@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every measurement against the release build and prints the tables of README and docs/design.
-# Needs wrk (Debian package wrk) and python3. A measurement below its threshold fails the run.
+# Runs every benchmark against the release build and prints the tables of README and docs/design.
+# Needs wrk (Debian package wrk) and python3. Fails if a benchmark is below its threshold.
 set -euo pipefail
 cd "$(dirname "$0")"
 command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk" >&2; exit 1; }

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Checks what of the Dockerfile can be checked without Docker: that the image has every library the binary links, that
-# the build stage gets every file it needs, and that the commands it starts and is probed with work in its environment.
+# Checks the Dockerfile as far as that is possible without Docker: the image installs every library the binary links, the
+# build stage gets every file it needs, and the commands for start and health check work in the image's environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 server_binary=${REPRISE_BINARY:-$PWD/.build/release/reprise}
 
 fail() { echo "error: $*" >&2; exit 1; }
 
-# The packages each stage installs.
+# The packages that a stage installs.
 packages_of() {
     awk -v stage="$1" '/^FROM/ { count++ } count == stage && /apt-get install/ { print }' Dockerfile \
         | sed 's/.*--no-install-recommends//; s/\\$//'
@@ -28,7 +28,7 @@ package_of() {
 installed=" $(packages_of 2) libc6 libgcc-s1 "
 linked=" "
 while read -r library; do
-    package=$(package_of "$library") || fail "the binary links $library; install its package in the Dockerfile and name it here"
+    package=$(package_of "$library") || fail "the binary links $library; install its package in the Dockerfile and add it to package_of"
     [[ $installed == *" $package "* ]] || fail "the binary links $library, but the image does not install $package"
     [[ $linked == *" $package "* ]] || linked+="$package "
 done < <(LC_ALL=C readelf -d "$server_binary" 2>/dev/null | sed -n 's/.*Shared library: \[\(.*\)\].*/\1/p')
@@ -39,28 +39,28 @@ done
 echo "libraries:$linked"
 ! ldd "$server_binary" | grep 'not found' || fail "a library is missing on this machine"
 
-# Everything the build stage copies is let through by .dockerignore, and the test folders it makes up are the
-# manifest's.
-for path in Package.swift Sources Migrations openapi.yaml; do
+# .dockerignore lets through every file that the build stage copies, and the test folders that stage creates are those
+# of the manifest.
+for path in Package.swift Sources Migrations openapi.yaml scripts/versions.sh scripts/versions.txt; do
     grep -qx "!$path" .dockerignore || fail ".dockerignore keeps $path out"
     [[ -e $path ]] || fail "$path is missing"
 done
 for target in $(sed -nE '/\.testTarget\(/,/\)/ s/.*name: "([A-Za-z]+)Tests".*/\1/p' Package.swift); do
-    grep -qE "for name in .*\b$target\b" Dockerfile || fail "Package.swift has the target ${target}Tests, which the Dockerfile does not make"
+    grep -qE "for name in .*\b$target\b" Dockerfile || fail "Package.swift has the target ${target}Tests, which the Dockerfile does not create"
 done
 
-# The probe and the stop, as the image does them: settings from the environment, no arguments but the command.
+# The health check and the stop as in the image: settings from the environment, no arguments except the command.
 folder=$(mktemp -d -t reprise-XXXXXX)
 pid=""
 trap '[[ -z $pid ]] || kill -KILL "$pid" 2>/dev/null || true; rm -rf "$folder"' EXIT
 unset REPRISE_BINARY
 export REPRISE_HOST=0.0.0.0 REPRISE_DATABASE="$folder/reprise.db" REPRISE_PORT
 REPRISE_PORT=$(python3 -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
-if "$server_binary" health 2>/dev/null; then fail "the probe succeeds without a server"; fi
+if "$server_binary" health 2>/dev/null; then fail "the health check succeeds without a server"; fi
 (cd / && exec "$server_binary" serve >"$folder/out" 2>"$folder/log" </dev/null) &
 pid=$!
 for _ in {1..100}; do [[ -s $folder/out ]] && break; sleep 0.1; done
-"$server_binary" health || { cat "$folder/log" >&2; fail "the probe fails with a server"; }
+"$server_binary" health || { cat "$folder/log" >&2; fail "the health check fails with a server"; }
 kill -TERM "$pid"
 wait "$pid" || fail "the server ended with exit code $?"
 pid=""

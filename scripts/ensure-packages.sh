@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes sure that Debian packages are there: scripts/ensure-packages.sh libsqlite3-dev libyaml-dev
-# Installs those that are missing, as root or through sudo; otherwise names them.
+# Ensures that Debian packages are installed: scripts/ensure-packages.sh libsqlite3-dev libyaml-dev
+# Installs the missing ones as root or through sudo. If that is not possible, it lists them and fails.
 set -euo pipefail
 
-# Whether what a package is needed for is there, from the package or from elsewhere.
+# Whether the file or command that a package is needed for exists, from the package or from elsewhere.
 present() {
     case "$1" in
         libsqlite3-dev) [[ -e /usr/include/sqlite3.h || -e /usr/local/include/sqlite3.h ]] ;;
@@ -23,8 +23,8 @@ done
 
 give_up() {
     echo "error: $1" >&2
-    echo "Needed and missing: ${missing[*]}" >&2
-    echo "On Debian or Ubuntu: apt-get install ${missing[*]}" >&2
+    echo "Missing packages: ${missing[*]}" >&2
+    echo "On Debian or Ubuntu, run: apt-get install ${missing[*]}" >&2
     exit 1
 }
 

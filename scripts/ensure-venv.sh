@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Makes .venv with the tools of Tests/requirements.txt, unless it has them already.
+# Creates .venv with the tools of Tests/requirements.txt, unless it is up to date.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-requirements=Tests/requirements.txt
+installed=.venv/requirements.txt
 
-if cmp -s "$requirements" .venv/requirements.txt && .venv/bin/python -c '' 2>/dev/null; then exit 0; fi
+wanted() { cat Tests/requirements.txt Tests/constraints.txt; }
+
+if cmp -s <(wanted) "$installed" && .venv/bin/python -c '' 2>/dev/null; then exit 0; fi
 rm -rf .venv
 python3 -m venv .venv
-.venv/bin/pip install --quiet --disable-pip-version-check -r "$requirements"
-cp "$requirements" .venv/requirements.txt
+.venv/bin/pip install --quiet --disable-pip-version-check -r Tests/requirements.txt
+wanted >"$installed"

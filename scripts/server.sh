@@ -1,14 +1,14 @@
-# Sourced by scripts that need a running server on a fresh database of its own.
+# Sourced by scripts that need a running server with its own empty database.
 
 server_binary=${REPRISE_BINARY:-$PWD/.build/release/reprise}
 server_folder=""
 server_pid=""
 
-# start_server [FLAG...]: starts a server and sets REPRISE to its address. The folder stays for a second start.
+# start_server [FLAG...]: starts a server and sets REPRISE to its address. The folder is kept for a second start.
 start_server() {
     [[ -n $server_folder ]] || server_folder=$(mktemp -d -t reprise-XXXXXX)
     : >"$server_folder/out"
-    # Our variable, not one of its settings: it would warn of it.
+    # This variable is the scripts' own. The server would warn that it is not a setting.
     env -u REPRISE_BINARY "$server_binary" serve --port "${server_port:-0}" --database "$server_folder/data/reprise.db" "$@" \
         >"$server_folder/out" 2>>"$server_folder/log" </dev/null &
     server_pid=$!
@@ -27,7 +27,7 @@ start_server() {
     return 1
 }
 
-# stop_server: asks it to end, and fails unless it ends with exit code 0.
+# stop_server: stops the server, and fails unless it ends with exit code 0.
 stop_server() {
     local pid=$server_pid
     server_pid=""
@@ -35,7 +35,7 @@ stop_server() {
     wait "$pid" || { echo "error: the server ended with exit code $?" >&2; cat "$server_folder/log" >&2; return 1; }
 }
 
-# remove_server: for `trap … EXIT`.
+# remove_server: kills the server and removes its folder; for `trap … EXIT`.
 remove_server() {
     if [[ -n $server_pid ]]; then
         kill -KILL "$server_pid" 2>/dev/null || true

@@ -1,9 +1,9 @@
-# Sourced by scripts that run in steps: prints what runs and how long it took.
+# Sourced by scripts that run in steps: prints each step and how long it took.
 
 step_report=""
 current_step=""
 
-# step NAME COMMAND...: runs a command under a heading. Its failure ends the script (set -e).
+# step NAME COMMAND...: runs a command under a heading. If it fails, the script ends (set -e).
 step() {
     local name=$1 started=$SECONDS
     shift
@@ -17,10 +17,10 @@ step() {
 }
 
 print_steps() {
-    printf '\n%s%5d s  in all\n' "$step_report" "$SECONDS"
+    printf '\n%s%5d s  in total\n' "$step_report" "$SECONDS"
 }
 
-# Runs a command that may fail: says so and goes on.
+# Runs a command that may fail; if it does, says so and continues.
 optional() {
-    "$@" || echo "going on without: $*"
+    "$@" || echo "continuing without: $*"
 }

@@ -1,0 +1,71 @@
+"""The scripts that hold files in step fail when they are not."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from conftest import ROOT
+
+FILES = [
+    "scripts/versions.sh", "scripts/versions.txt", "scripts/head-operations.py", "Package.swift", "Dockerfile",
+    "Tests/requirements.txt", "Tests/constraints.txt", "openapi.yaml",
+]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The files of the repository that the scripts read, to be changed."""
+    for name in FILES:
+        os.makedirs(tmp_path / os.path.dirname(name), exist_ok=True)
+        shutil.copy(os.path.join(ROOT, name), tmp_path / name)
+    return tmp_path
+
+
+def run(copy, *command):
+    return subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=60)
+
+
+def change(copy, name, pattern, replacement):
+    text = (copy / name).read_text()
+    changed = re.sub(pattern, replacement, text, count=1)
+    assert changed != text
+    (copy / name).write_text(changed)
+
+
+@pytest.mark.parametrize("name, pattern, replacement", [
+    ("Package.resolved", r'"version" : "1\.', '"version" : "9.'),
+    ("Package.resolved", r'"revision" : "[0-9a-f]', '"revision" : "x'),
+    ("scripts/versions.txt", r"https://\S+nio-http2\S+ .*\n", ""),
+    ("Package.swift", r'exact: "1\.', 'from: "1.'),
+    ("Package.swift", r'exact: "1\.', 'exact: "9.'),
+    ("Tests/requirements.txt", "pytest==", "pytest>="),
+    ("Tests/constraints.txt", r"attrs==\S+", "attrs"),
+    ("Dockerfile", r"swift:[0-9.]+-", "swift:6-"),
+])
+def test_a_version_that_drifts_is_refused(copy, name, pattern, replacement):
+    assert run(copy, "scripts/versions.sh", "pin").returncode == 0
+    checked = run(copy, "scripts/versions.sh", "check")
+    assert checked.returncode == 0, checked.stderr
+    change(copy, name, pattern, replacement)
+    assert run(copy, "scripts/versions.sh", "check").returncode == 1
+
+
+def test_versions_are_pinned_again_and_taken_over(copy):
+    run(copy, "scripts/versions.sh", "pin")
+    pinned, table = (copy / "Package.resolved").read_text(), (copy / "scripts/versions.txt").read_text()
+    change(copy, "Package.resolved", r'"version" : "1\.', '"version" : "9.')
+    run(copy, "scripts/versions.sh", "pin")
+    assert (copy / "Package.resolved").read_text() == pinned
+    run(copy, "scripts/versions.sh", "write")
+    assert (copy / "scripts/versions.txt").read_text() == table
+
+
+def test_a_head_that_differs_from_its_get_is_refused(copy):
+    assert run(copy, "scripts/head-operations.py").returncode == 0
+    change(copy, "openapi.yaml", "operationId: headNamespaces", "operationId: headOthers")
+    assert run(copy, "scripts/head-operations.py").returncode == 1
+    assert run(copy, "scripts/head-operations.py", "--write").returncode == 0
+    assert run(copy, "scripts/head-operations.py").returncode == 0
