@@ -48,6 +48,7 @@ public struct Failure: Error, Sendable, Equatable {
         case databaseDamaged = "database_damaged"
         case storageFull = "storage_full"
         case storageUnavailable = "storage_unavailable"
+        case notSupported = "not_supported"
         case internalError = "internal_error"
     }
 

@@ -2,7 +2,6 @@
 
 import ArgumentParser
 import Domain
-import SQLiteStorage
 
 struct MigrateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -19,7 +18,7 @@ struct MigrateCommand: AsyncParsableCommand {
         do {
             let settings = LiveSettings(try await options.load())
             let storage = try openStorage(settings, logger: StructuredLogHandler.bootstrap(settings))
-            let version = try await storage.checkReadiness()
+            let version = try await storage.health.checkReadiness()
             await storage.close()
             announce("\(settings.current.text(.database)) is at schema version \(version)\n")
         } catch let error as ExitMessage {

@@ -39,7 +39,8 @@ struct SQLCommand: AsyncParsableCommand {
 
     func run() async throws {
         do throws(ExitMessage) {
-            let path = try await options.load().text(.database)
+            let settings = try await options.load()
+            let path = switch try StorageSelection(database: settings.text(.database)) { case .sqlite(let path): path }
             guard let query else {
                 print(SQLTable.list(SQLInspector(path: path).relations))
                 return

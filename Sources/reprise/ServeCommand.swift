@@ -8,7 +8,6 @@ import HTTPAPI
 import Hummingbird
 import Logging
 import NIOCore
-import SQLiteStorage
 import ServiceLifecycle
 import UnixSignals
 
@@ -47,16 +46,15 @@ struct ServeCommand: AsyncParsableCommand {
 func serve(_ settings: LiveSettings) async throws {
     let logger = StructuredLogHandler.bootstrap(settings)
     let storage = try openStorage(settings, logger: logger)
-    try await applyOverrides(of: storage, to: settings, logger: logger)
+    try await applyOverrides(of: storage.settingsStore, to: settings, logger: logger)
     let values = settings.current
-    let maintenance = MaintenanceService(store: storage, settings: settings, clock: .system, logger: logger)
+    let maintenance = MaintenanceService(
+        store: storage.maintenance, settings: settings, clock: .system, logger: logger)
     let host = values.text(.host)
-    let services = Services(
-        cache: storage, sessions: storage, history: storage, samples: storage, health: storage, maintenance: storage,
-        inspection: storage, settingsStore: storage, settings: settings, operations: storage, clock: .system)
+    let services = Services(storage: storage, settings: settings, clock: .system)
     let sampler = SelfSampler(
-        samples: storage, operations: storage, meter: services.meter, settings: settings, clock: .system,
-        logger: logger)
+        samples: storage.samples, operations: storage.operations, meter: services.meter, settings: settings,
+        clock: .system, logger: logger)
     let application = buildApplication(
         services: services, host: host, port: values.integer(.port), logger: logger
     ) { port in
@@ -87,7 +85,7 @@ func serve(_ settings: LiveSettings) async throws {
 
 /// Ends what may take seconds when the service begins to stop.
 private struct LongReadEnder: Service {
-    let storage: SQLiteStorage
+    let storage: any StorageEngine
 
     func run() async throws {
         // Until the service stops or is cancelled.
@@ -109,16 +107,6 @@ private func applyOverrides(
     } catch {
         throw ExitMessage(
             message: "the settings changed at run time cannot be read: \(error)", code: ExitMessage.failed)
-    }
-}
-
-/// - Throws: ``ExitMessage``.
-func openStorage(_ settings: LiveSettings, logger: Logger) throws(ExitMessage) -> SQLiteStorage {
-    do {
-        return try SQLiteStorage(
-            path: settings.current.text(.database), settings: settings, clock: .system, logger: logger)
-    } catch {
-        throw ExitMessage(message: error.description, code: ExitMessage.failed)
     }
 }
 

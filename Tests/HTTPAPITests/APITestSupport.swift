@@ -91,10 +91,7 @@ func withAPI(
     logger.logLevel = .critical
     let storage = try SQLiteStorage(
         path: folder.path + "/test.db", settings: live, clock: clock.wallClock, logger: logger)
-    let services = Services(
-        cache: storage, sessions: storage, history: storage, samples: storage, health: storage, maintenance: storage,
-        inspection: storage, settingsStore: storage, settings: live, operations: storage,
-        clock: clock.wallClock)
+    let services = Services(storage: storage, settings: live, clock: clock.wallClock)
     let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: logger)
     do {
         try await application.test(setup) { client in

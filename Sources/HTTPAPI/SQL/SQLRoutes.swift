@@ -8,7 +8,8 @@ import Synchronization
 
 /// One query, answered as JSON or as CSV.
 struct SQLRoutes: Sendable {
-    let inspection: any SQLInspection
+    /// nil when the storage engine runs none.
+    let inspection: (any SQLInspection)?
 
     var routes: [Route] { [Route(.post, "/v1/sql", answersJSON: false, computesLong: true, answer)] }
 
@@ -17,6 +18,9 @@ struct SQLRoutes: Sendable {
     }
 
     @Sendable func answer(_ request: Request, _ context: APIContext) async throws -> Response {
+        guard let inspection else {
+            throw Failure(.notSupported, "The storage engine that is in use runs no ad-hoc queries.")
+        }
         let form = try Self.form(for: request)
         try request.refuseQuery()
         var body = try await request.objectBody(context)

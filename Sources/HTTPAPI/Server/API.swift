@@ -6,61 +6,42 @@ import HummingbirdCore
 import Logging
 import NIOCore
 
-/// What the routes need: one storage protocol for each area, and the settings.
+/// What the routes need: a storage engine, the settings and the time.
 public struct Services: Sendable {
-    public var cache: any CacheStore
-    public var sessions: any SessionStore
-    public var history: any HistoryStore
-    public var samples: any SampleStore
-    public var health: any HealthStore
-    public var maintenance: any MaintenanceStore
-    public var inspection: any SQLInspection
-    public var settingsStore: any SettingsStore
-    public var settings: LiveSettings
-    public var clock: WallClock
-    public var operations: any OperationalStore
+    public let storage: any StorageEngine
+    public let settings: LiveSettings
+    public let clock: WallClock
     public let meter = RequestMeter()
 
-    public init(
-        cache: any CacheStore, sessions: any SessionStore, history: any HistoryStore, samples: any SampleStore,
-        health: any HealthStore, maintenance: any MaintenanceStore, inspection: any SQLInspection,
-        settingsStore: any SettingsStore, settings: LiveSettings, operations: any OperationalStore, clock: WallClock
-    ) {
-        self.cache = cache
-        self.sessions = sessions
-        self.history = history
-        self.samples = samples
-        self.health = health
-        self.maintenance = maintenance
-        self.inspection = inspection
-        self.settingsStore = settingsStore
+    public init(storage: any StorageEngine, settings: LiveSettings, clock: WallClock) {
+        self.storage = storage
         self.settings = settings
         self.clock = clock
-        self.operations = operations
     }
 
     /// Everything that is served.
     public var routes: RouteTable {
         RouteTable(
-            HealthRoutes(health: health).routes
+            HealthRoutes(health: storage.health).routes
                 + DashboardRoutes().routes
-                + CacheNamespaceRoutes(cache: cache, settings: settings).routes
-                + CacheBatchRoutes(cache: cache).routes
-                + CacheRoutes(cache: cache, settings: settings).routes
-                + SessionRoutes(sessions: sessions, settings: settings).routes
-                + SessionStateRoutes(sessions: sessions).routes
-                + SessionTemplateRoutes(sessions: sessions, settings: settings).routes
-                + HistoryRoutes(history: history).routes
-                + SampleRoutes(samples: samples, settings: settings, clock: clock).routes
-                + MetricRoutes(samples: samples, clock: clock).routes
-                + CacheFigureRoutes(cache: cache, clock: clock).routes
+                + CacheNamespaceRoutes(cache: storage.cache, settings: settings).routes
+                + CacheBatchRoutes(cache: storage.cache).routes
+                + CacheRoutes(cache: storage.cache, settings: settings).routes
+                + SessionRoutes(sessions: storage.sessions, settings: settings).routes
+                + SessionStateRoutes(sessions: storage.sessions).routes
+                + SessionTemplateRoutes(sessions: storage.sessions, settings: settings).routes
+                + HistoryRoutes(history: storage.history).routes
+                + SampleRoutes(samples: storage.samples, settings: settings, clock: clock).routes
+                + MetricRoutes(samples: storage.samples, clock: clock).routes
+                + CacheFigureRoutes(cache: storage.cache, clock: clock).routes
                 + SummaryRoutes(
-                    samples: samples, cache: cache, maintenance: maintenance, settings: settings, clock: clock
+                    samples: storage.samples, cache: storage.cache, maintenance: storage.maintenance,
+                    settings: settings, clock: clock
                 ).routes
-                + PrometheusRoutes(meter: meter, operations: operations).routes
-                + ConfigRoutes(store: settingsStore, settings: settings).routes
-                + MaintenanceRoutes(store: maintenance, clock: clock).routes
-                + SQLRoutes(inspection: inspection).routes)
+                + PrometheusRoutes(meter: meter, operations: storage.operations).routes
+                + ConfigRoutes(store: storage.settingsStore, settings: settings).routes
+                + MaintenanceRoutes(store: storage.maintenance, clock: clock).routes
+                + SQLRoutes(inspection: storage.inspection).routes)
     }
 }
 

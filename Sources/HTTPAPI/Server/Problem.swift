@@ -48,6 +48,7 @@ enum Problem {
         case .databaseDamaged: (.serviceUnavailable, "Database damaged")
         case .storageFull: (HTTPResponse.Status(code: 507, reasonPhrase: "Insufficient Storage"), "Storage full")
         case .storageUnavailable: (.serviceUnavailable, "Storage unavailable")
+        case .notSupported: (.notImplemented, "Not supported")
         case .internalError: (.internalServerError, "Internal error")
         }
     }

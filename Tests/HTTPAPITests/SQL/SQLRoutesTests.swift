@@ -1,8 +1,12 @@
 // POST /v1/sql as a client sees it.
 
 import Domain
+import HTTPAPI
 import HTTPTypes
+import Hummingbird
 import HummingbirdTesting
+import Logging
+import NIOCore
 import Testing
 
 @Suite struct SQLRoutesTests {
@@ -127,4 +131,39 @@ import Testing
             #expect(response[header: "Retry-After"] == "1")
         }
     }
+
+    @Test func isNotSupportedByAnEngineWithoutQueries() async throws {
+        try await withAPI { api in
+            let services = Services(
+                storage: EngineWithoutQueries(base: api.storage), settings: api.services.settings,
+                clock: api.clock.wallClock)
+            let application = buildApplication(
+                services: services, host: "127.0.0.1", port: 0, logger: Logger(label: "test"))
+            try await application.test(.router) { client in
+                let response = try await client.execute(
+                    uri: "/v1/sql", method: .post, headers: [.contentType: "application/json"],
+                    body: ByteBuffer(string: #"{"query": "SELECT 1"}"#))
+                try response.expectProblem(.notSupported, status: 501)
+            }
+        }
+    }
+}
+
+/// An engine that can do everything but run queries.
+private struct EngineWithoutQueries: StorageEngine {
+    let base: any StorageEngine
+
+    var engineName: String { "without queries" }
+    var cache: any CacheStore { base.cache }
+    var sessions: any SessionStore { base.sessions }
+    var history: any HistoryStore { base.history }
+    var samples: any SampleStore { base.samples }
+    var settingsStore: any SettingsStore { base.settingsStore }
+    var maintenance: any MaintenanceStore { base.maintenance }
+    var health: any HealthStore { base.health }
+    var operations: any OperationalStore { base.operations }
+    var inspection: (any SQLInspection)? { nil }
+
+    func endLongReads() { base.endLongReads() }
+    func close() async { await base.close() }
 }

@@ -70,11 +70,7 @@ struct SessionAPI {
         var logger = Logger(label: "test")
         logger.logLevel = .critical
         let storage = try SQLiteStorage(path: folder + "/test.db", settings: settings, clock: wallClock, logger: logger)
-        let services = Services(
-            cache: storage, sessions: storage, history: storage, samples: storage, health: storage,
-            maintenance: storage,
-            inspection: storage, settingsStore: storage, settings: settings, operations: storage,
-            clock: wallClock)
+        let services = Services(storage: storage, settings: settings, clock: wallClock)
         let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: logger)
         do {
             try await application.test(.router) { client in
