@@ -50,7 +50,15 @@ import Testing
                 $0.headers[Self.requestID]
             }
             #expect(ids[0] != ids[1])
+            #expect(ids.allSatisfy { $0?.utf8.count == 32 })
         }
+    }
+
+    @Test func fillsRequestIDsUpTo32Digits() {
+        #expect(RequestMiddleware.ofFullLength("1" + String(repeating: "f", count: 16)).utf8.count == 32)
+        #expect(RequestMiddleware.ofFullLength("").allSatisfy { $0 == "0" })
+        let whole = String(repeating: "a", count: 32)
+        #expect(RequestMiddleware.ofFullLength(whole) == whole)
     }
 
     @Test func tagsJSONEntities() async throws {

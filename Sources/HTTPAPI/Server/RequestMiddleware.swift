@@ -53,8 +53,13 @@ struct RequestMiddleware: RouterMiddleware {
     static func requestID(of request: Request, context: APIContext) -> String {
         guard let id = request.headers[.requestID], (1...Limits.maxRequestIDBytes).contains(id.utf8.count),
             id.utf8.allSatisfy({ (0x21...0x7E).contains($0) && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") })
-        else { return context.id }
+        else { return ofFullLength(context.id) }
         return id
+    }
+
+    /// Fills an id of Hummingbird's up to 32 digits: it leaves out the leading zeros of the process's half.
+    static func ofFullLength(_ id: String) -> String {
+        String(repeating: "0", count: max(0, 32 - id.utf8.count)) + id
     }
 
     /// What becomes of an error thrown by a route.
