@@ -7,7 +7,8 @@ public struct Session: Sendable, Equatable {
     /// The latest read or write, the one this answers among them.
     public var lastActiveAt: Instant
     public var timeToLive: TimeToLive
-    /// Goes up with each transaction that changed the state, its template's changes among them.
+    /// Goes up with each transaction that changed the state, its template's changes among them. Never comes twice for
+    /// an id, whatever becomes of the session: a new session begins above the versions of all that were removed.
     public var version: Int64
     /// The template's name, even while that is gone.
     public var template: Name?

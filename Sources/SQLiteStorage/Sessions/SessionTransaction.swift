@@ -26,7 +26,8 @@ struct SessionTransaction {
 
     // MARK: Creating and removing
 
-    /// Creates a session in place of the expired one of its id, if that is still there.
+    /// Creates a session in place of the expired one of its id, if that is still there. Its version goes on from the
+    /// highest one any removed session had, so that no tag of an earlier session of its id comes again.
     func create(_ id: Name, _ draft: SessionDraft, inPlaceOf old: SessionRow?) throws -> SessionRow {
         let template = try draft.template.map { name in
             guard let template = try connection.templateRow(name), !template.isDeleted else {
@@ -38,16 +39,15 @@ struct SessionTransaction {
         let lifetime =
             draft.timeToLive ?? template?.timeToLive
             ?? .finite(milliseconds: storage.settings.current.milliseconds(.sessionTTL))
-        let version = old.map { $0.version + 1 } ?? 1
         try connection.run(
             """
             INSERT INTO sessions
                 (id, template_name, ttl_ms, max_history_items, own_version, created_at_ms, last_active_at_ms, metadata)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)
+            VALUES (?1, ?2, ?3, ?4, (SELECT highest_removed FROM session_versions) + 1 - ?5, ?6, ?6, ?7)
             """,
             .text(id.rawValue), .optional(draft.template) { .text($0.rawValue) },
             .optional(lifetime.milliseconds, Value.integer), .optional(draft.maxHistoryItems, Value.integer),
-            .integer(version - (template?.revision ?? 0)), .instant(now), .textBytes(draft.metadata.bytes))
+            .integer(template?.revision ?? 0), .instant(now), .textBytes(draft.metadata.bytes))
         storage.signals.note(sessionExpiry: lifetime.expiry(from: now))
         let row = try row(id)!
         for entry in draft.state { try store(entry, in: row) }

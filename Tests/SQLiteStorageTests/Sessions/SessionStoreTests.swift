@@ -160,7 +160,7 @@ struct SessionStoreTests {
             #expect(try await storage.number("SELECT count(*) FROM history_items") == 0)
             fixture.advance(seconds: 10)
             _ = try await storage.perform(.sessionExpiry, isDryRun: false)
-            #expect(try await storage.create().version == 1)
+            #expect(try await storage.create().version == 4)
         }
     }
 
