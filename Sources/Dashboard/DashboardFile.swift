@@ -9,7 +9,7 @@ public struct DashboardFile: Sendable {
     public let path: String
     public let contentType: String
     public let bytes: [UInt8]
-    /// With its quotes: another whenever the bytes are.
+    /// Without quotes: another whenever the bytes are.
     public let entityTag: String
 
     private init(_ path: String, _ contentType: String, _ start: UnsafePointer<UInt8>, _ length: Int) {
@@ -17,7 +17,7 @@ public struct DashboardFile: Sendable {
         self.contentType = contentType
         bytes = Array(UnsafeBufferPointer(start: start, count: length))
         let digest = SHA256.hash(data: bytes).prefix(16)
-        entityTag = "\"" + digest.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined() + "\""
+        entityTag = digest.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
     }
 
     public static let all = [

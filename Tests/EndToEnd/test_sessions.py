@@ -141,7 +141,7 @@ def test_use_extends_a_session_and_idleness_ends_it(server):
     assert [item["id"] for item in server.json("GET", "/v1/sessions")["items"]] == ["used"]
     # Made anew, it has nothing of the one before.
     assert server.request("POST", "/v1/sessions", {"id": "idle"})[0] == 201
-    assert server.json("GET", "/v1/sessions/idle/state") == {"state": {}, "version": 1}
+    assert server.json("GET", "/v1/sessions/idle/state") == {"state": {}, "version": 2}
 
 
 def test_items_stay_in_order_while_others_come_and_go(server):

@@ -129,7 +129,7 @@ extension TimeToLive {
 extension CacheWrite {
     init(
         _ key: String, _ bytes: [UInt8], lifetime: TimeToLive? = nil, tags: [String] = [],
-        condition: WriteCondition = .none
+        condition: EntityCondition = .none
     ) {
         self.init(
             key: Key(stored: key), content: .bytes(bytes), sizeBytes: bytes.count, entityTag: EntityTag(of: bytes),
@@ -142,7 +142,7 @@ extension CacheStore {
     @discardableResult
     func put(
         _ key: String, _ text: String = "value", in namespace: Name = .n, lifetime: TimeToLive? = nil,
-        tags: [String] = [], condition: WriteCondition = .none
+        tags: [String] = [], condition: EntityCondition = .none
     ) async throws -> CacheWriteOutcome {
         try await put(
             key, Array(text.utf8), in: namespace, lifetime: lifetime, tags: tags, condition: condition)
@@ -151,7 +151,7 @@ extension CacheStore {
     @discardableResult
     func put(
         _ key: String, _ bytes: [UInt8], in namespace: Name = .n, lifetime: TimeToLive? = nil, tags: [String] = [],
-        condition: WriteCondition = .none
+        condition: EntityCondition = .none
     ) async throws -> CacheWriteOutcome {
         try await write(
             CacheWrite(key, bytes, lifetime: lifetime, tags: tags, condition: condition), namespace: namespace)

@@ -4,9 +4,9 @@
 public enum CacheOperation: Sendable {
     case get(Key)
     case set(CacheWrite)
-    case delete(Key, condition: WriteCondition = .none)
+    case delete(Key, condition: EntityCondition = .none)
     /// nil renews the entry's own lifetime.
-    case touch(Key, TimeToLive?, condition: WriteCondition = .none)
+    case touch(Key, TimeToLive?, condition: EntityCondition = .none)
     case increment(CacheIncrement)
     /// Wrong in itself, so that there is nothing to perform. The key where that is right.
     case invalid(Failure, key: Key?)

@@ -101,54 +101,6 @@ public enum NewContent: Sendable {
     case uploaded(any ValueUpload)
 }
 
-/// What must be true of an entry for a write to happen (RFC 9110, section 13.1).
-public struct WriteCondition: Sendable, Equatable {
-    public enum Tags: Sendable, Equatable {
-        /// `*`: any live entry.
-        case any
-        case oneOf([EntityTag])
-    }
-
-    /// `If-Match`: a live entry must exist and match.
-    public var match: Tags?
-    /// `If-None-Match`: no live entry may match.
-    public var noneMatch: Tags?
-    /// `If-Unmodified-Since`: a live entry must not be newer than this.
-    public var unmodifiedSince: Instant?
-
-    public init(match: Tags? = nil, noneMatch: Tags? = nil, unmodifiedSince: Instant? = nil) {
-        self.match = match
-        self.noneMatch = noneMatch
-        self.unmodifiedSince = unmodifiedSince
-    }
-
-    /// No condition at all.
-    public static let none = WriteCondition()
-    /// Only when there is no live entry: "add".
-    public static let add = WriteCondition(noneMatch: .any)
-
-    /// Whether a write may happen on the live entry with this tag and age; nil stands for no live entry.
-    public func allows(_ current: (entityTag: EntityTag, updatedAt: Instant)?) -> Bool {
-        if let match, !Self.matches(match, current?.entityTag) { return false }
-        // As sent in whole seconds, so compared in whole seconds. Ignored beside If-Match.
-        if match == nil, let unmodifiedSince, let current,
-            current.updatedAt.milliseconds / 1000 > unmodifiedSince.milliseconds / 1000
-        {
-            return false
-        }
-        if let noneMatch, Self.matches(noneMatch, current?.entityTag) { return false }
-        return true
-    }
-
-    private static func matches(_ tags: Tags, _ current: EntityTag?) -> Bool {
-        guard let current else { return false }
-        return switch tags {
-        case .any: true
-        case .oneOf(let tags): tags.contains(current)
-        }
-    }
-}
-
 /// A value to store.
 public struct CacheWrite: Sendable {
     public var key: Key
@@ -161,12 +113,12 @@ public struct CacheWrite: Sendable {
     public var tags: [Tag]
     /// What the caller says the value took to compute.
     public var computeSeconds: Double?
-    public var condition: WriteCondition
+    public var condition: EntityCondition
 
     public init(
         key: Key, content: NewContent, sizeBytes: Int, entityTag: EntityTag, description: ContentDescription,
         timeToLive: TimeToLive? = nil, tags: [Tag] = [], computeSeconds: Double? = nil,
-        condition: WriteCondition = .none
+        condition: EntityCondition = .none
     ) {
         self.key = key
         self.content = content

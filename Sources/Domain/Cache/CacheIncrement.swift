@@ -9,10 +9,11 @@ public struct CacheIncrement: Sendable, Equatable {
     public var initial: Int64
     /// nil keeps an existing entry's expiry and gives a new one the usual lifetime.
     public var timeToLive: TimeToLive?
-    public var condition: WriteCondition
+    public var condition: EntityCondition
 
     public init(
-        key: Key, delta: Int64 = 1, initial: Int64 = 0, timeToLive: TimeToLive? = nil, condition: WriteCondition = .none
+        key: Key, delta: Int64 = 1, initial: Int64 = 0, timeToLive: TimeToLive? = nil,
+        condition: EntityCondition = .none
     ) {
         self.key = key
         self.delta = delta

@@ -23,7 +23,7 @@ public protocol CacheStore: Sendable {
     /// - Returns: whether a live entry was removed.
     /// - Throws: `precondition_failed`.
     @discardableResult
-    func delete(_ address: EntryAddress, condition: WriteCondition) async throws -> Bool
+    func delete(_ address: EntryAddress, condition: EntityCondition) async throws -> Bool
 
     /// - Throws: `cache_miss`. Counts neither as a hit nor as a miss.
     func metadata(_ address: EntryAddress) async throws -> CacheMetadata
@@ -31,7 +31,7 @@ public protocol CacheStore: Sendable {
     /// Renews an entry's lifetime from now on: with `timeToLive`, or with the one it had.
     /// - Throws: `precondition_failed`, `cache_miss`.
     func touch(
-        _ address: EntryAddress, timeToLive: TimeToLive?, condition: WriteCondition
+        _ address: EntryAddress, timeToLive: TimeToLive?, condition: EntityCondition
     ) async throws -> CacheMetadata
 
     /// Adds to an entry holding a JSON integer, creating it if absent.

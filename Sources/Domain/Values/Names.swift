@@ -65,6 +65,19 @@ public struct Key: Hashable, Sendable, CustomStringConvertible {
         self.rawValue = rawValue
     }
 
+    /// The keys in a list, each once, in the order in which they come first.
+    /// - Throws: `validation_failed` naming `field`, or the place in it.
+    public static func distinct(_ texts: [String], field: String, atMost limit: Int) throws(Failure) -> [Key] {
+        guard texts.count <= limit else { throw .invalid(field, "must be at most \(limit) keys.") }
+        var keys: [Key] = []
+        var known: Set<Key> = []
+        for (index, text) in texts.enumerated() {
+            let key = try Key(text, field: "\(field)[\(index)]")
+            if known.insert(key).inserted { keys.append(key) }
+        }
+        return keys
+    }
+
     /// Keys are the same when their bytes are, as in storage.
     public static func == (a: Self, b: Self) -> Bool { ExactText(a.rawValue) == ExactText(b.rawValue) }
 

@@ -91,6 +91,39 @@ public struct ObjectReader {
         }
     }
 
+    public mutating func name(_ field: String) -> Name? {
+        converted(field) { text, path throws(Failure) in try Name(text, field: path) }
+    }
+
+    /// One of the cases of `T`, by its name.
+    public mutating func choice<T: RawRepresentable & CaseIterable>(_ field: String) -> T? where T.RawValue == String {
+        converted(field) { text, path throws(Failure) in try T(choice: text, field: path) }
+    }
+
+    /// A list of keys, each once.
+    public mutating func keys(_ field: String, atMost limit: Int = Limits.maxKeysPerSession) -> [Key]? {
+        guard let texts = strings(field) else { return nil }
+        do throws(Failure) {
+            return try Key.distinct(texts, field: fieldPath(field), atMost: limit)
+        } catch {
+            report(error)
+            return nil
+        }
+    }
+
+    /// A text converted by an initializer that throws `validation_failed`.
+    private mutating func converted<T>(
+        _ field: String, _ convert: (String, _ path: String) throws(Failure) -> T
+    ) -> T? {
+        guard let text = string(field) else { return nil }
+        do throws(Failure) {
+            return try convert(text, fieldPath(field))
+        } catch {
+            report(error)
+            return nil
+        }
+    }
+
     /// The converted field; nil when it is absent or null, or wrong, which is then reported.
     private mutating func value<T>(_ field: String, _ message: String, _ convert: (JSON) -> T?) -> T? {
         guard let json = take(field), json != .null else { return nil }

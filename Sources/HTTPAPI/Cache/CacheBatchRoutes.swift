@@ -112,13 +112,13 @@ extension ObjectReader {
     }
 
     /// What `if_match` and `if_none_match` ask for.
-    fileprivate mutating func writeCondition() -> WriteCondition {
-        WriteCondition(
-            match: entityTags("if_match", weakly: false), noneMatch: entityTags("if_none_match", weakly: true))
+    fileprivate mutating func writeCondition() -> EntityCondition {
+        EntityCondition(
+            match: entityTags("if_match"), noneMatch: entityTags("if_none_match"))
     }
 
     /// `*`, a tag as an `etag` is answered, or an array of such tags.
-    private mutating func entityTags(_ field: String, weakly: Bool) -> WriteCondition.Tags? {
+    private mutating func entityTags(_ field: String) -> EntityCondition.Tags? {
         guard let json = take(field), json != .null else { return nil }
         let texts: [String?]
         switch json {
@@ -131,7 +131,7 @@ extension ObjectReader {
             report(field, "must be \"*\", or a tag in its quotes as etag answers it, or an array of such tags.")
             return nil
         }
-        return .oneOf(tags.compactMap { EntityTag(header: $0[...], weakly: weakly) })
+        return EntityCondition.Tags(header: tags.joined(separator: ", "))
     }
 
     /// A field that becomes a header field's value when the entry is read.

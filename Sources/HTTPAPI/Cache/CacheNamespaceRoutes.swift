@@ -45,24 +45,25 @@ struct CacheNamespaceRoutes: Sendable {
         var body = try await request.objectBody(context)
         let policy = CachePolicy(body: &body)
         try body.finish()
-        if request.hasCondition { try request.requireCondition(of: try await current(name)) }
+        try await check(request.condition, of: name)
         let (namespace, created) = try await cache.setPolicy(policy, of: name)
         return .json(namespace.json(settings.current), status: created ? .created : .ok)
     }
 
-    /// The namespace as GET answers it; nil when there is none.
-    private func current(_ name: Name) async throws -> JSON? {
+    /// - Throws: `precondition_failed`.
+    private func check(_ condition: EntityCondition, of name: Name) async throws {
+        guard condition != .none else { return }
+        var current = EntityCondition.Entity.absent
         do {
-            return try await cache.namespace(name).json(settings.current)
-        } catch let failure as Failure where failure.code == .namespaceNotFound {
-            return nil
-        }
+            current = .present(try await cache.namespace(name).json(settings.current).entityTag)
+        } catch let failure as Failure where failure.code == .namespaceNotFound {}
+        try condition.check(current)
     }
 
     @Sendable func remove(_ request: Request, _ context: APIContext) async throws -> Response {
         let name = try context.namespace()
         try request.refuseQuery()
-        if request.hasCondition { try request.requireCondition(of: try await current(name)) }
+        try await check(request.condition, of: name)
         try await cache.removeNamespace(name)
         return Response(status: .noContent)
     }
@@ -87,7 +88,7 @@ struct CacheNamespaceRoutes: Sendable {
         var query = try QueryReader(request)
         let filter = query.entryFilter(withAge: true)
         try query.finish()
-        try request.refuseTagCondition()
+        try request.condition.check(.untagged(isPresent: true))
         return .json(try await cache.clear(name, filter: filter).json)
     }
 
@@ -132,14 +133,7 @@ extension CachePolicy {
         let maxEntries = body.integer("max_entries", in: positive)
         let maxBytes = body.integer("max_bytes", in: positive)
         let maxEntryBytes = body.integer("max_entry_bytes", in: 1...Int64(Limits.maxEntryBytesCeiling))
-        var eviction = Eviction.leastRecentlyUsed
-        if let name = body.string("eviction") {
-            if let known = Eviction(rawValue: name) {
-                eviction = known
-            } else {
-                body.report("eviction", "must be one of lru, lfu, fifo.")
-            }
-        }
+        let eviction: Eviction = body.choice("eviction") ?? .leastRecentlyUsed
         self.init(
             timeToLive: lifetime, maxEntries: maxEntries.map(Int.init), maxBytes: maxBytes.map(Int.init),
             maxEntryBytes: maxEntryBytes.map(Int.init), eviction: eviction)

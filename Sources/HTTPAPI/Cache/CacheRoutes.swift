@@ -32,7 +32,7 @@ struct CacheRoutes: Sendable {
         let tag = hit.entityTag.header
         var headers = Self.headers(
             tag: tag, updatedAt: hit.updatedAt, expiresAt: hit.expiresAt, asOf: hit.asOf)
-        guard try request.isModified(entityTag: tag, updatedAt: hit.updatedAt) else {
+        if try request.condition.isKnown(hit.entityTag, updatedAt: hit.updatedAt) {
             return Response(status: .notModified, headers: headers)
         }
         headers.describe(hit.description)
@@ -51,7 +51,7 @@ struct CacheRoutes: Sendable {
         let tag = entry.entityTag.header
         var headers = Self.headers(
             tag: tag, updatedAt: entry.updatedAt, expiresAt: entry.expiresAt, asOf: entry.asOf)
-        guard try request.isModified(entityTag: tag, updatedAt: entry.updatedAt) else {
+        if try request.condition.isKnown(entry.entityTag, updatedAt: entry.updatedAt) {
             return Response(status: .notModified, headers: headers)
         }
         headers.describe(entry.description)
@@ -112,7 +112,7 @@ struct CacheRoutes: Sendable {
         let address = try context.entryAddress()
         try request.refuseQuery()
         let headers = try EntryHeaders(request)
-        let condition = request.writeCondition
+        let condition = request.condition
         let value = try await receive(request, for: address, condition: condition)
         let outcome = try await cache.write(
             CacheWrite(
@@ -128,7 +128,7 @@ struct CacheRoutes: Sendable {
     /// Takes the body in: small ones in memory, larger ones chunk by chunk into the store, so that memory does not grow
     /// with them. Hashed on the way.
     private func receive(
-        _ request: Request, for address: EntryAddress, condition: WriteCondition
+        _ request: Request, for address: EntryAddress, condition: EntityCondition
     ) async throws -> (content: NewContent, sizeBytes: Int, entityTag: EntityTag) {
         let maxBytes = settings.current.integer(.maxEntryBytes)
         let tooLarge = Failure(
@@ -166,22 +166,20 @@ struct CacheRoutes: Sendable {
     }
 
     /// Refuses what is bound to fail before a large body is taken in. The write itself decides.
-    private func checkEarly(_ address: EntryAddress, _ condition: WriteCondition) async throws {
+    private func checkEarly(_ address: EntryAddress, _ condition: EntityCondition) async throws {
         guard condition != .none else { return }
-        var current: (EntityTag, Instant)?
+        var current = EntityCondition.Entity.absent
         do {
             let metadata = try await cache.metadata(address)
-            current = (metadata.entityTag, metadata.updatedAt)
+            current = .present(metadata.entityTag.hex, updatedAt: metadata.updatedAt)
         } catch let failure as Failure where failure.code == .cacheMiss {}
-        guard condition.allows(current) else {
-            throw Failure(.preconditionFailed, "The entry does not meet the request's condition. Nothing was changed.")
-        }
+        try condition.check(current)
     }
 
     @Sendable func delete(_ request: Request, _ context: APIContext) async throws -> Response {
         let address = try context.entryAddress()
         try request.refuseQuery()
-        try await cache.delete(address, condition: request.writeCondition)
+        try await cache.delete(address, condition: request.condition)
         return Response(status: .noContent)
     }
 
@@ -191,7 +189,7 @@ struct CacheRoutes: Sendable {
         var body = try await request.objectBody(context)
         let timeToLive = body.lifetime("ttl_seconds")
         try body.finish()
-        let metadata = try await cache.touch(address, timeToLive: timeToLive, condition: request.writeCondition)
+        let metadata = try await cache.touch(address, timeToLive: timeToLive, condition: request.condition)
         return .json(metadata.json)
     }
 
@@ -201,22 +199,18 @@ struct CacheRoutes: Sendable {
         var body = try await request.objectBody(context)
         var increment = CacheIncrement(key: address.key, body: &body)
         try body.finish()
-        increment.condition = request.writeCondition
+        increment.condition = request.condition
         let value = try await cache.increment(increment, namespace: address.namespace)
         return .json(["value": .integer(value)])
     }
 }
 
-extension Request {
-    /// Whether the value must be answered.
-    /// - Returns: false when the caller has it already.
+extension EntityCondition {
+    /// Whether a reader already has an entry's value. Without a condition the tag is not even spelled out.
     /// - Throws: `precondition_failed`.
-    fileprivate func isModified(entityTag: String, updatedAt: Instant) throws(Failure) -> Bool {
-        switch evaluateRead(entityTag: entityTag, updatedAt: updatedAt) {
-        case .proceed: return true
-        case .notModified: return false
-        case .failed: throw Failure(.preconditionFailed, "The entry does not meet the request's condition.")
-        }
+    fileprivate func isKnown(_ tag: EntityTag, updatedAt: Instant) throws(Failure) -> Bool {
+        guard self != .none else { return false }
+        return try isKnown(.present(tag.hex, updatedAt: updatedAt))
     }
 }
 

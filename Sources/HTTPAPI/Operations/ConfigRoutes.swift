@@ -44,7 +44,9 @@ struct ConfigRoutes: Sendable {
             }
         }
         try body.finish()
-        try await change(changes) { settings throws(Failure) in try request.requireCondition(of: settings.json) }
+        try await change(changes) { settings throws(Failure) in
+            try request.condition.check(.present(settings.json.entityTag))
+        }
         return .json(settings.current.json)
     }
 
@@ -52,7 +54,7 @@ struct ConfigRoutes: Sendable {
         try request.refuseQuery()
         let setting = try context.setting()
         try await change([setting.name: nil]) { settings throws(Failure) in
-            try request.requireCondition(of: settings.json(of: setting))
+            try request.condition.check(.present(settings.json(of: setting).entityTag))
             guard settings.source(of: setting) == .runtime else {
                 throw Failure(.settingNotFound, "\(setting.name) has no value given at run time.")
             }

@@ -14,16 +14,15 @@ struct DashboardRoutes: Sendable {
                 // A query, as trackers and shared links carry one, is no matter to a page.
                 // To the router it is the same as with the slash, which the page's links need.
                 if request.uri.path == "/dashboard" { return Self.redirect }
-                return serve(file, body, request)
+                return try serve(file, body, request)
             }
         }
     }
 
-    private func serve(_ file: DashboardFile, _ body: ByteBuffer, _ request: Request) -> Response {
+    private func serve(_ file: DashboardFile, _ body: ByteBuffer, _ request: Request) throws(Failure) -> Response {
         var headers = Self.headers
-        headers[.eTag] = file.entityTag
-        if let sent = EntityTagList(request.headers, .ifNoneMatch), sent.contains(opaque: file.entityTag, weakly: true)
-        {
+        headers[.eTag] = "\"\(file.entityTag)\""
+        if try request.condition.isKnown(.present(file.entityTag)) {
             return Response(status: .notModified, headers: headers)
         }
         headers[.contentType] = file.contentType

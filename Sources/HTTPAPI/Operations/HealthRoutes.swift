@@ -36,11 +36,9 @@ struct HealthRoutes: Sendable {
 
     @Sendable func contract(_ request: Request, _ context: APIContext) async throws -> Response {
         var headers: HTTPFields = [
-            .contentType: "application/yaml", .eTag: Self.contractTag, .cacheControl: "no-cache",
+            .contentType: "application/yaml", .eTag: Self.contractTag.header, .cacheControl: "no-cache",
         ]
-        if let sent = EntityTagList(request.headers, .ifNoneMatch),
-            sent.contains(opaque: Self.contractTag, weakly: true)
-        {
+        if try request.condition.isKnown(.present(Self.contractTag.hex)) {
             headers[.contentType] = nil
             return Response(status: .notModified, headers: headers)
         }
@@ -48,7 +46,7 @@ struct HealthRoutes: Sendable {
     }
 
     private static let contractBody = ByteBuffer(bytes: embeddedContract())
-    private static let contractTag = EntityTag(digest: Array(SHA256.hash(data: embeddedContract()).prefix(16))).header
+    private static let contractTag = EntityTag(digest: Array(SHA256.hash(data: embeddedContract()).prefix(16)))
 }
 
 /// `openapi.yaml` as it was when the program was built.

@@ -41,12 +41,8 @@ struct MaintenanceRoutes: Sendable {
     @Sendable func runs(_ request: Request, _ context: APIContext) async throws -> Response {
         var query = try QueryReader(request)
         let limit = query.limit()
-        let cursor = query.cursor()
-        let before = cursor.flatMap { Int64($0) }
+        let before = query.cursor { Int64($0) }
         try query.finish()
-        if cursor != nil, before == nil {
-            throw Failure.invalid("cursor", "is not a cursor of this collection; use next_cursor of the page before.")
-        }
         let found = try await store.maintenanceRuns(before: before, limit: limit + 1)
         let page = found.prefix(limit)
         return try .page(

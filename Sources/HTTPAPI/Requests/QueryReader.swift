@@ -59,6 +59,23 @@ struct QueryReader {
         return values
     }
 
+    /// A list of keys, each once; nil when the parameter is absent.
+    /// - Throws: `bad_percent_encoding`.
+    mutating func keys(_ name: String) throws(Failure) -> [Key]? {
+        guard let texts = try list(name) else { return nil }
+        do throws(Failure) {
+            return try Key.distinct(texts, field: name, atMost: Limits.maxKeysPerSession)
+        } catch {
+            errors.append(contentsOf: error.errors)
+            return nil
+        }
+    }
+
+    /// One of the cases of `T`, by its name.
+    mutating func choice<T: RawRepresentable & CaseIterable>(_ name: String) -> T? where T.RawValue == String {
+        value(name) { text throws(Failure) in try T(choice: text, field: name) }
+    }
+
     mutating func name(_ name: String) -> Name? {
         value(name) { text throws(Failure) in try Name(text, field: name) }
     }
@@ -109,19 +126,15 @@ struct QueryReader {
     }
 
     /// Where a page begins: what the page before it gave as `next_cursor`.
-    mutating func cursor() -> String? {
-        value("cursor") { text throws(Failure) in
-            guard let position = Cursor.decode(text) else {
-                throw .invalid("cursor", "is not a cursor of this collection; use next_cursor of the page before.")
-            }
-            return position
-        }
-    }
+    mutating func cursor() -> String? { cursor { $0 } }
 
     /// Where a page of a collection begins that is ordered by an instant and a number.
-    mutating func position() -> CollectionPosition? {
+    mutating func position() -> CollectionPosition? { cursor { CollectionPosition(text: $0) } }
+
+    /// Where a page begins, as its collection reads it.
+    mutating func cursor<T>(_ read: (String) -> T?) -> T? {
         value("cursor") { text throws(Failure) in
-            guard let position = Cursor.decode(text).flatMap({ CollectionPosition(text: $0) }) else {
+            guard let position = Cursor.decode(text).flatMap(read) else {
                 throw .invalid("cursor", "is not a cursor of this collection; use next_cursor of the page before.")
             }
             return position

@@ -50,15 +50,15 @@ extension Sample {
         var object = try ObjectReader(json, path: path)
         let name = object.requiredText("name", maxCharacters: Limits.maxSampleNameCharacters)
         let recordedAt = object.recordedAt(now: now)
-        let sessionID = object.sessionID()
+        let sessionID = object.name("session_id")
         let labels = object.labels()
         let measurement: Measurement?
-        switch object.string("kind").map({ SampleKind(rawValue: $0) }) {
+        let kind: SampleKind? = object.required("kind") { $0.choice("kind") }
+        switch kind {
         case .timing: measurement = object.timing()
         case .memory: measurement = object.memory()
         case .gauge: measurement = object.gauge()
-        default:
-            object.report("kind", "must be timing, memory or gauge.")
+        case nil:
             // What else is wrong depends on it.
             try object.finishIgnoringRest()
             measurement = nil
@@ -96,16 +96,6 @@ extension ObjectReader {
         return read(&self)
     }
 
-    fileprivate mutating func sessionID() -> Name? {
-        guard let text = string("session_id") else { return nil }
-        do throws(Failure) {
-            return try Name(text, field: fieldPath("session_id"))
-        } catch {
-            report(error)
-            return nil
-        }
-    }
-
     fileprivate mutating func recordedAt(now: Instant) -> Instant? {
         guard let text = string("recorded_at") else { return nil }
         guard let instant = Instant(rfc3339: text) else {
@@ -138,14 +128,6 @@ extension ObjectReader {
             return nil
         }
         return members.isEmpty ? nil : JSONText(json)
-    }
-
-    fileprivate mutating func choice<T: RawRepresentable & CaseIterable>(_ field: String) -> T?
-    where T.RawValue == String {
-        guard let text = string(field) else { return nil }
-        if let value = T(rawValue: text) { return value }
-        report(field, "must be \(T.allCases.map(\.rawValue).joined(separator: " or ")).")
-        return nil
     }
 
     fileprivate mutating func timing() -> Sample.Measurement? {

@@ -86,15 +86,6 @@ extension QueryReader {
             return text
         }
     }
-
-    mutating func choice<T: RawRepresentable & CaseIterable>(_ name: String) -> T? where T.RawValue == String {
-        value(name) { text throws(Failure) in
-            guard let value = T(rawValue: text) else {
-                throw .invalid(name, "must be \(T.allCases.map(\.rawValue).joined(separator: " or ")).")
-            }
-            return value
-        }
-    }
 }
 
 extension Sample {

@@ -30,7 +30,7 @@ struct HistoryRoutes: Sendable {
         if !isStream { try request.requireJSONAccepted() }
         var query = try QueryReader(request)
         let kind = query.name("kind")
-        let order = query.historyOrder()
+        let order: HistoryOrder = query.choice("order") ?? .newest
         if isStream {
             try query.finish()
             return try await stream(id, kind: kind, order: order)
@@ -77,8 +77,8 @@ struct HistoryRoutes: Sendable {
         let itemID = try context.name("item_id")
         try request.refuseQuery()
         let item = try await history.historyItem(itemID, of: id)
-        if try request.entityCondition.isKnown(item.tag) { return .unchanged(tag: item.header) }
-        return .entity(item.json, tag: item.header)
+        if try request.condition.isKnown(.present(item.tag)) { return .unchanged(tag: item.tag) }
+        return .entity(item.json, tag: item.tag)
     }
 
     @Sendable func listAll(_ request: Request, _ context: APIContext) async throws -> Response {
@@ -116,38 +116,27 @@ struct HistoryRoutes: Sendable {
         try request.refuseQuery()
         let patch = try await request.jsonBody(context)
         let item = try await history.patchHistoryItem(
-            itemID, of: id, patch: patch, condition: request.entityCondition)
-        return .entity(item.json, tag: item.header)
+            itemID, of: id, patch: patch, condition: request.condition)
+        return .entity(item.json, tag: item.tag)
     }
 
     @Sendable func remove(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
         let itemID = try context.name("item_id")
         try request.refuseQuery()
-        try await history.removeHistoryItem(itemID, of: id, condition: request.entityCondition)
+        try await history.removeHistoryItem(itemID, of: id, condition: request.condition)
         return Response(status: .noContent)
     }
 
     @Sendable func clear(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
         try request.refuseQuery()
-        try request.refuseTagCondition()
+        try request.condition.check(.untagged(isPresent: true))
         return .json(["removed": .integer(try await history.clearHistory(of: id))])
     }
 }
 
-extension QueryReader {
-    fileprivate mutating func historyOrder() -> HistoryOrder {
-        value("order") { text throws(Failure) in
-            guard let order = HistoryOrder(rawValue: text) else { throw .invalid("order", "must be newest or oldest.") }
-            return order
-        } ?? .newest
-    }
-}
-
 extension HistoryItem {
-    fileprivate var header: String { "\"\(tag)\"" }
-
     /// Where it is found.
     fileprivate var location: String { "/v1/sessions/\(sessionID.rawValue)/history/\(id.rawValue)" }
 

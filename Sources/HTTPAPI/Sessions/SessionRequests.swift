@@ -17,30 +17,6 @@ extension APIContext {
 }
 
 extension ObjectReader {
-    mutating func name(_ field: String) -> Name? {
-        converted(field) { text throws(Failure) in try Name(text, field: field) }
-    }
-
-    /// A list of keys, each once.
-    mutating func keys(_ field: String) -> [Key]? {
-        guard let texts = strings(field) else { return nil }
-        guard texts.count <= Limits.maxKeysPerSession else {
-            report(field, "must be at most \(Limits.maxKeysPerSession) keys.")
-            return nil
-        }
-        var keys: [Key] = []
-        var known: Set<Key> = []
-        do throws(Failure) {
-            for (index, text) in texts.enumerated() {
-                let key = try Key(text, field: fieldPath("\(field)[\(index)]"))
-                if known.insert(key).inserted { keys.append(key) }
-            }
-        } catch {
-            report(error)
-        }
-        return keys
-    }
-
     /// An object of state keys and values.
     /// - Throws: `too_many_keys`, `payload_too_large`.
     mutating func entries(_ field: String) throws(Failure) -> [StateEntry]? {
@@ -69,16 +45,6 @@ extension ObjectReader {
 
     mutating func maxHistoryItems() -> Int? {
         integer("max_history_items", in: 1...Int64(Limits.maxHistoryItems)).map(Int.init)
-    }
-
-    private mutating func converted<T>(_ field: String, _ convert: (String) throws(Failure) -> T) -> T? {
-        guard let text = string(field) else { return nil }
-        do throws(Failure) {
-            return try convert(text)
-        } catch {
-            report(error)
-            return nil
-        }
     }
 }
 

@@ -53,7 +53,7 @@ struct SessionRoutes: Sendable {
         let defaults = try body.entries("defaults") ?? []
         try body.finish()
         let opening = try await sessions.openSession(
-            id, draft, defaults: defaults, condition: request.entityCondition)
+            id, draft, defaults: defaults, condition: request.condition)
         return .json(
             opening.json, status: opening.isNew ? .created : .ok,
             headers: opening.isNew ? [.location: opening.session.location] : [:])
@@ -64,13 +64,13 @@ struct SessionRoutes: Sendable {
         try request.refuseQuery()
         let (session, before) = try await sessions.readSession(id)
         // What the caller may have is the session before this look at it, which changed its activity.
-        return try .entity(session.json, before: request.hasCondition ? before.json : nil, for: request)
+        return try .entity(session.json, before: request.condition == .none ? nil : before.json, for: request)
     }
 
     @Sendable func remove(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
         try request.refuseQuery()
-        try request.refuseTagCondition()
+        try request.condition.check(.untagged(isPresent: true))
         try await sessions.removeSession(id)
         return Response(status: .noContent)
     }

@@ -21,10 +21,10 @@ struct SessionStateRoutes: Sendable {
     @Sendable func get(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
         var query = try QueryReader(request)
-        let keys = try query.keys()
+        let keys = try query.keys("keys")
         try query.finish()
-        let state = try await sessions.state(of: id, keys: keys, condition: request.entityCondition)
-        let tag = Self.tag(state.version)
+        let state = try await sessions.state(of: id, keys: keys, condition: request.condition)
+        let tag = String(state.version)
         guard let entries = state.entries else { return .unchanged(tag: tag) }
         return .entity(["state": .entries(entries), "version": .integer(state.version)], tag: tag)
     }
@@ -35,7 +35,7 @@ struct SessionStateRoutes: Sendable {
         var body = try await request.objectBody(context, maxBytes: Limits.maxStateBodyBytes)
         let patch = try StatePatch(body: &body)
         try body.finish()
-        let change = try await sessions.patchState(of: id, patch, condition: request.entityCondition)
+        let change = try await sessions.patchState(of: id, patch, condition: request.condition)
         return .json(
             [
                 "version": .integer(change.version),
@@ -43,15 +43,15 @@ struct SessionStateRoutes: Sendable {
                 "removed_keys": .keys(change.removedKeys),
                 "state_key_count": .integer(change.stateKeyCount),
                 "state_size_bytes": .integer(change.stateSizeBytes),
-            ], headers: [.eTag: Self.tag(change.version)])
+            ], headers: [.eTag: Self.header(change.version)])
     }
 
     @Sendable func getValue(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
         let key = try context.stateKey()
         try request.refuseQuery()
-        let found = try await sessions.stateValue(key, of: id, condition: request.entityCondition)
-        let tag = Self.tag(found.version)
+        let found = try await sessions.stateValue(key, of: id, condition: request.condition)
+        let tag = String(found.version)
         guard let value = found.value else { return .unchanged(tag: tag) }
         return .entity(.verbatim(value), tag: tag)
     }
@@ -62,36 +62,19 @@ struct SessionStateRoutes: Sendable {
         try request.refuseQuery()
         let entry = StateEntry(key: key, value: JSONText(try await request.jsonBody(context)))
         try StateBounds.check(entry)
-        let (isNew, version) = try await sessions.setStateValue(entry, of: id, condition: request.entityCondition)
-        return Response(status: isNew ? .created : .noContent, headers: [.eTag: Self.tag(version)])
+        let (isNew, version) = try await sessions.setStateValue(entry, of: id, condition: request.condition)
+        return Response(status: isNew ? .created : .noContent, headers: [.eTag: Self.header(version)])
     }
 
     @Sendable func removeValue(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
         let key = try context.stateKey()
         try request.refuseQuery()
-        try await sessions.removeStateValue(key, of: id, condition: request.entityCondition)
+        try await sessions.removeStateValue(key, of: id, condition: request.condition)
         return Response(status: .noContent)
     }
 
-    private static func tag(_ version: Int64) -> String { "\"\(version)\"" }
-}
-
-extension QueryReader {
-    /// The keys in `keys`, each once; nil when it is absent.
-    fileprivate mutating func keys() throws(Failure) -> [Key]? {
-        guard let texts = try list("keys") else { return nil }
-        guard texts.count <= Limits.maxKeysPerSession else {
-            throw .invalid("keys", "must be at most \(Limits.maxKeysPerSession) keys.")
-        }
-        var keys: [Key] = []
-        var known: Set<Key> = []
-        for text in texts {
-            let key = try Key(text, field: "keys")
-            if known.insert(key).inserted { keys.append(key) }
-        }
-        return keys
-    }
+    private static func header(_ version: Int64) -> String { "\"\(version)\"" }
 }
 
 extension StatePatch {
@@ -100,18 +83,8 @@ extension StatePatch {
     fileprivate init(body: inout ObjectReader) throws(Failure) {
         self.init(
             set: try body.entries("set") ?? [], setDefault: try body.entries("set_default") ?? [],
-            delete: body.keys("delete") ?? [], deletePrefixes: [], keep: body.keys("keep") ?? [])
-        guard let prefixes = body.strings("delete_prefixes") else { return }
-        guard prefixes.count <= Limits.maxDeletePrefixes else {
-            body.report("delete_prefixes", "must be at most \(Limits.maxDeletePrefixes) prefixes.")
-            return
-        }
-        for (index, prefix) in prefixes.enumerated() {
-            do throws(Failure) {
-                deletePrefixes.append(try Key(prefix, field: body.fieldPath("delete_prefixes[\(index)]")).rawValue)
-            } catch {
-                body.report(error)
-            }
-        }
+            delete: body.keys("delete") ?? [],
+            deletePrefixes: body.keys("delete_prefixes", atMost: Limits.maxDeletePrefixes)?.map(\.rawValue) ?? [],
+            keep: body.keys("keep") ?? [])
     }
 }

@@ -31,8 +31,8 @@ struct SessionTemplateRoutes: Sendable {
         let name = try context.name("name")
         try request.refuseQuery()
         let template = try await sessions.template(name)
-        if try request.entityCondition.isKnown(template.tag) { return .unchanged(tag: template.header) }
-        return .entity(template.json(settings.current), tag: template.header)
+        if try request.condition.isKnown(.present(template.tag)) { return .unchanged(tag: template.tag) }
+        return .entity(template.json(settings.current), tag: template.tag)
     }
 
     @Sendable func put(_ request: Request, _ context: APIContext) async throws -> Response {
@@ -43,21 +43,19 @@ struct SessionTemplateRoutes: Sendable {
             defaults: try body.entries("defaults") ?? [], timeToLive: body.lifetime("ttl_seconds"),
             maxHistoryItems: body.maxHistoryItems())
         try body.finish()
-        let (template, isNew) = try await sessions.setTemplate(draft, of: name, condition: request.entityCondition)
-        return .entity(template.json(settings.current), tag: template.header, status: isNew ? .created : .ok)
+        let (template, isNew) = try await sessions.setTemplate(draft, of: name, condition: request.condition)
+        return .entity(template.json(settings.current), tag: template.tag, status: isNew ? .created : .ok)
     }
 
     @Sendable func remove(_ request: Request, _ context: APIContext) async throws -> Response {
         let name = try context.name("name")
         try request.refuseQuery()
-        try await sessions.removeTemplate(name, condition: request.entityCondition)
+        try await sessions.removeTemplate(name, condition: request.condition)
         return Response(status: .noContent)
     }
 }
 
 extension SessionTemplate {
-    fileprivate var header: String { "\"\(tag)\"" }
-
     /// - Parameter settings: what holds where the template leaves something open.
     fileprivate func json(_ settings: Settings) -> JSON {
         let lifetime = content.timeToLive ?? .finite(milliseconds: settings.milliseconds(.sessionTTL))

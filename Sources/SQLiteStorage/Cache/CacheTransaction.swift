@@ -86,10 +86,10 @@ struct CacheTransaction {
     }
 
     /// - Throws: `precondition_failed`.
-    private func require(_ condition: WriteCondition, of live: Entry?) throws(Failure) {
-        guard condition.allows(live.map { (EntityTag(digest: $0.digest), $0.updatedAt) }) else {
-            throw .preconditionFailed(exists: live != nil)
-        }
+    private func require(_ condition: EntityCondition, of live: Entry?) throws(Failure) {
+        guard condition != .none else { return }
+        try condition.check(
+            live.map { .present(EntityTag(digest: $0.digest).hex, updatedAt: $0.updatedAt) } ?? .absent)
     }
 
     /// The live entry under a key.
@@ -222,7 +222,7 @@ struct CacheTransaction {
     // MARK: Changing and removing
 
     /// - Returns: whether a live entry was removed.
-    func delete(_ key: Key, namespace name: Name, condition: WriteCondition) throws -> Bool {
+    func delete(_ key: Key, namespace name: Name, condition: EntityCondition) throws -> Bool {
         let namespace = try namespace(name)
         let old = try namespace.flatMap { try entry(key, in: $0) }
         let live = old.flatMap { $0.isLive(at: now) ? $0 : nil }
@@ -240,7 +240,7 @@ struct CacheTransaction {
 
     /// Renews an entry's lifetime. A touch is a use: the entry moves back in the order of eviction.
     func touch(
-        _ key: Key, namespace name: Name, timeToLive: TimeToLive?, condition: WriteCondition
+        _ key: Key, namespace name: Name, timeToLive: TimeToLive?, condition: EntityCondition
     ) throws -> CacheMetadata {
         let (namespace, entry) = try liveEntry(key, in: name)
         try require(condition, of: entry)
@@ -344,15 +344,5 @@ extension CachePolicy {
             timeToLive: row.bool(column) ? TimeToLive(storedMilliseconds: row.optionalInteger(column + 1)) : nil,
             maxEntries: row.optionalInt(column + 2), maxBytes: row.optionalInt(column + 3),
             maxEntryBytes: row.optionalInt(column + 4), eviction: Eviction(rawValue: row.text(column + 5))!)
-    }
-}
-
-extension Failure {
-    static func preconditionFailed(exists: Bool) -> Failure {
-        Failure(
-            .preconditionFailed,
-            exists
-                ? "A live entry is there and does not meet the request's condition. Nothing was changed."
-                : "There is no live entry, so the request's condition is not met. Nothing was changed.")
     }
 }

@@ -13,12 +13,12 @@ extension SQLiteStorage: CacheStore {
     }
 
     @discardableResult
-    public func delete(_ address: EntryAddress, condition: WriteCondition) async throws -> Bool {
+    public func delete(_ address: EntryAddress, condition: EntityCondition) async throws -> Bool {
         try await transaction { try $0.delete(address.key, namespace: address.namespace, condition: condition) }
     }
 
     public func touch(
-        _ address: EntryAddress, timeToLive: TimeToLive?, condition: WriteCondition
+        _ address: EntryAddress, timeToLive: TimeToLive?, condition: EntityCondition
     ) async throws -> CacheMetadata {
         try await transaction {
             try $0.touch(address.key, namespace: address.namespace, timeToLive: timeToLive, condition: condition)

@@ -58,7 +58,7 @@ extension SQLiteStorage: HistoryStore {
         try await sessionTransaction(bytes: Limits.maxHistoryItemBytes) { transaction in
             var row = try transaction.live(id)
             let old = try transaction.connection.historyItem(itemID, of: row)
-            try condition.check(old?.tag)
+            try condition.check(.optional(old?.tag))
             guard let old else { throw Failure.itemNotFound(itemID) }
             try transaction.touch(&row)
             let data = JSONText(try old.data.parsed().merged(with: patch))
@@ -78,7 +78,7 @@ extension SQLiteStorage: HistoryStore {
         try await sessionTransaction { transaction in
             var row = try transaction.live(id)
             if condition != .none {
-                try condition.check(try transaction.connection.historyItem(itemID, of: row)?.tag)
+                try condition.check(.optional(try transaction.connection.historyItem(itemID, of: row)?.tag))
             }
             try transaction.connection.run(
                 "DELETE FROM history_items WHERE session_ref = ?1 AND id = ?2", .integer(row.ref),

@@ -5,7 +5,9 @@ import Domain
 extension SQLiteStorage {
     public func state(of id: Name, keys: [Key]?, condition: EntityCondition) async throws -> SessionState {
         let read: @Sendable (Connection, SessionRow) throws -> SessionState = { connection, row in
-            if try condition.isKnown(String(row.version)) { return SessionState(version: row.version, entries: nil) }
+            if try condition.isKnown(.present(String(row.version))) {
+                return SessionState(version: row.version, entries: nil)
+            }
             return SessionState(version: row.version, entries: try connection.state(of: row, keys: keys))
         }
         let small = try await visit(id) { connection, row -> SessionState? in
@@ -19,7 +21,7 @@ extension SQLiteStorage {
     public func stateValue(_ key: Key, of id: Name, condition: EntityCondition) async throws -> StateValue {
         try await visit(id) { connection, row in
             guard let value = try connection.value(of: key, in: row) else { throw Failure.stateKeyNotFound(key) }
-            let isKnown = try condition.isKnown(String(row.version))
+            let isKnown = try condition.isKnown(.present(String(row.version)))
             return StateValue(version: row.version, value: isKnown ? nil : value)
         }
     }
@@ -39,7 +41,7 @@ extension SQLiteStorage {
     ) async throws -> StateChange? {
         guard patch.onlySetsDefaults, patch.setDefault.count <= Limits.maxPointReadKeys else { return nil }
         return try await visit(id) { connection, row in
-            try condition.check(String(row.version))
+            try condition.check(.present(String(row.version)))
             for entry in patch.setDefault where try !connection.hasValue(entry.key, in: row) { return nil }
             let session = try connection.resolved(row)
             return StateChange(session, initializedKeys: [], removedKeys: [])
@@ -52,7 +54,7 @@ extension SQLiteStorage {
         try await sessionTransaction(bytes: entry.value.sizeBytes) { transaction in
             var row = try transaction.live(id)
             let isPresent = try transaction.connection.hasValue(entry.key, in: row)
-            try condition.check(isPresent: isPresent, in: String(row.version))
+            try condition.check(.member(isPresent: isPresent, of: String(row.version)))
             let before = try transaction.connection.resolved(row)
             let hasChanged = try transaction.store(entry, in: row)
             try transaction.touch(&row, changingState: hasChanged)
@@ -64,8 +66,8 @@ extension SQLiteStorage {
     public func removeStateValue(_ key: Key, of id: Name, condition: EntityCondition) async throws {
         try await sessionTransaction { transaction in
             var row = try transaction.live(id)
-            try condition.check(
-                isPresent: try transaction.connection.hasValue(key, in: row), in: String(row.version))
+            let isPresent = try transaction.connection.hasValue(key, in: row)
+            try condition.check(.member(isPresent: isPresent, of: String(row.version)))
             guard try transaction.removeKey(key, from: row) else {
                 guard try transaction.connection.hasValue(key, in: row) else { throw Failure.stateKeyNotFound(key) }
                 throw Failure(
@@ -83,7 +85,7 @@ extension SessionTransaction {
     /// not removed.
     func patch(_ id: Name, _ patch: StatePatch, _ condition: EntityCondition) throws -> StateChange {
         var row = try live(id)
-        try condition.check(String(row.version))
+        try condition.check(.present(String(row.version)))
         let before = try connection.resolved(row)
         let replaced = Set(patch.set.map(\.key))
         let kept = replaced.union(patch.keep)

@@ -63,7 +63,7 @@ extension SessionTransaction {
         let old = try connection.templateRow(name)
         let live = old.flatMap { $0.isDeleted ? nil : $0 }
         let settings = storage.settings.current
-        try condition.check(live?.tag(settings))
+        try condition.check(.optional(live?.tag(settings)))
         if let live {
             let template = try connection.template(live, settings)
             if template.content == draft.sorted { return (template, false) }
@@ -108,7 +108,7 @@ extension SessionTransaction {
     func removeTemplate(_ name: Name, _ condition: EntityCondition) throws {
         let row = try connection.templateRow(name)
         let live = row.flatMap { $0.isDeleted ? nil : $0 }
-        try condition.check(live?.tag(storage.settings.current))
+        try condition.check(.optional(live?.tag(storage.settings.current)))
         guard let live else { throw Failure.templateNotFound(name) }
         let isUsed = try connection.first(
             "SELECT 1 FROM sessions WHERE template_name = ?1 LIMIT 1", .text(name.rawValue)

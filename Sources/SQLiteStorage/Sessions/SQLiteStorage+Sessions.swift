@@ -24,7 +24,7 @@ extension SQLiteStorage: SessionStore {
         let bytes = draft.sizeBytes + StatePatch(setDefault: defaults).sizeBytes
         return try await sessionTransaction(bytes: bytes) { transaction in
             let old = try transaction.row(id)
-            try condition.check(isPresent: old?.isLive(at: transaction.now) ?? false)
+            try condition.check(.untagged(isPresent: old?.isLive(at: transaction.now) ?? false))
             if var row = old, row.isLive(at: transaction.now) {
                 let before = try transaction.connection.resolved(row)
                 let initialized = try transaction.initialize(defaults, in: row)

@@ -1,42 +1,9 @@
-// Decisions about sessions that need no database: conditions, bounds, names, texts passed on.
+// Decisions about sessions that need no database: bounds, names, texts passed on.
 
 import Domain
 import Testing
 
 struct SessionDomainTests {
-    private func holds(_ condition: EntityCondition, _ current: String?) -> Bool {
-        do { try condition.check(current) } catch { return false }
-        return true
-    }
-
-    @Test func conditionsAreThoseOfHTTP() {
-        #expect(holds(.none, nil) && holds(.none, "1"))
-        #expect(holds(EntityCondition(match: .any), "1") && !holds(EntityCondition(match: .any), nil))
-        #expect(holds(EntityCondition(match: .oneOf(["1", "2"])), "2"))
-        #expect(!holds(EntityCondition(match: .oneOf(["1"])), "2") && !holds(EntityCondition(match: .oneOf([])), "2"))
-        #expect(holds(EntityCondition(noneMatch: .any), nil) && !holds(EntityCondition(noneMatch: .any), "1"))
-        #expect(holds(EntityCondition(noneMatch: .oneOf(["1"])), "2"))
-    }
-
-    @Test func aMemberIsConditionalOnTheWhole() {
-        func holds(_ condition: EntityCondition, isPresent: Bool) -> Bool {
-            do { try condition.check(isPresent: isPresent, in: "5") } catch { return false }
-            return true
-        }
-        #expect(holds(EntityCondition(match: .oneOf(["5"])), isPresent: false))
-        #expect(!holds(EntityCondition(match: .oneOf(["4"])), isPresent: true))
-        #expect(!holds(EntityCondition(match: .any), isPresent: false))
-        #expect(holds(EntityCondition(match: .any), isPresent: true))
-        #expect(holds(EntityCondition(noneMatch: .any), isPresent: false))
-        #expect(!holds(EntityCondition(noneMatch: .any), isPresent: true))
-    }
-
-    @Test func aReaderKnowsWhatItHas() throws {
-        #expect(try EntityCondition(noneMatch: .oneOf(["3"])).isKnown("3"))
-        #expect(try !EntityCondition(noneMatch: .oneOf(["3"])).isKnown("4"))
-        #expect(throws: Failure.self) { try EntityCondition(match: .oneOf(["3"])).isKnown("4") }
-    }
-
     @Test func aStateOverItsBoundsMayShrink() throws {
         try StateBounds.check(keys: 1000, bytes: Limits.maxStateBytes)
         try StateBounds.check(keys: 1500, keysBefore: 1500, bytes: 0)

@@ -41,7 +41,7 @@ import Testing
                 for _ in 0..<20 {
                     let hit = try await store.read(EntryAddress("key"))
                     let value = Int(String(decoding: try await hit.bytes(), as: UTF8.self))!
-                    let condition = WriteCondition(match: .oneOf([hit.entityTag]))
+                    let condition = EntityCondition(match: .strong(hit.entityTag.hex))
                     if await code(of: { try await store.put("key", "\(value + 1)", condition: condition) }) == nil {
                         successes.change { $0 += 1 }
                     }

@@ -245,7 +245,7 @@ enum Engine: CaseIterable {
     func compareAndSetNeedsTheTag(engine: Engine) async throws {
         try await engine.run { store, _ in
             let tag = EntityTag(of: Array("1".utf8))
-            let condition = WriteCondition(match: .oneOf([tag]))
+            let condition = EntityCondition(match: .strong(tag.hex))
             #expect(await code { try await store.put("key", "2", condition: condition) } == .preconditionFailed)
             #expect(await code { try await store.put("key", condition: .init(match: .any)) } == .preconditionFailed)
             #expect(await store.missReason("key") == .absent)
@@ -253,7 +253,7 @@ enum Engine: CaseIterable {
             #expect(try await !store.put("key", "2", condition: condition).created)
             #expect(await code { try await store.put("key", "3", condition: condition) } == .preconditionFailed)
             #expect(try await store.text("key") == "2")
-            try await store.put("key", "4", condition: WriteCondition(match: .any))
+            try await store.put("key", "4", condition: EntityCondition(match: .any))
             #expect(try await store.text("key") == "4")
         }
     }
@@ -262,7 +262,7 @@ enum Engine: CaseIterable {
     func ifUnmodifiedSinceNeedsTheAge(engine: Engine) async throws {
         try await engine.run { store, clock in
             try await store.put("key", "1")
-            let since = WriteCondition(unmodifiedSince: clock.now)
+            let since = EntityCondition(unmodifiedSince: clock.now)
             clock.advance(milliseconds: 2000)
             try await store.put("key", "2", condition: since)
             #expect(await code { try await store.put("key", "3", condition: since) } == .preconditionFailed)
@@ -274,7 +274,7 @@ enum Engine: CaseIterable {
     @Test(arguments: Engine.allCases)
     func whatIsRefusedLeavesNothing(engine: Engine) async throws {
         try await engine.run { store, _ in
-            let condition = WriteCondition(match: .any)
+            let condition = EntityCondition(match: .any)
             #expect(await code { try await store.put("key", condition: condition) } == .preconditionFailed)
             #expect(await code { try await store.namespace(.n) } == .namespaceNotFound)
             _ = try await store.setPolicy(CachePolicy(maxBytes: 10, maxEntryBytes: 5), of: .n)
@@ -320,7 +320,7 @@ enum Engine: CaseIterable {
     func aConditionalDeleteNeedsItsEntry(engine: Engine) async throws {
         try await engine.run { store, clock in
             let address = EntryAddress("key")
-            let one = WriteCondition(match: .oneOf([EntityTag(of: Array("1".utf8))]))
+            let one = EntityCondition(match: .strong(EntityTag(of: Array("1".utf8)).hex))
             #expect(await code { try await store.delete(address, condition: one) } == .preconditionFailed)
             #expect(
                 await code { try await store.delete(address, condition: .init(match: .any)) } == .preconditionFailed)
@@ -433,11 +433,11 @@ enum Engine: CaseIterable {
         try await engine.run { store, clock in
             let address = EntryAddress("key")
             try await store.put("key", "1", lifetime: .milliseconds(1000))
-            let other = WriteCondition(match: .oneOf([EntityTag(of: Array("2".utf8))]))
+            let other = EntityCondition(match: .strong(EntityTag(of: Array("2".utf8)).hex))
             let refused = await code { try await store.touch(address, timeToLive: .never, condition: other) }
             #expect(refused == .preconditionFailed)
             #expect(try await store.metadata(address).expiresAt == clock.now.advanced(milliseconds: 1000))
-            let same = WriteCondition(match: .oneOf([EntityTag(of: Array("1".utf8))]))
+            let same = EntityCondition(match: .strong(EntityTag(of: Array("1".utf8)).hex))
             #expect(try await store.touch(address, timeToLive: .never, condition: same).expiresAt == nil)
         }
     }
@@ -534,17 +534,17 @@ enum Engine: CaseIterable {
     @Test(arguments: Engine.allCases)
     func aConditionalIncrementNeedsItsEntry(engine: Engine) async throws {
         try await engine.run { store, clock async throws in
-            func add(_ condition: WriteCondition) async throws -> Int64 {
+            func add(_ condition: EntityCondition) async throws -> Int64 {
                 try await store.increment(
                     CacheIncrement(key: Key(stored: "key"), timeToLive: .milliseconds(1000), condition: condition),
                     namespace: .n)
             }
-            #expect(await code { try await add(WriteCondition(match: .any)) } == .preconditionFailed)
+            #expect(await code { try await add(EntityCondition(match: .any)) } == .preconditionFailed)
             #expect(try await add(.add) == 1)
             #expect(await code { try await add(.add) } == .preconditionFailed)
-            #expect(try await add(WriteCondition(match: .any)) == 2)
+            #expect(try await add(EntityCondition(match: .any)) == 2)
             clock.advance(milliseconds: 1000)
-            #expect(await code { try await add(WriteCondition(match: .any)) } == .preconditionFailed)
+            #expect(await code { try await add(EntityCondition(match: .any)) } == .preconditionFailed)
             #expect(try await add(.add) == 1)
         }
     }
@@ -634,7 +634,7 @@ enum Engine: CaseIterable {
     func anAtomicBatchThatFailsMakesNoNamespace(engine: Engine) async throws {
         try await engine.run { store, _ in
             let operations: [CacheOperation] = [
-                .set(CacheWrite("a", [1])), .set(CacheWrite("b", [1], condition: WriteCondition(match: .any))),
+                .set(CacheWrite("a", [1])), .set(CacheWrite("b", [1], condition: EntityCondition(match: .any))),
             ]
             _ = try await store.batch(operations, namespace: .n, atomic: true)
             #expect(await code { try await store.namespace(.n) } == .namespaceNotFound)

@@ -276,7 +276,7 @@ struct StorageTests {
             try await storage.put("a")
             try await storage.put("b")
             _ = try await storage.read(EntryAddress("a"))
-            let condition = WriteCondition(match: .any)
+            let condition = EntityCondition(match: .any)
             let results = try await storage.batch(
                 [.set(CacheWrite("c", [1])), .set(CacheWrite("d", [1], condition: condition))], namespace: .n,
                 atomic: true)

@@ -186,14 +186,14 @@ struct HistoryStoreTests {
             fixture.advance(seconds: 1)
             let rated = try await storage.patchHistoryItem(
                 item.id, of: .s, patch: ["rating": 5, "prompt": nil],
-                condition: EntityCondition(match: .oneOf([item.tag])))
+                condition: EntityCondition(match: .strong(item.tag)))
             #expect(rated.data == JSONText(["rating": 5]))
             #expect(rated.updatedAt == fixture.now && rated.createdAt == item.createdAt && rated.tag != item.tag)
             #expect(try await storage.historyItem(item.id, of: .s) == rated)
             fixture.advance(seconds: 1)
             let same = try await storage.patchHistoryItem(item.id, of: .s, patch: ["rating": 5], condition: .none)
             #expect(same == rated)
-            let stale = EntityCondition(match: .oneOf([item.tag]))
+            let stale = EntityCondition(match: .strong(item.tag))
             #expect(
                 await failureCode { try await storage.patchHistoryItem(item.id, of: .s, patch: 1, condition: stale) }
                     == .preconditionFailed)

@@ -254,14 +254,14 @@ struct SessionStoreTests {
             #expect(
                 try await storage.stateValue("k", of: .s, condition: .none)
                     == StateValue(version: 2, value: JSONText(.null)))
-            let known = EntityCondition(noneMatch: .oneOf(["2"]))
+            let known = EntityCondition(noneMatch: .strong("2"))
             #expect(try await storage.stateValue("k", of: .s, condition: known).value == nil)
             #expect(try await storage.state(of: .s, keys: nil, condition: known).entries == nil)
             #expect(
                 await failureCode {
                     try await storage.setStateValue(entry, of: .s, condition: EntityCondition(noneMatch: .any))
                 } == .preconditionFailed)
-            let stale = EntityCondition(match: .oneOf(["1"]))
+            let stale = EntityCondition(match: .strong("1"))
             #expect(
                 await failureCode { try await storage.removeStateValue("k", of: .s, condition: stale) }
                     == .preconditionFailed)
@@ -270,7 +270,7 @@ struct SessionStoreTests {
             #expect(
                 await failureCode { try await storage.patch(setDefault: ["k": 1], condition: stale) }
                     == .preconditionFailed)
-            try await storage.removeStateValue("k", of: .s, condition: EntityCondition(match: .oneOf(["2"])))
+            try await storage.removeStateValue("k", of: .s, condition: EntityCondition(match: .strong("2")))
             #expect(
                 await failureCode { try await storage.removeStateValue("k", of: .s, condition: .none) }
                     == .stateKeyNotFound)
@@ -420,7 +420,7 @@ struct SessionStoreTests {
             let (items, next) = try await storage.templates(after: nil, limit: 2)
             #expect(items.map(\.name.rawValue) == ["a", "b"] && next?.rawValue == "b")
             #expect(try await storage.templates(after: "b", limit: 2).items.map(\.name.rawValue) == ["c"])
-            let stale = EntityCondition(match: .oneOf([items[0].tag]))
+            let stale = EntityCondition(match: .strong(items[0].tag))
             fixture.advance(seconds: 1)
             let (changed, isNew) = try await storage.setTemplate(
                 SessionTemplateDraft(defaults: stateEntries(["k": 2])), of: items[0].name, condition: stale)
@@ -567,7 +567,7 @@ struct SessionStoreTests {
                             do {
                                 try await storage.patch(
                                     set: ["count": .integer(count + 1)],
-                                    condition: EntityCondition(match: .oneOf([String(state.version)])))
+                                    condition: EntityCondition(match: .strong(String(state.version))))
                                 left -= 1
                             } catch let failure as Failure where failure.code == .preconditionFailed {}
                         }
