@@ -10,7 +10,7 @@ WORKDIR /source
 # The dependencies, in a layer of their own that is reused until their versions change.
 COPY Package.swift ./
 COPY scripts/versions.sh scripts/versions.txt scripts/
-RUN scripts/versions.sh pin && swift package resolve
+RUN scripts/versions.sh pin
 
 # Migrations and openapi.yaml are embedded in the binary.
 COPY Sources Sources

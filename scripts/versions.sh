@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Keeps every dependency at the version it was tested with: scripts/versions.sh pin|check|write|outdated
-#   pin       writes Package.resolved, which is not in git, from scripts/versions.txt
+#   pin       resolves every package to the version in scripts/versions.txt
 #   check     fails if anything is resolved to, or asks for, another version than the tables say
 #   write     takes the resolved versions over into scripts/versions.txt, after an update that was meant
 #   outdated  lists what has a newer version; needs the network
@@ -11,35 +11,29 @@ resolved=Package.resolved
 
 fail() { echo "error: $*" >&2; exit 1; }
 
-# The packages of the table: URL, version, revision.
+# The packages of the table: URL, version.
 packages() { grep -v '^#' "$table"; }
 
 # The same of Package.resolved, in the order of the table.
 resolved_packages() {
     awk -F '"' '
         $2 == "location" { url = $4 }
-        $2 == "revision" { revision = $4 }
-        $2 == "version" && $4 { print url, $4, revision }
+        $2 == "version" && $4 { print url, $4 }
     ' "$resolved" | LC_ALL=C sort
 }
 
 is_pinned() { [[ -e $resolved ]] && cmp -s <(packages) <(resolved_packages); }
 
-# Version 2 of the format has no hash of the manifest; the package manager adds it.
+# By version and not by commit, so that a mirror with commits of its own serves as well.
 pin() {
     is_pinned && return
-    packages | awk '
-        BEGIN { printf "{\n  \"pins\" : [" }
-        {
-            identity = $1; sub(/.*\//, "", identity); sub(/\.git$/, "", identity)
-            printf "%s\n    {\n", separator
-            printf "      \"identity\" : \"%s\",\n      \"kind\" : \"remoteSourceControl\",\n", identity
-            printf "      \"location\" : \"%s\",\n      \"state\" : {\n", $1
-            printf "        \"revision\" : \"%s\",\n        \"version\" : \"%s\"\n      }\n    }", $3, $2
-            separator = ","
-        }
-        END { print "\n  ],\n  \"version\" : 2\n}" }
-    ' >"$resolved"
+    swift package resolve >&2
+    local url version name
+    while read -r url version; do
+        name=$(basename "$url" .git)
+        swift package resolve "$name" --version "$version" >&2
+    done < <(comm -23 <(packages) <(resolved_packages))
+    is_pinned || check
 }
 
 check() {
@@ -74,8 +68,8 @@ newest_tag() {
 }
 
 outdated() {
-    local url version revision newest count=0 unreachable=()
-    while read -r url version revision; do
+    local url version newest count=0 unreachable=()
+    while read -r url version; do
         if ! newest=$(newest_tag "$url" 'v?([0-9]+\.[0-9]+\.[0-9]+)'); then
             unreachable+=("$url")
         elif [[ -n $newest && $(printf '%s\n%s\n' "$newest" "$version" | sort -V | tail -1) != "$version" ]]; then
