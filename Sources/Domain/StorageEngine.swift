@@ -3,8 +3,7 @@
 /// Where everything is kept: one object that offers a store for each area.
 ///
 /// The executable chooses an engine by the setting `database`; nothing else knows which one it is. What each store
-/// promises is in its protocol, and `Tests/StorageContractTests` holds every engine to it. How to add an engine:
-/// docs/design/storage-engines.md.
+/// promises is in its protocol. How to add an engine: docs/design/storage-engines.md.
 public protocol StorageEngine: Sendable {
     /// What the engine is called in logs: `sqlite`.
     var engineName: String { get }
