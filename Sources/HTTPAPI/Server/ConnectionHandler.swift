@@ -84,7 +84,7 @@ final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
             headersTooLarge
             ? Failure(.headersTooLarge, "The header fields are larger than \(Limits.maxHeaderBytes) bytes.")
             : Failure(.malformedRequest, "The bytes on this connection are not an HTTP/1.1 request.")
-        let requestID = String(UInt64.random(in: .min ... .max), radix: 16)
+        let requestID = RequestMiddleware.ofFullLength(String(UInt64.random(in: .min ... .max), radix: 16))
         let body = ByteBuffer(bytes: Problem.json(failure, requestID: requestID).utf8)
         let head = HTTPResponse(
             status: Problem.kind(of: failure.code).status,

@@ -57,7 +57,7 @@ struct RequestMiddleware: RouterMiddleware {
         return id
     }
 
-    /// Fills an id of Hummingbird's up to 32 digits: it leaves out the leading zeros of the process's half.
+    /// Fills an id up to 32 digits. Hummingbird leaves out the leading zeros of the half that the process draws.
     static func ofFullLength(_ id: String) -> String {
         String(repeating: "0", count: max(0, 32 - id.utf8.count)) + id
     }
