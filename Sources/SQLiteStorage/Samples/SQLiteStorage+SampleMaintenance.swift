@@ -1,139 +1,254 @@
-// Forgetting old samples and roll-ups.
+// Forgetting old samples, roll-ups and series, in steps that let waiting writes go first.
 
 import Domain
 import Synchronization
 
-// Bytes are told as the numbers and texts of a row take them, without the file's own overhead.
-
 extension SQLiteStorage {
-    /// Removes raw samples and roll-ups beyond their retention, and series nothing was recorded for in that time. Raw
-    /// samples stay until they are rolled up.
+    /// Removes raw samples and roll-ups beyond their retention, and series nothing was recorded for in that time.
+    ///
+    /// What is due is decided once, after a roll-up. A sample that arrives later is not rolled up yet and stays until
+    /// another run, however old it is: only with its roll-up is it in the answers without its row.
     func removeOldSamples(isDryRun: Bool) async throws -> Removal {
         try await rollUpSamples()
+        let retention = try await sampleRetention()
+        guard !isDryRun else { return try await count(retention) }
+        let removal = try await remove(retention)
+        try await removeUnusedSeries(retention)
+        return removal
+    }
+
+    /// What is due now.
+    func sampleRetention(maxSamples: Int = Limits.maxSamples) async throws -> SampleRetention {
         let now = clock.now()
         let rawBefore = now.advanced(milliseconds: -settings.current.milliseconds(.sampleRetention))
         let rolledBefore = now.advanced(milliseconds: -settings.current.milliseconds(.rollupRetention))
-        if isDryRun {
-            return try await readers.pooled(.upkeep) {
-                try $0.countOldSamples(rawBefore: rawBefore, rolledBefore: rolledBefore)
-            }
+        return try await readers.consistently(.upkeep) { connection in
+            let rolledUpTo = try connection.rolledUpTo()
+            let newest = try connection.first("SELECT max(sample_id) FROM samples") { $0.optionalInteger(0) } ?? nil
+            return SampleRetention(
+                rawBefore: rawBefore, rolledUpTo: rolledUpTo,
+                excessUpTo: min((newest ?? 0) - Int64(maxSamples), rolledUpTo), rolledBefore: rolledBefore)
         }
+    }
+
+    func count(_ retention: SampleRetention) async throws -> Removal {
         var total = Removal()
-        while true {
-            let step = try await writer.perform(.background) { connection in
-                try connection.removeOldSamples(rawBefore: rawBefore, limit: Limits.sweepBatchSamples)
-                    + connection.removeOldRollups(before: rolledBefore, limit: Limits.sweepBatchSamples)
+        for rule in SampleRetention.Rule.all {
+            var position: SampleRetention.Position? = .start
+            while let start = position {
+                let rows = try await readers.pooled(.upkeep) {
+                    try $0.rows(rule, of: retention, after: start, limit: Limits.sweepBatchSamples)
+                }
+                for row in rows where row.isDue { total += Removal(removed: 1, freedBytes: row.bytes) }
+                position = rows.count < Limits.sweepBatchSamples ? nil : rows.last?.position
             }
-            total += step
-            if step.removed == 0 { break }
-            signals.hasSpareSpace.store(true, ordering: .relaxed)
-        }
-        try await writer.perform(.background) { connection in
-            try connection.run(
-                """
-                DELETE FROM sample_series WHERE last_recorded_at_ms < ?1
-                    AND NOT EXISTS (SELECT 1 FROM samples p WHERE p.series_id = sample_series.series_id)
-                """,
-                // By then the longest roll-ups that hold its last sample are gone.
-                .instant(rolledBefore.advanced(milliseconds: -MetricResolution.sixHours.periodMilliseconds)))
         }
         return total
     }
-}
 
-extension Removal {
-    fileprivate static func + (a: Removal, b: Removal) -> Removal {
-        var sum = a
-        sum += b
-        return sum
+    func remove(_ retention: SampleRetention) async throws -> Removal {
+        var total = Removal()
+        for rule in SampleRetention.Rule.all {
+            var position: SampleRetention.Position? = .start
+            while let start = position {
+                // After a power cut a step that was lost is done again.
+                let step = try await writer.perform(.background, .withNext) {
+                    try self.remove(rule, of: retention, after: start, on: $0)
+                }
+                total += step.removal
+                if step.removal.removed > 0 { signals.hasSpareSpace.store(true, ordering: .relaxed) }
+                position = step.end
+            }
+        }
+        return total
+    }
+
+    /// - Returns: what went, and where the next step begins; nil when none is left.
+    private func remove(
+        _ rule: SampleRetention.Rule, of retention: SampleRetention, after start: SampleRetention.Position,
+        on connection: Connection
+    ) throws -> (removal: Removal, end: SampleRetention.Position?) {
+        var removal = Removal()
+        var end = start
+        let step = try writer.step(rows: Limits.sweepBatchSamples) { limit in
+            let rows = try connection.rows(rule, of: retention, after: end, limit: limit)
+            let due = rows.filter(\.isDue)
+            try connection.remove(due, rule)
+            for row in due { removal += Removal(removed: 1, freedBytes: row.bytes) }
+            end = rows.last?.position ?? end
+            return rows.count
+        }
+        return (removal, step.isExhausted ? nil : end)
+    }
+
+    /// Removes series without samples and roll-ups.
+    func removeUnusedSeries(_ retention: SampleRetention) async throws {
+        var position: Int64? = 0
+        while let start = position {
+            position = try await writer.perform(.background, .withNext) { connection in
+                // Samples that came late may have been rolled up meanwhile; the next run removes those roll-ups.
+                guard try !connection.hasRollups(endingBy: retention.rolledBefore) else { return nil }
+                var last = start
+                let step = try self.writer.step(rows: Limits.sweepBatchRows) { limit in
+                    let series = try connection.series(after: last, limit: limit, of: retention)
+                    for series in series where series.isUnused {
+                        try connection.run("DELETE FROM sample_series WHERE series_id = ?1", .integer(series.id))
+                    }
+                    last = series.last?.id ?? last
+                    return series.count
+                }
+                return step.isExhausted ? nil : last
+            }
+        }
     }
 }
 
-/// What is to be removed.
-private struct RemovedSample {
-    var id: Int64
-    var recordedAt: Instant
-    var bytes: Int
+/// Which samples and roll-ups are due to go. Both a run and a dry run ask here.
+struct SampleRetention: Sendable {
+    /// Raw samples that were recorded before go …
+    var rawBefore: Instant
+    /// … if they are rolled up: up to this one. The mark only rises, so this holds while others are rolled up.
+    var rolledUpTo: Int64
+    /// Those up to this one go too: there are more than ``Limits/maxSamples``. Not above the mark either.
+    var excessUpTo: Int64
+    /// Roll-ups whose span had ended by then go.
+    var rolledBefore: Instant
 
-    /// From the columns `sample_id, recorded_at_ms, bytes`.
-    init(_ row: borrowing Row) {
-        id = row.integer(0)
-        recordedAt = row.instant(1)
-        bytes = row.int(2)
+    enum Rule: Sendable {
+        case old, excess
+        case rollups(MetricResolution)
+
+        static let all = [Self.old, .excess] + MetricResolution.rollups.map { .rollups($0) }
+    }
+
+    /// A place in the order rows are looked at.
+    struct Position: Sendable {
+        /// In milliseconds: when the sample was recorded or the roll-up begins.
+        var instant: Int64
+        /// Of the sample, or of the roll-up's series.
+        var id: Int64
+
+        static let start = Position(instant: .min, id: .min)
+    }
+
+    struct Row {
+        var position: Position
+        /// As the numbers and texts of a row take them, without the file's own overhead.
+        var bytes: Int
+        var isDue = true
+    }
+
+    /// The roll-ups of a resolution that began by then ended by ``rolledBefore``.
+    func latestStart(_ resolution: MetricResolution) -> Instant {
+        rolledBefore.advanced(milliseconds: -resolution.periodMilliseconds)
     }
 }
 
 extension Connection {
-    fileprivate func removeOldSamples(rawBefore: Instant, limit: Int) throws(SQLiteError) -> Removal {
-        let old = try all(
-            """
-            SELECT sample_id, recorded_at_ms, 56 + length(coalesce(session_id, '')) + length(coalesce(labels, ''))
-            FROM samples WHERE recorded_at_ms < ?1 ORDER BY recorded_at_ms LIMIT ?2
-            """, .instant(rawBefore), .integer(limit), row: RemovedSample.init)
-        let excess = try all(
-            """
-            SELECT sample_id, recorded_at_ms, 56 + length(coalesce(session_id, '')) + length(coalesce(labels, ''))
-            FROM samples WHERE sample_id <= (SELECT max(sample_id) FROM samples) - ?1 AND +recorded_at_ms >= ?2
-            ORDER BY sample_id LIMIT ?3
-            """, .integer(Limits.maxSamples), .instant(rawBefore), .integer(limit - old.count),
-            row: RemovedSample.init)
-        for sample in old + excess { try run("DELETE FROM samples WHERE sample_id = ?1", .integer(sample.id)) }
-        if let latest = (old + excess).map(\.recordedAt).max() {
-            try run(
-                "UPDATE sample_progress SET raw_since_ms = max(raw_since_ms, ?1) WHERE progress_id = 1",
-                .instant(latest.advanced(milliseconds: 1)))
+    /// The next rows to look at. Those that must stay are among them, so that the time it takes is bounded by `limit`.
+    fileprivate func rows(
+        _ rule: SampleRetention.Rule, of retention: SampleRetention, after start: SampleRetention.Position, limit: Int
+    ) throws(SQLiteError) -> [SampleRetention.Row] {
+        func row(_ row: borrowing Row) -> SampleRetention.Row {
+            SampleRetention.Row(position: .init(instant: row.integer(0), id: row.integer(1)), bytes: row.int(2))
         }
-        return Removal(
-            removed: old.count + excess.count, freedBytes: (old + excess).reduce(0) { $0 + $1.bytes })
+        var rows: [SampleRetention.Row]
+        switch rule {
+        case .old:
+            // In two parts, because SQLite compares a pair with an index only as far as its columns go, without the
+            // rowid: it would walk along all samples of one instant for each page of them.
+            rows = try all(
+                """
+                SELECT recorded_at_ms, sample_id,
+                    56 + length(coalesce(session_id, '')) + length(CAST(coalesce(labels, '') AS BLOB))
+                FROM samples WHERE recorded_at_ms = ?1 AND sample_id > ?2 AND recorded_at_ms < ?3
+                ORDER BY sample_id LIMIT ?4
+                """, .integer(start.instant), .integer(start.id), .instant(retention.rawBefore), .integer(limit),
+                row: row)
+            if rows.count < limit {
+                rows += try all(
+                    """
+                    SELECT recorded_at_ms, sample_id,
+                        56 + length(coalesce(session_id, '')) + length(CAST(coalesce(labels, '') AS BLOB))
+                    FROM samples WHERE recorded_at_ms > ?1 AND recorded_at_ms < ?2
+                    ORDER BY recorded_at_ms, sample_id LIMIT ?3
+                    """, .integer(start.instant), .instant(retention.rawBefore), .integer(limit - rows.count),
+                    row: row)
+            }
+            for index in rows.indices { rows[index].isDue = rows[index].position.id <= retention.rolledUpTo }
+        case .excess:
+            rows = try all(
+                """
+                SELECT recorded_at_ms, sample_id,
+                    56 + length(coalesce(session_id, '')) + length(CAST(coalesce(labels, '') AS BLOB))
+                FROM samples WHERE sample_id > ?1 AND sample_id <= ?2 ORDER BY sample_id LIMIT ?3
+                """, .integer(start.id), .integer(retention.excessUpTo), .integer(limit), row: row)
+            // The others are counted as old ones.
+            for index in rows.indices {
+                rows[index].isDue = rows[index].position.instant >= retention.rawBefore.milliseconds
+            }
+        case .rollups(let resolution):
+            rows = try all(
+                """
+                SELECT r.start_ms, r.series_id, 80 + 40 * (
+                    SELECT count(*) FROM sample_rollup_buckets b
+                    WHERE b.period_seconds = r.period_seconds AND b.start_ms = r.start_ms AND b.series_id = r.series_id)
+                FROM sample_rollups r
+                WHERE r.period_seconds = ?1 AND (r.start_ms, r.series_id) > (?2, ?3) AND r.start_ms <= ?4
+                ORDER BY r.start_ms, r.series_id LIMIT ?5
+                """, .integer(resolution.periodMilliseconds / 1000), .integer(start.instant), .integer(start.id),
+                .instant(retention.latestStart(resolution)), .integer(limit), row: row)
+        }
+        return rows
     }
 
-    fileprivate func removeOldRollups(before: Instant, limit: Int) throws(SQLiteError) -> Removal {
-        var removal = Removal()
-        for resolution in MetricResolution.rollups {
-            let period = Value.integer(resolution.periodMilliseconds / 1000)
-            let keys = try all(
-                """
-                SELECT start_ms, series_id FROM sample_rollups WHERE period_seconds = ?1 AND start_ms <= ?2
-                ORDER BY start_ms, series_id LIMIT ?3
-                """, period, .instant(before.advanced(milliseconds: -resolution.periodMilliseconds)), .integer(limit)
-            ) { (start: $0.instant(0), seriesID: $0.integer(1)) }
-            for key in keys {
+    fileprivate func remove(_ rows: [SampleRetention.Row], _ rule: SampleRetention.Rule) throws(SQLiteError) {
+        switch rule {
+        case .old, .excess:
+            for row in rows { try run("DELETE FROM samples WHERE sample_id = ?1", .integer(row.position.id)) }
+            if let latest = rows.map(\.position.instant).max() {
                 try run(
-                    """
-                    DELETE FROM sample_rollup_buckets WHERE period_seconds = ?1 AND start_ms = ?2 AND series_id = ?3
-                    """, period, .instant(key.start), .integer(key.seriesID))
-                removal += Removal(removed: 0, freedBytes: changes * 40)
+                    "UPDATE sample_progress SET raw_since_ms = max(raw_since_ms, ?1) WHERE progress_id = 1",
+                    .integer(latest + 1))
+            }
+        case .rollups(let resolution):
+            let period = Value.integer(resolution.periodMilliseconds / 1000)
+            for row in rows {
+                let (start, seriesID) = (Value.integer(row.position.instant), Value.integer(row.position.id))
+                try run(
+                    "DELETE FROM sample_rollup_buckets WHERE period_seconds = ?1 AND start_ms = ?2 AND series_id = ?3",
+                    period, start, seriesID)
                 try run(
                     "DELETE FROM sample_rollups WHERE period_seconds = ?1 AND start_ms = ?2 AND series_id = ?3",
-                    period, .instant(key.start), .integer(key.seriesID))
-                removal += Removal(removed: 1, freedBytes: 80)
+                    period, start, seriesID)
             }
         }
-        return removal
     }
 
-    /// What removing would remove.
-    fileprivate func countOldSamples(rawBefore: Instant, rolledBefore: Instant) throws(SQLiteError) -> Removal {
-        func removal(_ row: borrowing Row) -> Removal { Removal(removed: row.int(0), freedBytes: row.int(1)) }
-        var total = try first(
-            """
-            SELECT count(*), coalesce(sum(56 + length(coalesce(session_id, '')) + length(coalesce(labels, ''))), 0)
-            FROM samples WHERE recorded_at_ms < ?1
-            """, .instant(rawBefore), row: removal)!
-        total += try first(
-            """
-            SELECT count(*), coalesce(sum(56 + length(coalesce(session_id, '')) + length(coalesce(labels, ''))), 0)
-            FROM samples WHERE sample_id <= (SELECT max(sample_id) FROM samples) - ?1 AND +recorded_at_ms >= ?2
-            """, .integer(Limits.maxSamples), .instant(rawBefore), row: removal)!
+    /// Whether roll-ups are there whose span had ended by an instant.
+    fileprivate func hasRollups(endingBy instant: Instant) throws(SQLiteError) -> Bool {
         for resolution in MetricResolution.rollups {
-            let period = Value.integer(resolution.periodMilliseconds / 1000)
-            total += try first(
-                "SELECT count(*), 80 * count(*) FROM sample_rollups WHERE period_seconds = ?1 AND start_ms <= ?2",
-                period, .instant(rolledBefore.advanced(milliseconds: -resolution.periodMilliseconds)), row: removal)!
-            total += try first(
-                "SELECT 0, 40 * count(*) FROM sample_rollup_buckets WHERE period_seconds = ?1 AND start_ms < ?2",
-                period, .instant(rolledBefore), row: removal)!
+            let old = try first(
+                "SELECT 1 FROM sample_rollups WHERE period_seconds = ?1 AND start_ms <= ?2 LIMIT 1",
+                .integer(resolution.periodMilliseconds / 1000),
+                .instant(instant.advanced(milliseconds: -resolution.periodMilliseconds))
+            ) { _ in true }
+            if old != nil { return true }
         }
-        return total
+        return false
+    }
+
+    /// The next series, and whether nothing of them is left where no roll-up is due any more: a series' roll-ups do not
+    /// begin after its latest sample.
+    fileprivate func series(
+        after id: Int64, limit: Int, of retention: SampleRetention
+    ) throws(SQLiteError) -> [(id: Int64, isUnused: Bool)] {
+        try all(
+            """
+            SELECT s.series_id, s.last_recorded_at_ms < ?2
+                AND NOT EXISTS (SELECT 1 FROM samples p WHERE p.series_id = s.series_id)
+            FROM sample_series s WHERE s.series_id > ?1 ORDER BY s.series_id LIMIT ?3
+            """, .integer(id), .instant(retention.latestStart(.sixHours)), .integer(limit)
+        ) { (id: $0.integer(0), isUnused: $0.bool(1)) }
     }
 }
