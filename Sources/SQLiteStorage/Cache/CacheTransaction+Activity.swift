@@ -75,13 +75,15 @@ extension CacheTransaction {
 }
 
 extension CacheActivity {
-    /// From the columns `hits` to `evictions` of `cache_activity`, the first at `column`.
-    init(_ row: borrowing Row, from column: Int32) {
+    /// From all columns of `cache_activity`.
+    init(_ row: borrowing Row) {
+        let misses: [MissReason: Int] = [
+            .absent: row.int("misses_absent"), .expired: row.int("misses_expired"),
+            .evicted: row.int("misses_evicted"), .deleted: row.int("misses_deleted"),
+            .cleared: row.int("misses_cleared"),
+        ]
         self.init(
-            hits: row.int(column), expirations: row.int(column + 6), evictions: row.int(column + 7))
-        for (place, name) in ["absent", "expired", "evicted", "deleted", "cleared"].enumerated() {
-            let count = row.int(column + 1 + Int32(place))
-            if count > 0, let reason = MissReason(rawValue: name) { misses[reason] = count }
-        }
+            hits: row.int("hits"), misses: misses.filter { $0.value > 0 }, expirations: row.int("expirations"),
+            evictions: row.int("evictions"))
     }
 }

@@ -36,16 +36,10 @@ struct CacheTransaction {
     // MARK: Looking up
 
     func namespace(_ name: Name) throws -> Namespace? {
-        try connection.first(
-            """
-            SELECT namespace_id, generation_id, has_ttl, ttl_ms, max_entries, max_bytes, max_entry_bytes, eviction,
-                is_ranked
-            FROM cache_namespaces WHERE name = ?1
-            """, .text(name.rawValue)
-        ) { row in
+        try connection.first("SELECT * FROM cache_namespaces WHERE name = ?1", .text(name.rawValue)) { row in
             Namespace(
-                id: row.integer(0), generationID: row.integer(1), policy: CachePolicy(row, from: 2),
-                isRanked: row.bool(8))
+                id: row.integer("namespace_id"), generationID: row.integer("generation_id"), policy: CachePolicy(row),
+                isRanked: row.bool("is_ranked"))
         }
     }
 
@@ -338,11 +332,11 @@ struct CacheTransaction {
 }
 
 extension CachePolicy {
-    /// From the columns `has_ttl, ttl_ms, max_entries, max_bytes, max_entry_bytes, eviction`, the first at `column`.
-    init(_ row: borrowing Row, from column: Int32) {
+    /// From all columns of `cache_namespaces`.
+    init(_ row: borrowing Row) {
         self.init(
-            timeToLive: row.bool(column) ? TimeToLive(storedMilliseconds: row.optionalInteger(column + 1)) : nil,
-            maxEntries: row.optionalInt(column + 2), maxBytes: row.optionalInt(column + 3),
-            maxEntryBytes: row.optionalInt(column + 4), eviction: Eviction(rawValue: row.text(column + 5))!)
+            timeToLive: row.bool("has_ttl") ? TimeToLive(storedMilliseconds: row.optionalInteger("ttl_ms")) : nil,
+            maxEntries: row.optionalInt("max_entries"), maxBytes: row.optionalInt("max_bytes"),
+            maxEntryBytes: row.optionalInt("max_entry_bytes"), eviction: Eviction(rawValue: row.text("eviction"))!)
     }
 }

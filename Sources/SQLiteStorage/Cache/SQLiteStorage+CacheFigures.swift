@@ -23,19 +23,17 @@ extension SQLiteStorage {
         return try await readers.consistently { connection in
             let rows = try connection.all(
                 """
-                SELECT n.namespace_id, n.generation_id, n.has_ttl, n.ttl_ms, n.max_entries, n.max_bytes,
-                    n.max_entry_bytes, n.eviction, n.hits, n.expirations, n.evictions, g.entry_count, g.size_bytes,
-                    n.name
+                SELECT n.*, g.entry_count, g.size_bytes
                 FROM cache_namespaces n JOIN cache_generations g USING (generation_id)
                 WHERE n.name >= ?1 AND n.name < ?2 ORDER BY n.name LIMIT ?3
                 """, start, end, .integer(limit)
             ) { row in
                 (
-                    id: row.integer(0), generationID: row.integer(1),
+                    id: row.integer("namespace_id"), generationID: row.integer("generation_id"),
                     namespace: CacheNamespace(
-                        name: Name(stored: row.text(13)), policy: CachePolicy(row, from: 2), entryCount: row.int(11),
-                        sizeBytes: row.int(12), hits: row.int(8), misses: [:], expirations: row.int(9),
-                        evictions: row.int(10))
+                        name: Name(stored: row.text("name")), policy: CachePolicy(row),
+                        entryCount: row.int("entry_count"), sizeBytes: row.int("size_bytes"), hits: row.int("hits"),
+                        misses: [:], expirations: row.int("expirations"), evictions: row.int("evictions"))
                 )
             }
             guard let last = rows.last else { return [] }
@@ -150,14 +148,13 @@ extension Connection {
         for resolution in [MetricResolution.minute, .hour] {
             try each(
                 """
-                SELECT start_ms, namespace_id, hits, misses_absent, misses_expired, misses_evicted, misses_deleted,
-                    misses_cleared, expirations, evictions
-                FROM cache_activity WHERE period_seconds = ?1 AND start_ms >= ?2 AND start_ms < ?3
+                SELECT * FROM cache_activity WHERE period_seconds = ?1 AND start_ms >= ?2 AND start_ms < ?3
                 """, .integer(resolution.periodMilliseconds / 1000), .instant(sum.since(resolution)),
                 .instant(sum.range.until)
             ) { row in
                 sum.resolution = resolution
-                sum.add(CacheActivity(row, from: 2), namespaceID: row.integer(1), start: row.instant(0))
+                sum.add(
+                    CacheActivity(row), namespaceID: row.integer("namespace_id"), start: row.instant("start_ms"))
                 return true
             }
         }

@@ -166,12 +166,14 @@ extension SQLiteStorage {
             let due = try connection.due(now: now)
             let namespaces = try connection.all(
                 """
-                SELECT g.generation_id, g.entry_count, g.size_bytes, n.has_ttl, n.ttl_ms, n.max_entries, n.max_bytes,
-                    n.max_entry_bytes, n.eviction
+                SELECT n.*, g.entry_count, g.size_bytes
                 FROM cache_namespaces n JOIN cache_generations g USING (generation_id)
                 WHERE n.is_ranked <> 0 AND (g.entry_count > n.max_entries OR g.size_bytes > n.max_bytes)
                 """
-            ) { ($0.integer(0), Removal(removed: $0.int(1), freedBytes: $0.int(2)), CachePolicy($0, from: 3)) }
+            ) { row in
+                let all = Removal(removed: row.int("entry_count"), freedBytes: row.int("size_bytes"))
+                return (row.integer("generation_id"), all, CachePolicy(row))
+            }
             var total = Removal()
             for (generationID, all, policy) in namespaces {
                 let expired = due[generationID] ?? Removal()

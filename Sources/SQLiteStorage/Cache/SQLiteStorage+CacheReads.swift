@@ -188,16 +188,19 @@ extension Connection {
 }
 
 extension CacheMetadata {
-    /// From a row of the view `cache_contents`.
+    /// From all columns of the view `cache_contents`.
     init(_ row: borrowing Row, now: Instant) {
         self.init(
-            address: EntryAddress(namespace: Name(stored: row.text(0)), key: Key(stored: row.text(1))),
-            sizeBytes: row.int(2),
-            description: ContentDescription(type: row.optionalText(3), encoding: row.optionalText(4)),
-            entityTag: EntityTag(digest: row.blob(5)), createdAt: row.instant(6), updatedAt: row.instant(7),
-            expiresAt: row.optionalInstant(8), timeToLive: TimeToLive(storedMilliseconds: row.optionalInteger(9)),
-            hitCount: row.int(11), lastAccessedAt: row.optionalInstant(12),
-            tags: (row.optionalText(13) ?? "").split(separator: ",").map { Tag(stored: String($0)) }.sorted(),
-            computeSeconds: row.optionalReal(10), asOf: now)
+            address: EntryAddress(
+                namespace: Name(stored: row.text("namespace")), key: Key(stored: row.text("key"))),
+            sizeBytes: row.int("size_bytes"),
+            description: ContentDescription(
+                type: row.optionalText("content_type"), encoding: row.optionalText("content_encoding")),
+            entityTag: EntityTag(digest: row.blob("sha256")), createdAt: row.instant("created_at_ms"),
+            updatedAt: row.instant("updated_at_ms"), expiresAt: row.optionalInstant("expires_at_ms"),
+            timeToLive: TimeToLive(storedMilliseconds: row.optionalInteger("ttl_ms")),
+            hitCount: row.int("hit_count"), lastAccessedAt: row.optionalInstant("last_accessed_at_ms"),
+            tags: (row.optionalText("tags") ?? "").split(separator: ",").map { Tag(stored: String($0)) }.sorted(),
+            computeSeconds: row.optionalReal("compute_seconds"), asOf: now)
     }
 }

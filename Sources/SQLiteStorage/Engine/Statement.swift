@@ -27,6 +27,8 @@ enum StatementCountError: Error {
 final class Statement {
     private let handle: OpaquePointer
     private let connection: OpaquePointer
+    /// The columns asked for by name so far, each under the address of its name's literal.
+    private var places: [(name: UnsafePointer<UInt8>, column: Int32)] = []
 
     /// - Throws: ``SQLiteError``.
     init(handle connection: OpaquePointer, sql: String) throws(SQLiteError) {
@@ -83,6 +85,17 @@ final class Statement {
     /// The names of the columns of its rows; none for a statement that has no rows.
     var columnNames: [String] {
         (0..<sqlite3_column_count(handle)).map { String(cString: sqlite3_column_name(handle, $0)) }
+    }
+
+    /// The number of the column of a name. Looked up once: later rows find it by the literal's address, in a list that
+    /// is short enough to need no hash. A name that no column or more than one has is a mistake in the program.
+    fileprivate func column(_ name: StaticString) -> Int32 {
+        if let known = places.first(where: { $0.name == name.utf8Start }) { return known.column }
+        let wanted = name.description
+        let found = columnNames.indices.filter { columnNames[$0] == wanted }
+        precondition(found.count == 1, "\(found.count) columns are named '\(wanted)'")
+        places.append((name.utf8Start, Int32(found[0])))
+        return Int32(found[0])
     }
 
     /// Whether it leaves the file as it is. https://sqlite.org/c3ref/stmt_readonly.html
@@ -167,7 +180,9 @@ final class Statement {
     }
 }
 
-/// The current row of a query. Columns count from 0.
+/// The current row of a query. A column is asked for by its number, counted from 0, where a statement has a few and
+/// reads them on the spot, and by its name where several statements read the same thing: then only its reader lists
+/// the columns, and the statements say `SELECT *`.
 struct Row: ~Copyable {
     private let statement: Statement
 
@@ -187,4 +202,18 @@ struct Row: ~Copyable {
     func optionalReal(_ column: Int32) -> Double? { isNull(column) ? nil : real(column) }
     func optionalText(_ column: Int32) -> String? { isNull(column) ? nil : text(column) }
     func optionalInstant(_ column: Int32) -> Instant? { isNull(column) ? nil : instant(column) }
+
+    func isNull(_ column: StaticString) -> Bool { isNull(statement.column(column)) }
+    func integer(_ column: StaticString) -> Int64 { integer(statement.column(column)) }
+    func int(_ column: StaticString) -> Int { int(statement.column(column)) }
+    func bool(_ column: StaticString) -> Bool { bool(statement.column(column)) }
+    func real(_ column: StaticString) -> Double { real(statement.column(column)) }
+    func text(_ column: StaticString) -> String { text(statement.column(column)) }
+    func blob(_ column: StaticString) -> [UInt8] { blob(statement.column(column)) }
+    func instant(_ column: StaticString) -> Instant { instant(statement.column(column)) }
+    func optionalInteger(_ column: StaticString) -> Int64? { optionalInteger(statement.column(column)) }
+    func optionalInt(_ column: StaticString) -> Int? { optionalInt(statement.column(column)) }
+    func optionalReal(_ column: StaticString) -> Double? { optionalReal(statement.column(column)) }
+    func optionalText(_ column: StaticString) -> String? { optionalText(statement.column(column)) }
+    func optionalInstant(_ column: StaticString) -> Instant? { optionalInstant(statement.column(column)) }
 }

@@ -67,8 +67,7 @@ extension SQLiteStorage {
             }
             figures.latest = try connection.all(
                 """
-                SELECT run_id, task, trigger, started_at_ms, duration_seconds, rows_removed, bytes_freed, error
-                FROM maintenance_runs WHERE run_id < ?1 AND started_at_ms >= ?2 AND started_at_ms < ?3
+                SELECT * FROM maintenance_runs WHERE run_id < ?1 AND started_at_ms >= ?2 AND started_at_ms < ?3
                 ORDER BY run_id DESC LIMIT ?4
                 """, .integer(Int64.max), .instant(range.since), .instant(range.until),
                 .integer(limit), row: MaintenanceRun.init)

@@ -68,8 +68,7 @@ extension SQLiteStorage: MaintenanceStore {
         try await readers.pooled { connection in
             try connection.all(
                 """
-                SELECT run_id, task, trigger, started_at_ms, duration_seconds, rows_removed, bytes_freed, error
-                FROM maintenance_runs WHERE run_id < ?1 ORDER BY run_id DESC LIMIT ?2
+                SELECT * FROM maintenance_runs WHERE run_id < ?1 ORDER BY run_id DESC LIMIT ?2
                 """, .integer(before ?? .max), .integer(limit), row: MaintenanceRun.init)
         }
     }
@@ -128,12 +127,12 @@ extension SQLiteStorage: MaintenanceStore {
 }
 
 extension MaintenanceRun {
-    /// From the columns `run_id, task, trigger, started_at_ms, duration_seconds, rows_removed, bytes_freed, error`.
+    /// From all columns of `maintenance_runs`.
     init(_ row: borrowing Row) {
         self.init(
-            id: row.integer(0), task: MaintenanceTask(rawValue: row.text(1))!,
-            trigger: MaintenanceTrigger(rawValue: row.text(2))!, startedAt: row.instant(3),
-            durationSeconds: row.real(4), rowsRemoved: row.int(5), bytesFreed: row.int(6),
-            error: row.optionalText(7))
+            id: row.integer("run_id"), task: MaintenanceTask(rawValue: row.text("task"))!,
+            trigger: MaintenanceTrigger(rawValue: row.text("trigger"))!, startedAt: row.instant("started_at_ms"),
+            durationSeconds: row.real("duration_seconds"), rowsRemoved: row.int("rows_removed"),
+            bytesFreed: row.int("bytes_freed"), error: row.optionalText("error"))
     }
 }

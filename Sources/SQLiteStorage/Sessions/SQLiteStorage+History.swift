@@ -23,8 +23,7 @@ extension SQLiteStorage: HistoryStore {
             case .newest:
                 try connection.each(
                     """
-                    SELECT item_ref, created_at_ms, id, ?5, kind, updated_at_ms, revision, size_bytes, data
-                    FROM history_items
+                    SELECT *, ?5 AS session_id FROM history_items
                     WHERE session_ref = ?1 AND item_ref < ?2 AND (?3 IS NULL OR kind = ?3)
                     ORDER BY item_ref DESC LIMIT ?4
                     """, .integer(row.ref), .integer(after?.number ?? .max), kind, .integer(limit + 1),
@@ -33,8 +32,7 @@ extension SQLiteStorage: HistoryStore {
             case .oldest:
                 try connection.each(
                     """
-                    SELECT item_ref, created_at_ms, id, ?5, kind, updated_at_ms, revision, size_bytes, data
-                    FROM history_items
+                    SELECT *, ?5 AS session_id FROM history_items
                     WHERE session_ref = ?1 AND item_ref > ?2 AND (?3 IS NULL OR kind = ?3)
                     ORDER BY item_ref LIMIT ?4
                     """, .integer(row.ref), .integer(after?.number ?? .min), kind, .integer(limit + 1),
@@ -121,8 +119,7 @@ extension SQLiteStorage: HistoryStore {
             if let kind = filter.kind {
                 try connection.each(
                     """
-                    SELECT h.item_ref, h.created_at_ms, h.id, s.id, h.kind, h.updated_at_ms, h.revision, h.size_bytes,
-                        h.data
+                    SELECT h.*, s.id AS session_id
                     FROM history_items h CROSS JOIN sessions s ON s.session_ref = h.session_ref
                     WHERE h.kind = ?6 AND h.created_at_ms >= ?1 AND (h.created_at_ms, h.item_ref) < (?2, ?3)
                         AND (s.expires_at_ms IS NULL OR s.expires_at_ms > ?4)
@@ -133,8 +130,7 @@ extension SQLiteStorage: HistoryStore {
             } else {
                 try connection.each(
                     """
-                    SELECT h.item_ref, h.created_at_ms, h.id, s.id, h.kind, h.updated_at_ms, h.revision, h.size_bytes,
-                        h.data
+                    SELECT h.*, s.id AS session_id
                     FROM history_items h CROSS JOIN sessions s ON s.session_ref = h.session_ref
                     WHERE h.created_at_ms >= ?1 AND (h.created_at_ms, h.item_ref) < (?2, ?3)
                         AND (s.expires_at_ms IS NULL OR s.expires_at_ms > ?4)
@@ -196,27 +192,27 @@ private struct HistoryPage {
 
     init(limit: Int) { self.limit = limit }
 
-    /// From the columns `item_ref, created_at_ms, id, session id, kind, updated_at_ms, revision, size_bytes, data`.
     /// - Returns: whether another row may fit.
     mutating func add(_ row: borrowing Row) -> Bool {
-        bytes += row.int(7)
+        bytes += row.int("size_bytes")
         guard page.items.count < limit, page.items.isEmpty || bytes <= Limits.maxPageBytes else {
             page.next = last
             return false
         }
         page.items.append(HistoryItem(row))
-        last = CollectionPosition(instant: row.instant(1), number: row.integer(0))
+        last = CollectionPosition(instant: row.instant("created_at_ms"), number: row.integer("item_ref"))
         return true
     }
 }
 
 extension HistoryItem {
-    /// From the columns `item_ref, created_at_ms, id, session id, kind, updated_at_ms, revision, size_bytes, data`.
+    /// From all columns of `history_items`, and the session's id as `session_id`.
     fileprivate init(_ row: borrowing Row) {
         self.init(
-            id: Name(stored: row.text(2)), sessionID: Name(stored: row.text(3)),
-            kind: row.optionalText(4).map { Name(stored: $0) }, data: JSONText(stored: row.blob(8)),
-            createdAt: row.instant(1), updatedAt: row.instant(5), tag: "\(row.integer(0))-\(row.integer(6))")
+            id: Name(stored: row.text("id")), sessionID: Name(stored: row.text("session_id")),
+            kind: row.optionalText("kind").map { Name(stored: $0) }, data: JSONText(stored: row.blob("data")),
+            createdAt: row.instant("created_at_ms"), updatedAt: row.instant("updated_at_ms"),
+            tag: "\(row.integer("item_ref"))-\(row.integer("revision"))")
     }
 }
 
@@ -224,8 +220,7 @@ extension Connection {
     fileprivate func historyItem(_ itemID: Name, of row: SessionRow) throws(SQLiteError) -> HistoryItem? {
         try first(
             """
-            SELECT item_ref, created_at_ms, id, ?3, kind, updated_at_ms, revision, size_bytes, data FROM history_items
-            WHERE session_ref = ?1 AND id = ?2
+            SELECT *, ?3 AS session_id FROM history_items WHERE session_ref = ?1 AND id = ?2
             """, .integer(row.ref), .text(itemID.rawValue), .text(row.id.rawValue)
         ) { HistoryItem($0) }
     }

@@ -17,9 +17,7 @@ extension SQLiteStorage {
             try connection.consistently {
                 let rows = try connection.all(
                     """
-                    SELECT template_id, name, has_ttl, ttl_ms, max_history_items, revision, created_at_ms,
-                        updated_at_ms, deleted_at_ms, defaults_size_bytes
-                    FROM session_templates WHERE name > ?1 AND deleted_at_ms IS NULL ORDER BY name LIMIT ?2
+                    SELECT * FROM session_templates WHERE name > ?1 AND deleted_at_ms IS NULL ORDER BY name LIMIT ?2
                     """, .text(name ?? ""), .integer(limit + 1)
                 ) { TemplateRow($0) }
                 var items: [SessionTemplate] = []
@@ -161,29 +159,23 @@ struct TemplateRow: Sendable {
         return "\(id)-\(revision)\(lifetime)\(cap)"
     }
 
-    /// From the columns in the order ``Connection/templateRow(_:)`` selects them.
+    /// From all columns of `session_templates`.
     init(_ row: borrowing Row) {
-        id = row.integer(0)
-        name = Name(stored: row.text(1))
-        timeToLive = row.bool(2) ? TimeToLive(storedMilliseconds: row.optionalInteger(3)) : nil
-        maxHistoryItems = row.optionalInt(4)
-        revision = row.integer(5)
-        createdAt = row.instant(6)
-        updatedAt = row.instant(7)
-        isDeleted = !row.isNull(8)
-        defaultsSizeBytes = row.int(9)
+        id = row.integer("template_id")
+        name = Name(stored: row.text("name"))
+        timeToLive = row.bool("has_ttl") ? TimeToLive(storedMilliseconds: row.optionalInteger("ttl_ms")) : nil
+        maxHistoryItems = row.optionalInt("max_history_items")
+        revision = row.integer("revision")
+        createdAt = row.instant("created_at_ms")
+        updatedAt = row.instant("updated_at_ms")
+        isDeleted = !row.isNull("deleted_at_ms")
+        defaultsSizeBytes = row.int("defaults_size_bytes")
     }
 }
 
 extension Connection {
     func templateRow(_ name: Name) throws(SQLiteError) -> TemplateRow? {
-        try first(
-            """
-            SELECT template_id, name, has_ttl, ttl_ms, max_history_items, revision, created_at_ms, updated_at_ms,
-                deleted_at_ms, defaults_size_bytes
-            FROM session_templates WHERE name = ?1
-            """, .text(name.rawValue)
-        ) { TemplateRow($0) }
+        try first("SELECT * FROM session_templates WHERE name = ?1", .text(name.rawValue)) { TemplateRow($0) }
     }
 
     /// - Throws: `template_not_found`.

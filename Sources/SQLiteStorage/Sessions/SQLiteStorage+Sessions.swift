@@ -81,10 +81,7 @@ extension SQLiteStorage: SessionStore {
             try connection.consistently {
                 let rows = try connection.all(
                     """
-                    SELECT s.session_ref, s.id, s.template_name, s.ttl_ms, s.max_history_items, s.own_version,
-                        s.created_at_ms, s.last_active_at_ms, s.state_key_count, s.state_size_bytes, s.history_count,
-                        s.history_size_bytes, s.metadata, t.template_id, t.revision, t.max_history_items,
-                        t.default_count, t.defaults_size_bytes
+                    SELECT s.*, t.template_id, t.revision, t.default_count, t.defaults_size_bytes
                     FROM sessions s LEFT JOIN session_templates t ON t.name = s.template_name
                     WHERE (s.last_active_at_ms, s.session_ref) < (?1, ?2) AND s.last_active_at_ms >= ?3
                         AND (s.expires_at_ms IS NULL OR s.expires_at_ms > ?4)

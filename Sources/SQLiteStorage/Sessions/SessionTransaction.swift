@@ -179,7 +179,6 @@ struct SessionRow: Sendable {
     var id: Name
     var template: Name?
     var timeToLive: TimeToLive
-    var ownCap: Int?
     var ownVersion: Int64
     var createdAt: Instant
     var lastActiveAt: Instant
@@ -192,7 +191,6 @@ struct SessionRow: Sendable {
     var metadata: JSONText
     var templateID: Int64?
     var templateRevision: Int64
-    var templateCap: Int?
     var defaultCount: Int
     var defaultsSizeBytes: Int
 
@@ -210,26 +208,24 @@ struct SessionRow: Sendable {
         if let instant { lastActiveAt = max(lastActiveAt, instant) }
     }
 
-    /// From the columns in the order ``Connection/session(_:)`` selects them.
+    /// From all columns of `sessions`, and its template's `template_id, revision, default_count, defaults_size_bytes`.
     init(_ row: borrowing Row) {
-        ref = row.integer(0)
-        id = Name(stored: row.text(1))
-        template = row.optionalText(2).map { Name(stored: $0) }
-        timeToLive = TimeToLive(storedMilliseconds: row.optionalInteger(3))
-        ownCap = row.optionalInt(4)
-        ownVersion = row.integer(5)
-        createdAt = row.instant(6)
-        lastActiveAt = row.instant(7)
-        storedKeyCount = row.int(8)
-        storedSizeBytes = row.int(9)
-        historyCount = row.int(10)
-        historySizeBytes = row.int(11)
-        metadata = JSONText(stored: row.blob(12))
-        templateID = row.optionalInteger(13)
-        templateRevision = row.integer(14)
-        templateCap = row.optionalInt(15)
-        defaultCount = row.int(16)
-        defaultsSizeBytes = row.int(17)
+        ref = row.integer("session_ref")
+        id = Name(stored: row.text("id"))
+        template = row.optionalText("template_name").map { Name(stored: $0) }
+        timeToLive = TimeToLive(storedMilliseconds: row.optionalInteger("ttl_ms"))
+        ownVersion = row.integer("own_version")
+        createdAt = row.instant("created_at_ms")
+        lastActiveAt = row.instant("last_active_at_ms")
+        storedKeyCount = row.int("state_key_count")
+        storedSizeBytes = row.int("state_size_bytes")
+        historyCount = row.int("history_count")
+        historySizeBytes = row.int("history_size_bytes")
+        metadata = JSONText(stored: row.blob("metadata"))
+        templateID = row.optionalInteger("template_id")
+        templateRevision = row.integer("revision")
+        defaultCount = row.int("default_count")
+        defaultsSizeBytes = row.int("defaults_size_bytes")
     }
 }
 
@@ -238,9 +234,7 @@ extension Connection {
     func session(_ id: Name) throws(SQLiteError) -> SessionRow? {
         try first(
             """
-            SELECT s.session_ref, s.id, s.template_name, s.ttl_ms, s.max_history_items, s.own_version, s.created_at_ms,
-                s.last_active_at_ms, s.state_key_count, s.state_size_bytes, s.history_count, s.history_size_bytes,
-                s.metadata, t.template_id, t.revision, t.max_history_items, t.default_count, t.defaults_size_bytes
+            SELECT s.*, t.template_id, t.revision, t.default_count, t.defaults_size_bytes
             FROM sessions s LEFT JOIN session_templates t ON t.name = s.template_name WHERE s.id = ?1
             """, .text(id.rawValue)
         ) { SessionRow($0) }

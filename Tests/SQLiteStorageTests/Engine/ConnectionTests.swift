@@ -29,6 +29,17 @@ struct ConnectionTests {
         }
     }
 
+    // MARK: Columns
+
+    @Test func columnsAreFoundByNameWhereverAStatementHasThem() throws {
+        let connection = try openWithTable()
+        try connection.run("INSERT INTO t (x) VALUES ('first'), (NULL)")
+        func read(_ row: borrowing Row) -> String { "\(row.int("id")) \(row.optionalText("x") ?? "-")" }
+        #expect(try connection.all("SELECT * FROM t ORDER BY id") { read($0) } == ["1 first", "2 -"])
+        #expect(try connection.all("SELECT x, 7 AS y, id FROM t ORDER BY id") { read($0) } == ["1 first", "2 -"])
+        #expect(try connection.all("SELECT x AS id, id AS x FROM t WHERE x IS NULL") { read($0) } == ["0 2"])
+    }
+
     // MARK: Values
 
     @Test(arguments: [0, 1, -1, .max, .min, Int64(Int32.max) + 1, Int64(Int32.min) - 1])
