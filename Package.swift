@@ -28,7 +28,8 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
-        .target(name: "CSupport"),
+        .target(name: "CAllocator"),
+        .target(name: "CEmbeddedFiles"),
         .target(name: "CSQLiteSupport", dependencies: ["CSQLite"]),
         .target(
             name: "Migrations",
@@ -45,14 +46,14 @@ let package = Package(
         .target(name: "Domain", swiftSettings: swiftSettings),
         .target(
             name: "Dashboard",
-            dependencies: ["CSupport", .product(name: "Crypto", package: "swift-crypto")],
+            dependencies: ["CEmbeddedFiles", .product(name: "Crypto", package: "swift-crypto")],
             exclude: ["page"],
             swiftSettings: swiftSettings
         ),
         .target(
             name: "SQLiteStorage",
             dependencies: [
-                "CSQLite", "CSQLiteSupport", "CSupport", "Domain", "Migrations",
+                "CAllocator", "CSQLite", "CSQLiteSupport", "Domain", "Migrations",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "Logging", package: "swift-log"),
@@ -64,7 +65,7 @@ let package = Package(
         .target(
             name: "HTTPAPI",
             dependencies: [
-                "CSupport", "Dashboard", "Domain",
+                "CEmbeddedFiles", "Dashboard", "Domain",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
@@ -79,7 +80,7 @@ let package = Package(
         .executableTarget(
             name: "reprise",
             dependencies: [
-                "CSupport", "CYAML", "Domain", "HTTPAPI", "SQLiteStorage",
+                "CAllocator", "CYAML", "Domain", "HTTPAPI", "SQLiteStorage",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Configuration", package: "swift-configuration"),
                 .product(name: "Hummingbird", package: "hummingbird"),

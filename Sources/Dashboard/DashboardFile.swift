@@ -1,6 +1,6 @@
 // The dashboard's files, as they were when the program was built.
 
-import CSupport
+import CEmbeddedFiles
 import Crypto
 
 /// A file of the dashboard. How they are served: DashboardRoutes.swift in HTTPAPI.

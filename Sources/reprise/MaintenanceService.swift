@@ -1,6 +1,6 @@
 // The background service: looks once a second what is due and has it done.
 
-import CSupport
+import CAllocator
 import Domain
 import Logging
 import ServiceLifecycle

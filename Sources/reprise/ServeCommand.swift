@@ -1,7 +1,7 @@
 // reprise serve: reads the settings, wires everything, runs until it is told to stop.
 
 import ArgumentParser
-import CSupport
+import CAllocator
 import Domain
 import Glibc
 import HTTPAPI

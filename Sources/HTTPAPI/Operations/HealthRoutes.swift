@@ -1,6 +1,6 @@
 // /health and /openapi.yaml: what supervisors and tools ask for.
 
-import CSupport
+import CEmbeddedFiles
 import Crypto
 import Domain
 import HTTPTypes

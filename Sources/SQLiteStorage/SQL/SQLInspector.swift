@@ -1,6 +1,6 @@
 // SQL from outside, run: a confined connection of its own for each query, a bound for everything it could use up.
 
-import CSupport
+import CAllocator
 import Domain
 import Glibc
 

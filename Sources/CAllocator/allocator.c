@@ -1,5 +1,5 @@
-// The C library's allocator: see include/memory.h.
-#include "memory.h"
+// The C library's allocator: see include/allocator.h.
+#include "allocator.h"
 
 #if defined(__GLIBC__) || defined(__linux__)
 #include <malloc.h>

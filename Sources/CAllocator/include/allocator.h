@@ -1,6 +1,6 @@
 // The C library's allocator, which Swift's Glibc module does not show.
-#ifndef REPRISE_MEMORY_H
-#define REPRISE_MEMORY_H
+#ifndef REPRISE_ALLOCATOR_H
+#define REPRISE_ALLOCATOR_H
 
 /// Keeps the allocator from holding on to memory nobody uses. To be called before there are threads.
 ///

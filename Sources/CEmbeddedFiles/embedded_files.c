@@ -1,5 +1,5 @@
-// Files of the project that travel inside the binary: see include/embedded.h.
-#include "embedded.h"
+// Files of the project that travel inside the binary: see include/embedded_files.h.
+#include "embedded_files.h"
 
 #pragma clang diagnostic ignored "-Wc23-extensions"
 

@@ -1,7 +1,7 @@
 // Files of the project that travel inside the binary, byte for byte.
 // C's #embed costs nothing at build time, where SwiftPM's .embedInCode takes 20 s for 100 KB.
-#ifndef REPRISE_EMBEDDED_H
-#define REPRISE_EMBEDDED_H
+#ifndef REPRISE_EMBEDDED_FILES_H
+#define REPRISE_EMBEDDED_FILES_H
 
 #include <stddef.h>
 
