@@ -51,7 +51,8 @@ func serve(_ settings: LiveSettings) async throws {
     let maintenance = MaintenanceService(
         store: storage.maintenance, settings: settings, clock: .system, logger: logger)
     let host = values.text(.host)
-    let services = Services(storage: storage, settings: settings, clock: .system)
+    let services = Services(
+        storage: storage, settings: settings, clock: .system, process: { ProcessFigures.current })
     let sampler = SelfSampler(
         samples: storage.samples, operations: storage.operations, meter: services.meter, settings: settings,
         clock: .system, logger: logger)

@@ -91,7 +91,8 @@ func withAPI(
     logger.logLevel = .critical
     let storage = try SQLiteStorage(
         path: folder.path + "/test.db", settings: live, clock: clock.wallClock, logger: logger)
-    let services = Services(storage: storage, settings: live, clock: clock.wallClock)
+    let services = Services(
+        storage: storage, settings: live, clock: clock.wallClock, process: { .example })
     let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: logger)
     do {
         try await application.test(setup) { client in
@@ -102,6 +103,13 @@ func withAPI(
         throw error
     }
     await storage.close()
+}
+
+extension ProcessFigures {
+    /// Figures of which no two are alike.
+    static let example = ProcessFigures(
+        residentBytes: 9_000_000, virtualBytes: 80_000_000, memoryPercent: 0.5, cpuSeconds: 1.25, openDescriptors: 17,
+        maxDescriptors: 1024, startedAt: 1_795_418_000.5)
 }
 
 /// A folder that goes with the test.

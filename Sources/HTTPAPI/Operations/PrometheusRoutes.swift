@@ -9,11 +9,15 @@ import Synchronization
 struct PrometheusRoutes: Sendable {
     let meter: RequestMeter
     let operations: any OperationalStore
+    let process: @Sendable () -> ProcessFigures?
     private let labels = NamespaceLabels()
 
-    init(meter: RequestMeter, operations: any OperationalStore) {
+    init(
+        meter: RequestMeter, operations: any OperationalStore, process: @escaping @Sendable () -> ProcessFigures?
+    ) {
         self.meter = meter
         self.operations = operations
+        self.process = process
     }
 
     var routes: [Route] { [Route(.get, "/metrics", answersJSON: false, metrics)] }
@@ -35,7 +39,7 @@ struct PrometheusRoutes: Sendable {
 
     private func addProcess(to text: inout PrometheusText) {
         text.add(.buildInfo, 1, [("version", Version.current)])
-        guard let process = ProcessFigures.current else { return }
+        guard let process = process() else { return }
         text.add(.cpuSeconds, process.cpuSeconds)
         text.add(.residentBytes, Double(process.residentBytes))
         text.add(.virtualBytes, Double(process.virtualBytes))

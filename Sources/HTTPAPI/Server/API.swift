@@ -6,17 +6,23 @@ import HummingbirdCore
 import Logging
 import NIOCore
 
-/// What the routes need: a storage engine, the settings and the time.
+/// What the routes need: a storage engine, the settings, the time, and what the process uses.
 public struct Services: Sendable {
     public let storage: any StorageEngine
     public let settings: LiveSettings
     public let clock: WallClock
+    /// The process's figures now; nil where the system does not tell them.
+    public let process: @Sendable () -> ProcessFigures?
     public let meter = RequestMeter()
 
-    public init(storage: any StorageEngine, settings: LiveSettings, clock: WallClock) {
+    public init(
+        storage: any StorageEngine, settings: LiveSettings, clock: WallClock,
+        process: @escaping @Sendable () -> ProcessFigures?
+    ) {
         self.storage = storage
         self.settings = settings
         self.clock = clock
+        self.process = process
     }
 
     /// Everything that is served.
@@ -38,7 +44,7 @@ public struct Services: Sendable {
                     samples: storage.samples, cache: storage.cache, maintenance: storage.maintenance,
                     settings: settings, clock: clock
                 ).routes
-                + PrometheusRoutes(meter: meter, operations: storage.operations).routes
+                + PrometheusRoutes(meter: meter, operations: storage.operations, process: process).routes
                 + ConfigRoutes(store: storage.settingsStore, settings: settings).routes
                 + MaintenanceRoutes(store: storage.maintenance, clock: clock).routes
                 + SQLRoutes(inspection: storage.inspection).routes)

@@ -136,7 +136,7 @@ import Testing
         try await withAPI { api in
             let services = Services(
                 storage: EngineWithoutQueries(base: api.storage), settings: api.services.settings,
-                clock: api.clock.wallClock)
+                clock: api.clock.wallClock, process: { nil })
             let application = buildApplication(
                 services: services, host: "127.0.0.1", port: 0, logger: Logger(label: "test"))
             try await application.test(.router) { client in

@@ -70,7 +70,8 @@ struct SessionAPI {
         var logger = Logger(label: "test")
         logger.logLevel = .critical
         let storage = try SQLiteStorage(path: folder + "/test.db", settings: settings, clock: wallClock, logger: logger)
-        let services = Services(storage: storage, settings: settings, clock: wallClock)
+        let services = Services(
+            storage: storage, settings: settings, clock: wallClock, process: { nil })
         let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: logger)
         do {
             try await application.test(.router) { client in

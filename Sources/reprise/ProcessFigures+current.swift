@@ -1,27 +1,12 @@
-// What the kernel says of this process.
+// What the kernel says about this process, read from /proc.
 
 import Domain
 import FoundationEssentials
 import Glibc
 
-/// Read from `/proc`, afresh each time.
-public struct ProcessFigures: Sendable {
-    public var residentBytes: Int64
-    public var virtualBytes: Int64
-    /// Resident memory as a share of the machine's, or of the control group's limit where that is lower.
-    public var memoryPercent: Double
-    public var cpuSeconds: Double
-    public var openDescriptors: Int
-    public var maxDescriptors: Int
-    /// In seconds since 1970.
-    public var startedAt: Double
-
-    public var memory: Sample.Measurement {
-        .memory(rssBytes: residentBytes, vmsBytes: virtualBytes, percent: memoryPercent)
-    }
-
-    /// nil where there is no `/proc`.
-    public static var current: ProcessFigures? {
+extension ProcessFigures {
+    /// Read afresh each time; nil where there is no `/proc`.
+    static var current: ProcessFigures? {
         // https://man7.org/linux/man-pages/man5/proc_pid_statm.5.html: pages in all, pages resident.
         guard let pages = text(of: "/proc/self/statm")?.split(separator: " "), pages.count > 1,
             let size = Int64(pages[0]), let resident = Int64(pages[1])
