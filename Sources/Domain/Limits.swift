@@ -22,7 +22,8 @@ public enum Limits {
 
     /// Largest value kept beside its row. Larger ones are stored as chunks and streamed: docs/design/values.md.
     public static let maxInlineValueBytes = 64 * 1024
-    /// Size of one stored chunk of a large value. Also what one streaming request holds in memory at a time.
+    /// Size of one stored chunk of a large value. Also what one streaming request holds in memory at a time. Offsets in
+    /// databases count on it: changing it needs a migration.
     public static let chunkBytes = 64 * 1024
     /// Upper bound of the setting `max_entry_bytes`: 1 GiB.
     public static let maxEntryBytesCeiling = 1024 * 1024 * 1024

@@ -1,6 +1,7 @@
 // Why there is nothing to read under a key.
 
 /// Why a look-up found no live entry.
+/// The raw values are stored in databases: changing one needs a migration.
 public enum MissReason: String, Sendable, CaseIterable {
     /// Nothing is known to have been stored under the key: it never was, or its removal is forgotten.
     case absent
@@ -15,6 +16,7 @@ public enum MissReason: String, Sendable, CaseIterable {
 }
 
 /// Why an entry left. Every way out records one of these, so that a later miss can be explained.
+/// The raw values are stored in databases: changing one needs a migration.
 public enum RemovalReason: String, Sendable, CaseIterable {
     case expired, evicted, deleted, cleared
 

@@ -1,6 +1,7 @@
 // A namespace: its policy and its figures.
 
 /// Which entry goes first when a namespace is full.
+/// The raw values are stored in databases: changing one needs a migration.
 public enum Eviction: String, Sendable, CaseIterable {
     /// The one read or written longest ago.
     case leastRecentlyUsed = "lru"

@@ -1,6 +1,7 @@
 // The background work that keeps the store bounded, and its record.
 
 /// A task of the background service.
+/// The raw values are stored in databases: changing one needs a migration.
 public enum MaintenanceTask: String, Sendable, CaseIterable {
     /// Removes expired entries, and the rows of cleared namespaces.
     case cacheExpiry = "cache_expiry"
@@ -27,6 +28,7 @@ public enum MaintenanceTask: String, Sendable, CaseIterable {
 }
 
 /// What made a task run.
+/// The raw values are stored in databases: changing one needs a migration.
 public enum MaintenanceTrigger: String, Sendable, CaseIterable {
     /// The service came up.
     case startup

@@ -8,7 +8,7 @@ public enum MetricResolution: String, Sendable, CaseIterable, Comparable {
     /// Those that are roll-ups, the finest first.
     public static let rollups: [Self] = [.minute, .hour, .sixHours]
 
-    /// Length of a roll-up; 0 for raw samples.
+    /// Length of a roll-up; 0 for raw samples. Stored in databases, in seconds: changing it needs a migration.
     public var periodMilliseconds: Int64 {
         switch self {
         case .raw: 0

@@ -12,6 +12,8 @@ import Glibc
 ///
 /// Bucket numbers are shifted so that they sort as their values do: negative for negative values, 0 for everything
 /// nearer to zero than ``smallest``, positive for positive ones.
+///
+/// Databases hold bucket numbers: changing any of these constants needs a migration.
 public enum SketchBucket {
     /// α: three quarters of the 1 % that is promised.
     public static let relativeAccuracy = 0.0075

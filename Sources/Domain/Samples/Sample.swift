@@ -1,5 +1,6 @@
 // Performance samples: what is measured, and which of them are asked for.
 
+/// The raw values are stored in databases: changing one needs a migration.
 public enum SampleKind: String, Sendable, CaseIterable {
     /// How long an operation took.
     case timing
@@ -15,6 +16,7 @@ public struct Sample: Sendable, Equatable {
         case ok, error
     }
 
+    /// The raw values are stored in databases: changing one needs a migration.
     public enum CacheResult: String, Sendable, CaseIterable {
         case hit, miss
     }
@@ -100,6 +102,7 @@ public struct SampleFilter: Sendable, Equatable {
 }
 
 /// The figure of a sample that is looked at: a memory sample has three.
+/// The raw values are stored in databases: changing one needs a migration.
 public enum SampleMetric: String, Sendable, CaseIterable {
     case duration = "duration_seconds"
     case residentBytes = "rss_bytes"
@@ -117,6 +120,7 @@ public enum SampleMetric: String, Sendable, CaseIterable {
 }
 
 /// Who measured.
+/// The raw values are stored in databases: changing one needs a migration.
 public enum SampleSource: String, Sendable, CaseIterable {
     /// The callers of the API.
     case app
@@ -125,6 +129,7 @@ public enum SampleSource: String, Sendable, CaseIterable {
 }
 
 /// What the service measures of itself, beside its memory and the timings of its requests.
+/// The raw values are stored in databases: changing one needs a migration.
 public enum ServiceGauge: String, Sendable, CaseIterable {
     /// Of the look-ups since the last measurement.
     case cacheHitRatio = "reprise.cache_hit_ratio"

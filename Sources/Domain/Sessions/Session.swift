@@ -92,7 +92,8 @@ public struct SessionOptimization: Sendable, Equatable {
     }
 }
 
-/// Keys that hold what can be computed again.
+/// Keys that hold what can be computed again. Databases have these texts in a generated column, `is_temporary` of
+/// `session_state`: changing one needs a migration.
 public enum TemporaryKeys {
     public static let prefixes = ["temp_", "cache_"]
     /// What is kept unless a caller says otherwise, and always by the background task: the generation under way.
