@@ -163,11 +163,3 @@ public struct MaintenanceBacklog: Sendable, Equatable {
         self.newSamples = newSamples
     }
 }
-
-/// What an engine reports of its health.
-public protocol HealthStore: Sendable {
-    /// Proves that the database can be written and that its schema is this program's.
-    /// - Returns: the schema's version.
-    /// - Throws: the storage failures.
-    func checkReadiness() async throws -> Int
-}
