@@ -149,6 +149,51 @@ struct TidyTests {
         }
     }
 
+    /// What CONTRIBUTING.md's table names: paths, and names of files without a folder.
+    private static let guide: [Substring] = {
+        let text = String(
+            decoding: FileManager.default.contents(atPath: "\(root)/CONTRIBUTING.md") ?? Data(), as: UTF8.self)
+        let rows = text.split(separator: "\n").filter { $0.hasPrefix("| ") }
+        let named = rows.flatMap { row in
+            row.split(separator: "`", omittingEmptySubsequences: false).enumerated().filter { $0.offset % 2 == 1 }
+                .map(\.element)
+        }
+        return named.filter { name in
+            name.hasSuffix("/") || [".swift", ".md", ".yaml", ".json"].contains { name.hasSuffix($0) }
+        }
+    }()
+
+    /// Whether a name or path of the guide means a file: `<Area>` stands for any name, and a folder for all within it.
+    private static func means(_ named: Substring, _ path: String) -> Bool {
+        guard named.contains("/") else { return path == named || path.hasSuffix("/\(named)") }
+        let wanted = named.split(separator: "/")
+        let parts = path.split(separator: "/")
+        guard named.hasSuffix("/") ? parts.count > wanted.count : parts.count == wanted.count else { return false }
+        return zip(wanted, parts).allSatisfy { wanted, part in
+            guard let area = wanted.firstRange(of: "<Area>") else { return wanted == part }
+            return part.hasPrefix(wanted[..<area.lowerBound]) && part.hasSuffix(wanted[area.upperBound...])
+        }
+    }
+
+    @Test func everyFileTheGuideNamesIsThere() {
+        let files = Self.files([".swift", ".md", ".yaml", ".json", ".js", ".c", ".h", ".sql"]).map(\.path)
+        #expect(Self.guide.count > 60)
+        for named in Self.guide {
+            let meant = files.filter { Self.means(named, $0) }
+            #expect(!meant.isEmpty, "CONTRIBUTING.md names \(named), which is not there")
+            // A file at the root needs no folder to be told apart.
+            let isClear = named.contains("/") || meant.count == 1 || meant.contains { $0 == named }
+            #expect(isClear, "CONTRIBUTING.md: \(named) could be any of \(meant)")
+        }
+    }
+
+    @Test func everySourceFileIsFoundFromTheGuide() {
+        for file in Self.files([".swift", ".c"]) where file.path.hasPrefix("Sources/") && file.lines.count > 60 {
+            #expect(
+                Self.guide.contains { Self.means($0, file.path) }, "CONTRIBUTING.md has no row for \(file.path)")
+        }
+    }
+
     @Test func sendingUncheckedIsAnExceptionThatStaysOne() {
         let uses = Self.files.filter { $0.path.hasPrefix("Sources/") }
             .reduce(0) {
