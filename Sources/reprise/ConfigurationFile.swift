@@ -36,7 +36,7 @@ enum ConfigurationFile {
         }
         defer { yaml_document_delete(&document) }
         guard yaml_document_get_root_node(&document) == nil else {
-            throw wrong("\(path), line \(line): a second document; all settings must stand in one")
+            throw wrong("\(path), line \(line): there is a second document; all settings must be in one")
         }
     }
 
@@ -55,13 +55,13 @@ enum ConfigurationFile {
             let line = key.pointee.start_mark.line + 1
             guard let name = scalar(key), Setting.all.contains(where: { $0.name == name }) else {
                 throw wrong(
-                    "\(path), line \(line): '\(scalar(key) ?? "?")' is no setting; there are "
+                    "\(path), line \(line): \(Setting.unknown(scalar(key) ?? "?")) The settings are "
                         + Setting.all.map(\.name).joined(separator: ", "))
             }
             guard let text = scalar(value) else {
                 throw wrong("\(path), line \(line): \(name) must be a single value, not a list or mapping")
             }
-            guard values[name] == nil else { throw wrong("\(path), line \(line): \(name) stands twice") }
+            guard values[name] == nil else { throw wrong("\(path), line \(line): \(name) is set twice") }
             let isPlain = value.pointee.data.scalar.style == YAML_PLAIN_SCALAR_STYLE
             if !(isPlain && ["", "~", "null"].contains(text)) { values[name] = text }
             pair = current + 1

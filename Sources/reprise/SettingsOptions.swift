@@ -57,9 +57,13 @@ struct SettingsOptions: ParsableArguments {
         for assignment in set {
             let parts = assignment.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(
                 String.init)
-            guard parts.count == 2, Setting.all.contains(where: { $0.name == parts[0] }) else {
+            guard parts.count == 2 else {
                 throw ExitMessage(
-                    message: "--set \(assignment): must be name=value with one of "
+                    message: "--set \(assignment): must be name=value", code: ExitMessage.wrongConfiguration)
+            }
+            guard Setting.named(parts[0]) != nil else {
+                throw ExitMessage(
+                    message: "--set \(assignment): \(Setting.unknown(parts[0])) The settings are "
                         + Setting.all.map(\.name).joined(separator: ", "), code: ExitMessage.wrongConfiguration)
             }
             values[parts[0]] = parts[1]
@@ -83,8 +87,10 @@ struct SettingsOptions: ParsableArguments {
         for name in environment.keys.sorted() where name.hasPrefix("REPRISE_") && !known.contains(name) {
             let isKubernetes = name.contains("_SERVICE_") || name.contains("_TCP")
             guard !isKubernetes else { continue }
+            let meant = Suggestion.text(for: name, among: Setting.all.map(\.environmentName))
             let line =
-                "reprise: warning: the environment's \(name) is no setting and is ignored; see reprise serve --help\n"
+                "reprise: warning: ignoring the unknown environment variable '\(name)'.\(meant) "
+                + "See reprise serve --help for all settings.\n"
             _ = line.withCString { write(STDERR_FILENO, $0, strlen($0)) }
         }
     }

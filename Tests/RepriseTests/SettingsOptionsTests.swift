@@ -116,9 +116,18 @@ struct SettingsOptionsTests {
 
     // MARK: Unknown names
 
-    @Test(arguments: ["typo=1", "port", "=1", "", "Port=1", " port=1"])
-    func anUnknownNameToSetIsRefused(assignment: String) async {
-        #expect(await message(["--set", assignment])?.hasPrefix("--set \(assignment): must be name=value") == true)
+    @Test(arguments: ["port", ""])
+    func onlyAssignmentsSetSettings(assignment: String) async {
+        #expect(await message(["--set", assignment]) == "--set \(assignment): must be name=value")
+    }
+
+    @Test(arguments: [
+        ("typo=1", "Unknown setting 'typo'. The settings are "), ("=1", "Unknown setting ''. The settings are "),
+        ("Port=1", "Unknown setting 'Port'. Did you mean 'port'? The settings are "),
+        (" port=1", "Unknown setting ' port'. Did you mean 'port'? The settings are "),
+    ])
+    func anUnknownNameToSetIsRefused(assignment: String, expected: String) async {
+        #expect(await message(["--set", assignment])?.hasPrefix("--set \(assignment): \(expected)") == true)
     }
 
     @Test func anUnknownFlagIsRefused() async {

@@ -183,6 +183,11 @@ extension Setting {
 
 extension Setting {
     public static func named(_ name: String) -> Setting? { all.first { $0.name == name } }
+
+    /// What is wrong with a name that no setting has, and which one may be meant.
+    public static func unknown(_ name: String) -> String {
+        "Unknown setting '\(name)'." + Suggestion.text(for: name, among: all.map(\.name))
+    }
 }
 
 /// The values in force, each with its source.

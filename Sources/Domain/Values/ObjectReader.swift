@@ -1,16 +1,18 @@
-// Reading a request's JSON object: every problem found is reported at once, and no field is passed over.
+// Reading a request's JSON object: all problems are reported at once, and no field is ignored.
 
 /// Takes the fields out of one JSON object and collects what is wrong with them.
 ///
 /// Each accessor returns nil for a field that is absent or wrong; ``finish()`` throws if any was wrong or if fields
-/// nobody asked for remain, so that a typo is never lost silently. Use the values only after it.
+/// nobody asked for remain, so that a typo is never ignored silently. Use the values only after it.
 public struct ObjectReader {
     private var members: [JSON.Member]
     private let path: String
     private var errors: [Failure.FieldError] = []
+    /// Fields that were asked for and are not there: what a mistyped one may have been meant to be.
+    private var absent: [String] = []
 
     /// - Parameter path: where the object stands in the request, such as `operations[3]`; empty for the body itself.
-    /// - Throws: `validation_failed` when `json` is no object.
+    /// - Throws: `validation_failed` when `json` is not an object.
     public init(_ json: JSON, path: String = "") throws(Failure) {
         guard case .object(let members) = json else {
             throw .invalid(path.isEmpty ? "body" : path, "must be a JSON object.")
@@ -36,7 +38,10 @@ public struct ObjectReader {
 
     /// Takes the field whatever its type. A JSON null is a value here.
     public mutating func take(_ field: String) -> JSON? {
-        guard let index = members.firstIndex(where: { $0.name == field }) else { return nil }
+        guard let index = members.firstIndex(where: { $0.name == field }) else {
+            absent.append(field)
+            return nil
+        }
         return members.remove(at: index).value
     }
 
@@ -132,12 +137,12 @@ public struct ObjectReader {
         return nil
     }
 
-    /// Whether the field has a value, null not being one, and nobody took it yet.
+    /// Whether the field has a value other than null, and nobody took it yet.
     public func isPresent(_ field: String) -> Bool {
         members.contains { $0.name == field && $0.value != .null }
     }
 
-    /// Ends the reading where what else is there cannot be judged.
+    /// Ends the reading without judging the fields that are left.
     /// - Throws: `validation_failed` with everything that was wrong so far.
     public mutating func finishIgnoringRest() throws(Failure) {
         members = []
@@ -145,9 +150,11 @@ public struct ObjectReader {
     }
 
     /// Ends the reading.
-    /// - Throws: `validation_failed` with everything that was wrong, fields nobody took among it.
+    /// - Throws: `validation_failed` with everything that was wrong, including fields nobody took.
     public mutating func finish() throws(Failure) {
-        for member in members { report(member.name, "is not a known field here.") }
+        for member in members {
+            report(member.name, "is not a known field." + Suggestion.text(for: member.name, among: absent))
+        }
         guard errors.isEmpty else { throw .invalid(errors) }
     }
 }

@@ -34,7 +34,7 @@ struct ConfigRoutes: Sendable {
         for setting in Setting.all {
             guard let json = body.take(setting.name) else { continue }
             guard setting.isMutable else {
-                body.report(setting.name, "cannot change while the service runs: set it and restart.")
+                body.report(setting.name, "cannot be changed at run time: restart the server with another value.")
                 continue
             }
             do throws(Failure) {
@@ -56,7 +56,7 @@ struct ConfigRoutes: Sendable {
         try await change([setting.name: nil]) { settings throws(Failure) in
             try request.condition.check(.present(settings.json(of: setting).entityTag))
             guard settings.source(of: setting) == .runtime else {
-                throw Failure(.settingNotFound, "\(setting.name) has no value given at run time.")
+                throw Failure(.settingNotFound, "\(setting.name) was not changed at run time.")
             }
         }
         return Response(status: .noContent)
@@ -83,7 +83,7 @@ extension APIContext {
     fileprivate func setting() throws(Failure) -> Setting {
         let name = try pathParameter("name")
         guard let setting = Setting.named(name) else {
-            throw Failure(.settingNotFound, "There is no setting of this name; GET /v1/config lists them.")
+            throw Failure(.settingNotFound, Setting.unknown(name) + " GET /v1/config lists all settings.")
         }
         return setting
     }

@@ -20,10 +20,12 @@ struct MaintenanceRoutes: Sendable {
         var body = try await request.objectBody(context)
         let isDryRun = body.bool("dry_run") ?? false
         let names = body.strings("tasks")
-        let unknown = names?.first { MaintenanceTask(rawValue: $0) == nil }
-        if unknown != nil {
-            let known = MaintenanceTask.allCases.map(\.rawValue).joined(separator: ", ")
-            body.report("tasks", "must be some of \(known).")
+        if let unknown = names?.first(where: { MaintenanceTask(rawValue: $0) == nil }) {
+            let known = MaintenanceTask.allCases.map(\.rawValue)
+            body.report(
+                "tasks",
+                "'\(unknown)' is not a task.\(Suggestion.text(for: unknown, among: known)) "
+                    + "The tasks are \(known.joined(separator: ", ")).")
         }
         try body.finish()
         // Each once, and before those whose work makes work for it: so a real run does what a dry run told. What is

@@ -8,6 +8,8 @@ import Hummingbird
 struct QueryReader {
     private var parameters: [(name: String, value: String, raw: Substring)] = []
     private var errors: [Failure.FieldError] = []
+    /// Parameters that were asked for and not sent: what a mistyped one may have been meant to be.
+    private var absent: [String] = []
 
     /// - Throws: `bad_percent_encoding`.
     init(_ request: Request) throws(Failure) {
@@ -28,6 +30,7 @@ struct QueryReader {
             return nil
         }
         parameters.removeAll { $0.name == name }
+        if values.isEmpty { absent.append(name) }
         return values.first?.value
     }
 
@@ -48,7 +51,10 @@ struct QueryReader {
     /// - Throws: `bad_percent_encoding`.
     mutating func list(_ name: String) throws(Failure) -> [String]? {
         let sent = parameters.filter { $0.name == name }
-        guard !sent.isEmpty else { return nil }
+        guard !sent.isEmpty else {
+            absent.append(name)
+            return nil
+        }
         parameters.removeAll { $0.name == name }
         var values: [String] = []
         for parameter in sent {
@@ -148,9 +154,12 @@ struct QueryReader {
         errors.append(Failure.FieldError(field: name, message: message))
     }
 
-    /// - Throws: `validation_failed` with all that was wrong.
+    /// - Throws: `validation_failed` with everything that was wrong.
     mutating func finish() throws(Failure) {
-        for parameter in parameters { report(parameter.name, "is not a known query parameter here.") }
+        for parameter in parameters {
+            let meant = Suggestion.text(for: parameter.name, among: absent)
+            report(parameter.name, "is not a known query parameter." + meant)
+        }
         guard errors.isEmpty else { throw .invalid(errors) }
     }
 }

@@ -51,9 +51,16 @@ struct ObjectReaderTests {
     }
 
     @Test func aFieldNobodyAskedForIsRefused() throws {
-        var reader = try ObjectReader(["ttl_secons": 1])
+        var reader = try ObjectReader(["ttl_secons": 1, "colour": 2, "tag": 3, "tags": []])
         _ = reader.lifetime("ttl_seconds")
-        #expect(invalidFields { try reader.finish() } == ["ttl_secons"])
+        _ = reader.strings("tags")
+        let failure = #expect(throws: Failure.self) { try reader.finish() }
+        #expect(failure?.errors.map(\.field) == ["ttl_secons", "colour", "tag"])
+        // What is there already was not meant.
+        #expect(
+            failure?.errors.map(\.message) == [
+                "is not a known field. Did you mean 'ttl_seconds'?", "is not a known field.", "is not a known field.",
+            ])
     }
 
     @Test(arguments: [JSON.null, 1, "text", [1], true])

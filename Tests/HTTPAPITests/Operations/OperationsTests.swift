@@ -57,7 +57,12 @@ import Testing
                 try await api.json(.patch, "/v1/config", body).expectProblem(.validationFailed, status: 422)
             }
             #expect(try await api.storage.settingOverrides().values == [:])
-            try await api.send(.get, "/v1/config/none").expectProblem(.settingNotFound, status: 404)
+            let misspelt = try await api.send(.get, "/v1/config/prot").expectProblem(.settingNotFound, status: 404)
+            let detail = "Unknown setting 'prot'. Did you mean 'port'? GET /v1/config lists all settings."
+            #expect(misspelt["detail"] == .string(detail))
+            let unknown = try await api.json(.patch, "/v1/config", ["cache_ttl_second": 7])
+                .expectProblem(.validationFailed, status: 422)["detail"]
+            #expect(unknown == "cache_ttl_second: is not a known field. Did you mean 'cache_ttl_seconds'?")
         }
     }
 
@@ -115,8 +120,10 @@ import Testing
             #expect(items.map { $0["task"] } == ["space", "cache_caps"])
             #expect(items.allSatisfy { $0["trigger"] == "demand" && $0["error"] == JSON.null })
             #expect(runs["next_cursor"]?.stringValue != nil)
-            try await api.json(.post, "/v1/maintenance/cleanup", ["tasks": ["sweep"]]).expectProblem(
-                .validationFailed, status: 422)
+            let unknown = try await api.json(.post, "/v1/maintenance/cleanup", ["tasks": ["cache_cap"]])
+                .expectProblem(.validationFailed, status: 422)["detail"]?.stringValue
+            let message = "tasks: 'cache_cap' is not a task. Did you mean 'cache_caps'? The tasks are cache_expiry, "
+            #expect(unknown?.hasPrefix(message) == true)
             // All tasks at once, while what one removes would be work for another.
             try await api.send(.put, "/v1/cache/large/entries/due", bytes: large)
             api.clock.advance(seconds: 301)

@@ -162,6 +162,8 @@ import Testing
             ] {
                 try await api.send(method, uri).expectProblem(.validationFailed, status: 422)
             }
+            let detail = try await api.send(.delete, "/v1/cache/n/entries?perfix=a").json["detail"]
+            #expect(detail == "perfix: is not a known query parameter. Did you mean 'prefix'?")
             #expect(try await api.send(.get, "/v1/cache/n/entries/k").text == "v")
         }
     }
