@@ -16,9 +16,9 @@ RUN scripts/versions.sh pin
 COPY Sources Sources
 COPY Migrations Migrations
 COPY openapi.yaml ./
-# The manifest names the test targets, so their folders must exist. Their contents are not needed.
-RUN for name in Domain SQLiteStorage HTTPAPI Reprise; do \
-        mkdir -p "Tests/${name}Tests" && touch "Tests/${name}Tests/Empty.swift"; \
+# The manifest names the targets of the tests, so their folders must exist. Their contents are not needed.
+RUN for name in TestSupport DomainTests SQLiteStorageTests HTTPAPITests RepriseTests; do \
+        mkdir -p "Tests/${name}" && touch "Tests/${name}/Empty.swift"; \
     done
 RUN swift build -c release --static-swift-stdlib --product reprise \
     && install -D --strip "$(swift build -c release --static-swift-stdlib --show-bin-path)/reprise" /out/reprise

@@ -45,8 +45,11 @@ for path in Package.swift Sources Migrations openapi.yaml scripts/versions.sh sc
     grep -qx "!$path" .dockerignore || fail ".dockerignore keeps $path out"
     [[ -e $path ]] || fail "$path is missing"
 done
-for target in $(sed -nE '/\.testTarget\(/,/\)/ s/.*name: "([A-Za-z]+)Tests".*/\1/p' Package.swift); do
-    grep -qE "for name in .*\b$target\b" Dockerfile || fail "Package.swift has the target ${target}Tests, which the Dockerfile does not create"
+targets=$(sed -nE -e '/\.testTarget\(/,/\)/ s/.*name: "([A-Za-z]+Tests)".*/\1/p' \
+    -e 's|.*path: "Tests/([A-Za-z]+)".*|\1|p' Package.swift)
+[[ $targets == *TestSupport* && $targets == *DomainTests* ]] || fail "the targets of the tests were not found in Package.swift"
+for target in $targets; do
+    grep -qE "for name in .*\b$target\b" Dockerfile || fail "Package.swift has the target $target, which the Dockerfile does not create"
 done
 
 # The health check and the stop as in the image: settings from the environment, no arguments except the command.

@@ -142,6 +142,20 @@ struct TidyTests {
         }
     }
 
+    /// What tests share knows no engine, no route and no internal, so that every target of tests can use it.
+    @Test func whatTestsShareKnowsTheDomainOnly() {
+        let own = ["Dashboard", "Migrations", "SQLiteStorage", "HTTPAPI", "reprise", "CSQLite", "CSQLiteSupport"]
+        let shared = Self.files.filter { $0.path.hasPrefix("Tests/TestSupport/") }
+        #expect(!shared.isEmpty)
+        for file in shared {
+            #expect(Set(own.map { $0[...] }).isDisjoint(with: file.imports), "\(file.path)")
+            #expect(!file.text.contains("@testable"), "\(file.path)")
+        }
+        for file in Self.files where file.path.hasPrefix("Sources/") {
+            #expect(!file.imports.contains("TestSupport"), "\(file.path)")
+        }
+    }
+
     @Test func onlyTheWrapperTouchesSQLite() {
         for file in Self.files where file.path.hasPrefix("Sources/") {
             guard !Set(["CSQLite", "CSQLiteSupport"]).isDisjoint(with: file.imports) else { continue }

@@ -1,30 +1,14 @@
 // The API over a real temporary SQLite file, with a clock that moves by hand.
 
 import Domain
-import Glibc
 import HTTPAPI
 import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
-import Logging
 import NIOCore
 import SQLiteStorage
-import Synchronization
+import TestSupport
 import Testing
-
-/// A clock that stands until it is moved.
-final class ManualClock: Sendable {
-    private let now: Mutex<Instant>
-
-    init(_ now: Instant = Instant(milliseconds: 1_795_418_040_123)) { self.now = Mutex(now) }
-
-    func advance(seconds: Double) {
-        now.withLock { $0 = $0.advanced(milliseconds: Int64(seconds * 1000)) }
-    }
-
-    var instant: Instant { now.withLock { $0 } }
-    var wallClock: WallClock { WallClock { self.instant } }
-}
 
 /// What a test talks to.
 struct API {
@@ -85,15 +69,13 @@ func withAPI(
     _ body: @escaping @Sendable (API) async throws -> Void
 ) async throws {
     let folder = TemporaryFolder()
-    let clock = ManualClock()
+    let clock = ManualClock(Instant(milliseconds: 1_795_418_040_123))
     let live = LiveSettings(settings)
-    var logger = Logger(label: "test")
-    logger.logLevel = .critical
     let storage = try SQLiteStorage(
-        path: folder.path + "/test.db", settings: live, clock: clock.wallClock, logger: logger)
+        path: folder.file("test.db"), settings: live, clock: clock.wallClock, logger: quietLogger)
     let services = Services(
         storage: storage, settings: live, clock: clock.wallClock, process: { .example })
-    let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: logger)
+    let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: quietLogger)
     do {
         try await application.test(setup) { client in
             try await body(API(client: client, clock: clock, storage: storage, services: services))
@@ -110,36 +92,4 @@ extension ProcessFigures {
     static let example = ProcessFigures(
         residentBytes: 9_000_000, virtualBytes: 80_000_000, memoryPercent: 0.5, cpuSeconds: 1.25, openDescriptors: 17,
         maxDescriptors: 1024, startedAt: 1_795_418_000.5)
-}
-
-/// A folder that goes with the test.
-final class TemporaryFolder {
-    let path: String
-
-    init() {
-        var template = Array("/tmp/reprise-test-XXXXXX".utf8CString)
-        path = template.withUnsafeMutableBufferPointer { String(cString: mkdtemp($0.baseAddress!)) }
-    }
-
-    deinit {
-        for name in ["test.db", "test.db-wal", "test.db-shm", "test.db.lock"] { unlink(path + "/" + name) }
-        rmdir(path)
-    }
-}
-
-/// Bytes that look random and are the same every time (SplitMix64).
-struct Generator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-
-    mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8(truncatingIfNeeded: next()) } }
 }

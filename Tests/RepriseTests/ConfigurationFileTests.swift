@@ -1,6 +1,7 @@
 // The configuration file: YAML and JSON, and where in it something is wrong.
 
 import Domain
+import TestSupport
 import Testing
 
 @testable import reprise

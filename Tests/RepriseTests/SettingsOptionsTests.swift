@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Domain
+import TestSupport
 import Testing
 
 @testable import reprise

@@ -1,6 +1,7 @@
 // What an increment makes of a value.
 
 import Domain
+import TestSupport
 import Testing
 
 struct CacheIncrementTests {
@@ -9,15 +10,6 @@ struct CacheIncrementTests {
     private func increment(by delta: Int64 = 1, from initial: Int64 = 0, lifetime: TimeToLive? = nil) -> CacheIncrement
     {
         CacheIncrement(key: Key(stored: "k"), delta: delta, initial: initial, timeToLive: lifetime)
-    }
-
-    private func code(_ body: () throws -> Int64) -> Failure.Code? {
-        do {
-            _ = try body()
-            return nil
-        } catch {
-            return (error as? Failure)?.code
-        }
     }
 
     @Test func withoutAnEntryItCountsFromItsStart() throws {
@@ -38,15 +30,15 @@ struct CacheIncrementTests {
             "", " ", "x", "1.5", "1.0", "1e3", "\"1\"", "null", "[1]", "1 2", "0x1", "+1", "1a", "01", "\u{FEFF}1",
             "9223372036854775808", "-9223372036854775809",
         ])
-    func whatIsNoIntegerIsRefused(text: String) {
-        #expect(code { try increment().apply(to: Array(text.utf8)) } == .notAnInteger)
-        #expect(code { try increment().apply(to: [0x31, 0xFF]) } == .notAnInteger)
+    func whatIsNoIntegerIsRefused(text: String) async {
+        #expect(await code { try increment().apply(to: Array(text.utf8)) } == .notAnInteger)
+        #expect(await code { try increment().apply(to: [0x31, 0xFF]) } == .notAnInteger)
     }
 
-    @Test func theSumStaysWithin64Bits() throws {
+    @Test func theSumStaysWithin64Bits() async throws {
         #expect(try increment(by: .max, from: 0).apply(to: nil) == .max)
-        #expect(code { try increment(by: 1, from: .max).apply(to: nil) } == .integerOverflow)
-        #expect(code { try increment(by: -1).apply(to: Array("-9223372036854775808".utf8)) } == .integerOverflow)
+        #expect(await code { try increment(by: 1, from: .max).apply(to: nil) } == .integerOverflow)
+        #expect(await code { try increment(by: -1).apply(to: Array("-9223372036854775808".utf8)) } == .integerOverflow)
         #expect(try increment(by: .min).apply(to: Array("9223372036854775807".utf8)) == -1)
     }
 

@@ -2,6 +2,7 @@
 
 import Domain
 import Synchronization
+import TestSupport
 import Testing
 
 /// A store whose tasks do what the test says.

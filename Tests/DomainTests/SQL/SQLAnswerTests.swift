@@ -1,6 +1,7 @@
 // The rows of a query as text: JSON that keeps every digit, CSV that every reader reads.
 
 import Domain
+import TestSupport
 import Testing
 
 struct SQLAnswerTests {
@@ -62,21 +63,18 @@ struct SQLAnswerTests {
         #expect(table.pieces > 4 && table.text.split(separator: "\r\n").count == 10_001)
     }
 
-    @Test func queriesAreBounded() {
-        func code(_ text: String, _ parameters: SQLParameters = .positional([]), limit: Int = 1) -> Failure.Code? {
-            do throws(Failure) {
-                _ = try SQLQuery(text, parameters: parameters, limit: limit)
-                return nil
-            } catch {
-                return error.code
-            }
+    @Test func queriesAreBounded() async {
+        func refusal(
+            _ text: String, _ parameters: SQLParameters = .positional([]), limit: Int = 1
+        ) async -> Failure.Code? {
+            await code { try SQLQuery(text, parameters: parameters, limit: limit) }
         }
-        #expect(code(String(repeating: " ", count: Limits.maxSQLBytes)) == nil)
-        #expect(code(String(repeating: " ", count: Limits.maxSQLBytes + 1)) == .validationFailed)
-        #expect(code("", limit: 0) == .validationFailed)
-        #expect(code("", limit: Limits.maxSQLRows + 1) == .validationFailed)
-        #expect(code("", .positional(Array(repeating: .null, count: 101))) == .validationFailed)
-        #expect(code("", .named(Array(repeating: ("a", .null), count: 101))) == .validationFailed)
-        #expect(code("SELECT 1\0") == .invalidSQL)
+        #expect(await refusal(String(repeating: " ", count: Limits.maxSQLBytes)) == nil)
+        #expect(await refusal(String(repeating: " ", count: Limits.maxSQLBytes + 1)) == .validationFailed)
+        #expect(await refusal("", limit: 0) == .validationFailed)
+        #expect(await refusal("", limit: Limits.maxSQLRows + 1) == .validationFailed)
+        #expect(await refusal("", .positional(Array(repeating: .null, count: 101))) == .validationFailed)
+        #expect(await refusal("", .named(Array(repeating: ("a", .null), count: 101))) == .validationFailed)
+        #expect(await refusal("SELECT 1\0") == .invalidSQL)
     }
 }

@@ -1,6 +1,7 @@
 // Conditional requests: RFC 9110, section 13, over all combinations of what may be sent and what may be there.
 
 import Domain
+import TestSupport
 import Testing
 
 struct EntityConditionTests {
@@ -93,27 +94,19 @@ struct EntityConditionTests {
         #expect(checked == 10 * 10 * 4 * 4 * 7 * 2)
     }
 
-    @Test func readsAndWritesActOnTheVerdict() throws {
+    @Test func readsAndWritesActOnTheVerdict() async throws {
         let stale = EntityCondition(match: .strong("b"))
         let known = EntityCondition(noneMatch: .strong("a"))
-        func code(_ body: () throws -> Void) -> Failure.Code? {
-            do {
-                try body()
-                return nil
-            } catch {
-                return (error as? Failure)?.code
-            }
-        }
         #expect(try known.isKnown(.present("a")))
         #expect(try !known.isKnown(.present("b")))
         #expect(try !EntityCondition.none.isKnown(.present("a")))
-        #expect(code { _ = try stale.isKnown(.present("a")) } == .preconditionFailed)
-        #expect(code { try stale.check(.present("a")) } == .preconditionFailed)
-        #expect(code { try known.check(.present("a")) } == .preconditionFailed)
-        #expect(code { try known.check(.present("b")) } == nil)
-        #expect(code { try EntityCondition.add.check(.present("b")) } == .preconditionFailed)
-        #expect(code { try EntityCondition.add.check(.absent) } == nil)
-        #expect(code { try EntityCondition.none.check(.absent) } == nil)
+        #expect(await code { _ = try stale.isKnown(.present("a")) } == .preconditionFailed)
+        #expect(await code { try stale.check(.present("a")) } == .preconditionFailed)
+        #expect(await code { try known.check(.present("a")) } == .preconditionFailed)
+        #expect(await code { try known.check(.present("b")) } == nil)
+        #expect(await code { try EntityCondition.add.check(.present("b")) } == .preconditionFailed)
+        #expect(await code { try EntityCondition.add.check(.absent) } == nil)
+        #expect(await code { try EntityCondition.none.check(.absent) } == nil)
     }
 
     @Test func anOptionalTagIsThatOfWhatMayBeThere() {

@@ -1,6 +1,7 @@
 // Instants: RFC 3339 and HTTP dates, both ways.
 
 import Domain
+import TestSupport
 import Testing
 
 struct InstantTests {

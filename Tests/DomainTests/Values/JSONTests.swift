@@ -1,6 +1,7 @@
 // JSON texts: kept as they were sent, and nothing lost silently.
 
 import Domain
+import TestSupport
 import Testing
 
 struct JSONTests {

@@ -5,6 +5,7 @@ import Domain
 import FoundationEssentials
 import HTTPTypes
 import HummingbirdTesting
+import TestSupport
 import Testing
 
 @Suite struct CacheBatchTests {
@@ -220,9 +221,9 @@ import Testing
 
     /// Values that do not fit beside their rows, in both ways of reading a batch and from outside of one.
     @Test func largeValuesComeBackWhole() async throws {
-        var generator = Generator(seed: 5)
+        var numbers = RepeatableNumbers(seed: 5)
         for size in [Limits.maxInlineValueBytes, Limits.maxInlineValueBytes + 1, 3 * Limits.chunkBytes + 7] {
-            let value = generator.bytes(size)
+            let value = numbers.bytes(size)
             let base64 = JSON.string(Data(value).base64EncodedString())
             try await withAPI { api in
                 let set: JSON = ["op": "set", "key": "k", "base64": base64]

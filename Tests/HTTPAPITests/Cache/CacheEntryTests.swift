@@ -6,16 +6,17 @@ import HTTPTypes
 import HummingbirdTesting
 import NIOCore
 import SQLiteStorage
+import TestSupport
 import Testing
 
 @Suite struct CacheEntryTests {
     private let entry = "/v1/cache/scores/entries/song"
 
     @Test func storesAndServesAnyBytes() async throws {
-        var generator = Generator(seed: 1)
+        var numbers = RepeatableNumbers(seed: 1)
         for size in [0, 1, 1024, Limits.maxInlineValueBytes, Limits.maxInlineValueBytes + 1, 3 * Limits.chunkBytes + 7]
         {
-            let value = generator.bytes(size)
+            let value = numbers.bytes(size)
             try await withAPI { api in
                 let put = try await api.send(
                     .put, entry, bytes: value, headers: [.contentType: "audio/x-odd; a=b", .contentEncoding: "gzip"])
@@ -229,8 +230,8 @@ import Testing
     /// What each range gives of a value of a length: its bounds, or nil for 416.
     @Test(arguments: [10, 3 * Limits.chunkBytes + 5])
     func servesRanges(length: Int) async throws {
-        var generator = Generator(seed: 2)
-        let value = generator.bytes(length)
+        var numbers = RepeatableNumbers(seed: 2)
+        let value = numbers.bytes(length)
         let border = min(Limits.chunkBytes, length - 2)
         let last = length - 1
         try await withAPI { api in

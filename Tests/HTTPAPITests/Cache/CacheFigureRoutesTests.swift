@@ -5,11 +5,12 @@ import Domain
 import HTTPTypes
 import HummingbirdTesting
 import SQLiteStorage
+import TestSupport
 import Testing
 
 @Suite struct CacheFigureRoutesTests {
     private func range(_ api: API, since minutes: Double, until end: Double = 0) -> String {
-        let now = api.clock.instant.advanced(milliseconds: 1)
+        let now = api.clock.now.advanced(milliseconds: 1)
         let since = now.advanced(milliseconds: Int64(-minutes * 60_000)).rfc3339
         return "?since=\(since)&until=\(now.advanced(milliseconds: Int64(-end * 60_000)).rfc3339)"
     }
@@ -107,7 +108,7 @@ import Testing
             func run(_ rows: Int) async throws {
                 try await api.storage.record(
                     MaintenanceRun(
-                        task: .cacheExpiry, trigger: .deadline, startedAt: api.clock.instant, durationSeconds: 0,
+                        task: .cacheExpiry, trigger: .deadline, startedAt: api.clock.now, durationSeconds: 0,
                         rowsRemoved: rows, bytesFreed: 0))
             }
             for _ in 0..<12 { try await run(5) }

@@ -5,6 +5,7 @@ import HTTPTypes
 import HummingbirdTesting
 import NIOCore
 import SQLiteStorage
+import TestSupport
 import Testing
 
 @Suite struct CacheMissTests {

@@ -7,6 +7,7 @@ import Hummingbird
 import HummingbirdTesting
 import Logging
 import NIOCore
+import TestSupport
 import Testing
 
 @Suite struct SQLRoutesTests {
@@ -138,7 +139,7 @@ import Testing
                 storage: EngineWithoutQueries(base: api.storage), settings: api.services.settings,
                 clock: api.clock.wallClock, process: { nil })
             let application = buildApplication(
-                services: services, host: "127.0.0.1", port: 0, logger: Logger(label: "test"))
+                services: services, host: "127.0.0.1", port: 0, logger: quietLogger)
             try await application.test(.router) { client in
                 let response = try await client.execute(
                     uri: "/v1/sql", method: .post, headers: [.contentType: "application/json"],

@@ -3,6 +3,7 @@
 import Domain
 import HTTPTypes
 import HummingbirdTesting
+import TestSupport
 import Testing
 
 @Suite struct MetricRoutesTests {
@@ -89,7 +90,7 @@ import Testing
 
     @Test func takesClocksThatDifferALittle() async throws {
         try await withAPI { api in
-            let lead = api.clock.instant.advanced(milliseconds: Limits.maxSampleLeadMilliseconds)
+            let lead = api.clock.now.advanced(milliseconds: Limits.maxSampleLeadMilliseconds)
             let early = timing(1, [.init(name: "recorded_at", value: .instant(lead))])
             #expect(try await api.json(.post, "/v1/samples", early).status == .accepted)
             let later = timing(1, [.init(name: "recorded_at", value: .instant(lead.advanced(milliseconds: 1)))])
@@ -164,7 +165,7 @@ import Testing
 
     @Test func tellsTimeSeriesInAlignedSteps() async throws {
         try await withAPI { api in
-            let start = api.clock.instant.rounded(downTo: 60_000)
+            let start = api.clock.now.rounded(downTo: 60_000)
             for (offset, seconds) in [(0, 1.0), (59_999, 3), (120_000, 5)] {
                 let instant = start.advanced(milliseconds: Int64(offset - 600_000))
                 try await api.json(
@@ -198,7 +199,7 @@ import Testing
     @Test func tellsLevels() async throws {
         try await withAPI { api in
             for number in 1...3 {
-                let instant = api.clock.instant
+                let instant = api.clock.now
                 try await api.json(
                     .post, "/v1/samples",
                     [

@@ -8,6 +8,7 @@ import HummingbirdTesting
 import Logging
 import NIOCore
 import NIOPosix
+import TestSupport
 import Testing
 
 @testable import HTTPAPI
@@ -25,7 +26,7 @@ struct RouteTableTests {
         let application = Application(
             router: router, server: HTTPServerBuilder { EventLoopChannel(base: HTTP1Channel(responder: $0)) },
             configuration: ApplicationConfiguration(address: .hostname("127.0.0.1", port: 0)),
-            logger: Logger(label: "test"))
+            logger: quietLogger)
         try await application.test(.live) { client in
             let onLoop = try await client.execute(uri: "/short", method: .get)
             #expect(try onLoop.json == .bool(true))

@@ -1,15 +1,13 @@
 // Sessions over the API, on a real temporary SQLite file, with a clock that moves by hand.
 
 import Domain
-import FoundationEssentials
 import HTTPAPI
 import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
-import Logging
 import NIOCore
 import SQLiteStorage
-import Synchronization
+import TestSupport
 import Testing
 
 /// What a test of sessions talks to.
@@ -32,19 +30,12 @@ struct SessionAPI {
         }
     }
 
-    private final class Clock: Sendable {
-        let milliseconds = Atomic<Int64>(1_795_418_040_123)
-        var now: Instant { Instant(milliseconds: milliseconds.load(ordering: .sequentiallyConsistent)) }
-    }
-
     private let client: any TestClientProtocol
-    private let clock: Clock
+    private let clock: ManualClock
 
     var now: Instant { clock.now }
 
-    func advance(seconds: Double) {
-        clock.milliseconds.wrappingAdd(Int64((seconds * 1000).rounded()), ordering: .sequentiallyConsistent)
-    }
+    func advance(seconds: Double) { clock.advance(seconds: seconds) }
 
     @discardableResult
     func send(
@@ -60,19 +51,14 @@ struct SessionAPI {
 
     /// Runs a test against a fresh API.
     static func run(_ body: @escaping @Sendable (SessionAPI) async throws -> Void) async throws {
-        let folder = FileManager.default.temporaryDirectory.path + "/reprise-session-api-\(UUID().uuidString)"
-        defer { try? FileManager.default.removeItem(atPath: folder) }
-        var values = Settings()
-        values.set(.durability, to: .text("normal"), source: .flag)
-        let settings = LiveSettings(values)
-        let clock = Clock()
-        let wallClock = WallClock { clock.now }
-        var logger = Logger(label: "test")
-        logger.logLevel = .critical
-        let storage = try SQLiteStorage(path: folder + "/test.db", settings: settings, clock: wallClock, logger: logger)
+        let folder = TemporaryFolder()
+        let settings = LiveSettings(.quick)
+        let clock = ManualClock(Instant(milliseconds: 1_795_418_040_123))
+        let storage = try SQLiteStorage(
+            path: folder.file("test.db"), settings: settings, clock: clock.wallClock, logger: quietLogger)
         let services = Services(
-            storage: storage, settings: settings, clock: wallClock, process: { nil })
-        let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: logger)
+            storage: storage, settings: settings, clock: clock.wallClock, process: { nil })
+        let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: quietLogger)
         do {
             try await application.test(.router) { client in
                 try await body(SessionAPI(client: client, clock: clock))

@@ -1,6 +1,7 @@
 // The contract of Domain/CacheStore.swift, run over every storage engine: caps, and who goes first.
 
 import Domain
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

@@ -1,6 +1,7 @@
 // What the cache and the background tasks did in a span of time: exact, bounded, kept over restarts.
 
 import Domain
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

@@ -1,6 +1,7 @@
 // The contract of Domain/CacheStore.swift, run over every storage engine: namespaces, clearing, figures.
 
 import Domain
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

@@ -1,6 +1,7 @@
 // The contract of Domain/CacheStore.swift, run over every storage engine: what holds when many race.
 
 import Domain
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

@@ -1,6 +1,7 @@
 // The contract of Domain/CacheStore.swift, run over every storage engine: large values while others change them.
 
 import Domain
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

@@ -1,6 +1,7 @@
 // The contract of Domain/CacheStore.swift, run over every storage engine: what a miss says.
 
 import Domain
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

@@ -2,6 +2,7 @@
 
 import CSQLite
 import Domain
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

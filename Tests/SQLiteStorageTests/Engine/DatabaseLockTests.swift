@@ -2,6 +2,7 @@
 
 import Domain
 import Glibc
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

@@ -1,6 +1,7 @@
 // Lanes of reads: none waits for another's, each is bounded, and all end when they are told to.
 
 import Domain
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

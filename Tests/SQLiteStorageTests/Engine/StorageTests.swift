@@ -5,6 +5,7 @@ import FoundationEssentials
 import Glibc
 import Migrations
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

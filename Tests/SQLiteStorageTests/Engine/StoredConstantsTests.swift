@@ -1,6 +1,7 @@
 // Constants that people's databases hold. A test that fails here asks for a migration, not for another literal.
 
 import Domain
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

@@ -1,6 +1,7 @@
 // The engine's figures for monitoring: right, monotonic, and there when the database is not.
 
 import Domain
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

@@ -1,6 +1,7 @@
 // The background work: what it removes, what it leaves, and that nothing grows without bound.
 
 import Domain
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

@@ -4,6 +4,7 @@ import Crypto
 import Domain
 import FoundationEssentials
 import Glibc
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage
@@ -246,12 +247,12 @@ struct SQLInspectionTests {
 
     @Test func tellsThePlace() async throws {
         try await withStorage { storage, _ in
-            let failure = await SQLiteStorageTests.failure {
+            let failure = await TestSupport.failure {
                 try await storage.answer(SQLQuery(" ; SELECT 'ä', missing FROM sessions"))
             }
             #expect(failure?.queryOffset == 16)
             #expect(failure?.detail.contains("no such column: missing") == true)
-            let zero = await SQLiteStorageTests.failure { try await storage.answer(SQLQuery("SELECT 1\0; DROP")) }
+            let zero = await TestSupport.failure { try await storage.answer(SQLQuery("SELECT 1\0; DROP")) }
             #expect(zero?.code == .invalidSQL && zero?.queryOffset == 8)
         }
     }

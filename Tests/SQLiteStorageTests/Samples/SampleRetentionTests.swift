@@ -1,5 +1,6 @@
 // What retention may remove: nothing that is not rolled up, and what a dry run says.
 
+import TestSupport
 import Testing
 
 @testable import Domain

@@ -1,6 +1,7 @@
 // The contract of Domain/SampleStore.swift: samples kept all or none, counted once, rolled up without loss.
 
 import Domain
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

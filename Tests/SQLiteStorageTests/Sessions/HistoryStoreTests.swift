@@ -1,6 +1,7 @@
 // The contract of HistoryStore: caps, order, pages, patches, under racing callers too.
 
 import Domain
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage
@@ -163,7 +164,7 @@ struct HistoryStoreTests {
             #expect(page.items.count == 16 && page.next != nil)
             #expect(try await storage.itemIDs(order: .oldest) == (0..<20).map { "i\($0)" })
             #expect(
-                await failureCode { try await storage.append(data: .text(bytes: Limits.maxHistoryItemBytes + 1)) }
+                await code { try await storage.append(data: .text(bytes: Limits.maxHistoryItemBytes + 1)) }
                     == .payloadTooLarge)
         }
     }
@@ -195,14 +196,14 @@ struct HistoryStoreTests {
             #expect(same == rated)
             let stale = EntityCondition(match: .strong(item.tag))
             #expect(
-                await failureCode { try await storage.patchHistoryItem(item.id, of: .s, patch: 1, condition: stale) }
+                await code { try await storage.patchHistoryItem(item.id, of: .s, patch: 1, condition: stale) }
                     == .preconditionFailed)
             #expect(
-                await failureCode { try await storage.removeHistoryItem(item.id, of: .s, condition: stale) }
+                await code { try await storage.removeHistoryItem(item.id, of: .s, condition: stale) }
                     == .preconditionFailed)
             let grown: JSON = ["x": .text(bytes: Limits.maxHistoryItemBytes)]
             #expect(
-                await failureCode {
+                await code {
                     try await storage.patchHistoryItem(item.id, of: .s, patch: grown, condition: .none)
                 }
                     == .payloadTooLarge)
@@ -212,7 +213,7 @@ struct HistoryStoreTests {
                 { try await storage.removeHistoryItem(item.id, of: .s, condition: .none) },
                 { _ = try await storage.patchHistoryItem(item.id, of: .s, patch: 1, condition: .none) },
             ] as [() async throws -> Void] {
-                #expect(await failureCode(work) == .historyItemNotFound)
+                #expect(await code(of: work) == .historyItemNotFound)
             }
         }
     }

@@ -1,6 +1,7 @@
 // The contract of SessionStore: lives, state, templates, debounces, under racing callers too.
 
 import Domain
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage
@@ -17,8 +18,8 @@ struct SessionStoreTests {
             #expect(session.expiresAt == fixture.now.advanced(milliseconds: 86_400_000))
             #expect(session.metadata == JSONText([:]))
             #expect(try await storage.session(.s) == session)
-            #expect(await failureCode { try await storage.create() } == .sessionExists)
-            #expect(await failureCode { try await storage.session(Name(stored: "other")) } == .sessionNotFound)
+            #expect(await code { try await storage.create() } == .sessionExists)
+            #expect(await code { try await storage.session(Name(stored: "other")) } == .sessionNotFound)
         }
     }
 
@@ -66,7 +67,7 @@ struct SessionStoreTests {
             let forever = try await storage.createSession(Name(stored: "d"), SessionDraft(timeToLive: .never))
             #expect(forever.expiresAt == nil)
             #expect(
-                await failureCode { try await storage.create(template: Name(stored: "unknown")) } == .validationFailed)
+                await code { try await storage.create(template: Name(stored: "unknown")) } == .validationFailed)
         }
     }
 
@@ -81,19 +82,19 @@ struct SessionStoreTests {
                 _ = try await storage.stateValue("a", of: .s, condition: .none)
             }
             fixture.advance(seconds: 10)
-            #expect(await failureCode { try await storage.session(.s) } == .sessionNotFound)
+            #expect(await code { try await storage.session(.s) } == .sessionNotFound)
             #expect(
-                await failureCode { try await storage.state(of: .s, keys: nil, condition: .none) } == .sessionNotFound)
+                await code { try await storage.state(of: .s, keys: nil, condition: .none) } == .sessionNotFound)
             #expect(
-                await failureCode { try await storage.stateValue("a", of: .s, condition: .none) } == .sessionNotFound)
-            #expect(await failureCode { try await storage.patch(set: ["a": 2]) } == .sessionNotFound)
-            #expect(await failureCode { try await storage.append("j") } == .sessionNotFound)
-            #expect(await failureCode { try await storage.itemIDs() } == .sessionNotFound)
-            #expect(await failureCode { try await storage.optimizeSession(.s, keep: []) } == .sessionNotFound)
-            #expect(await failureCode { try await storage.clearHistory(of: .s) } == .sessionNotFound)
-            #expect(await failureCode { try await storage.removeSession(.s) } == .sessionNotFound)
+                await code { try await storage.stateValue("a", of: .s, condition: .none) } == .sessionNotFound)
+            #expect(await code { try await storage.patch(set: ["a": 2]) } == .sessionNotFound)
+            #expect(await code { try await storage.append("j") } == .sessionNotFound)
+            #expect(await code { try await storage.itemIDs() } == .sessionNotFound)
+            #expect(await code { try await storage.optimizeSession(.s, keep: []) } == .sessionNotFound)
+            #expect(await code { try await storage.clearHistory(of: .s) } == .sessionNotFound)
+            #expect(await code { try await storage.removeSession(.s) } == .sessionNotFound)
             #expect(
-                await failureCode { try await storage.debounce(.s, of: .s, delayMilliseconds: 0) } == .sessionNotFound)
+                await code { try await storage.debounce(.s, of: .s, delayMilliseconds: 0) } == .sessionNotFound)
             #expect(try await storage.sessions(activeWithinMilliseconds: nil, after: nil, limit: 10).items.isEmpty)
             #expect(try await storage.history(HistoryFilter(), after: nil, limit: 10).items.isEmpty)
         }
@@ -258,24 +259,24 @@ struct SessionStoreTests {
             #expect(try await storage.stateValue("k", of: .s, condition: known).value == nil)
             #expect(try await storage.state(of: .s, keys: nil, condition: known).entries == nil)
             #expect(
-                await failureCode {
+                await code {
                     try await storage.setStateValue(entry, of: .s, condition: EntityCondition(noneMatch: .any))
                 } == .preconditionFailed)
             let stale = EntityCondition(match: .strong("1"))
             #expect(
-                await failureCode { try await storage.removeStateValue("k", of: .s, condition: stale) }
+                await code { try await storage.removeStateValue("k", of: .s, condition: stale) }
                     == .preconditionFailed)
             #expect(
-                await failureCode { try await storage.patch(set: ["x": 1], condition: stale) } == .preconditionFailed)
+                await code { try await storage.patch(set: ["x": 1], condition: stale) } == .preconditionFailed)
             #expect(
-                await failureCode { try await storage.patch(setDefault: ["k": 1], condition: stale) }
+                await code { try await storage.patch(setDefault: ["k": 1], condition: stale) }
                     == .preconditionFailed)
             try await storage.removeStateValue("k", of: .s, condition: EntityCondition(match: .strong("2")))
             #expect(
-                await failureCode { try await storage.removeStateValue("k", of: .s, condition: .none) }
+                await code { try await storage.removeStateValue("k", of: .s, condition: .none) }
                     == .stateKeyNotFound)
             #expect(
-                await failureCode { try await storage.stateValue("k", of: .s, condition: .none) } == .stateKeyNotFound)
+                await code { try await storage.stateValue("k", of: .s, condition: .none) } == .stateKeyNotFound)
         }
     }
 
@@ -299,22 +300,22 @@ struct SessionStoreTests {
         try await SessionFixture.run { _, storage in
             try await storage.create(state: ["a": 1])
             let many = Dictionary(uniqueKeysWithValues: (0..<1000).map { ("k\($0)", JSON.integer($0)) })
-            #expect(await failureCode { try await storage.patch(set: many) } == .tooManyKeys)
-            #expect(await failureCode { try await storage.open(defaults: many) } == .tooManyKeys)
+            #expect(await code { try await storage.patch(set: many) } == .tooManyKeys)
+            #expect(await code { try await storage.open(defaults: many) } == .tooManyKeys)
             #expect(
-                await failureCode {
+                await code {
                     try await storage.create(Name(stored: "t"), state: many.merging(["x": 1]) { a, _ in a })
                 }
                     == .tooManyKeys)
-            #expect(await failureCode { try await storage.session(Name(stored: "t")) } == .sessionNotFound)
+            #expect(await code { try await storage.session(Name(stored: "t")) } == .sessionNotFound)
             let large = JSON.text(bytes: Limits.maxStateValueBytes)
             let tooLarge = JSON.text(bytes: Limits.maxStateValueBytes + 1)
-            #expect(await failureCode { try await storage.patch(set: ["b": 1, "l": tooLarge]) } == .payloadTooLarge)
+            #expect(await code { try await storage.patch(set: ["b": 1, "l": tooLarge]) } == .payloadTooLarge)
             let full = Dictionary(uniqueKeysWithValues: (0..<32).map { ("l\($0)", large) })
-            #expect(await failureCode { try await storage.patch(set: full) } == .payloadTooLarge)
+            #expect(await code { try await storage.patch(set: full) } == .payloadTooLarge)
             #expect(try await storage.stateText() == #"{"a":1}"#)
             #expect(try await storage.patch(set: full, delete: ["a"]).stateSizeBytes == Limits.maxStateBytes)
-            #expect(await failureCode { try await storage.patch(set: ["b": 1]) } == .payloadTooLarge)
+            #expect(await code { try await storage.patch(set: ["b": 1]) } == .payloadTooLarge)
             try await storage.patch(set: ["b": 1], delete: ["l0"])
             try await storage.expectRightFigures()
         }
@@ -372,7 +373,7 @@ struct SessionStoreTests {
             #expect(change.removedKeys == ["b"] && change.stateKeyCount == 4)
             #expect(try await storage.stateText() == #"{"a":1,"b":"two","c":3,"n":null}"#)
             #expect(
-                await failureCode { try await storage.removeStateValue("a", of: .s, condition: .none) }
+                await code { try await storage.removeStateValue("a", of: .s, condition: .none) }
                     == .stateKeyNotFound)
         }
     }
@@ -394,10 +395,10 @@ struct SessionStoreTests {
             try await storage.removeTemplate(.template, condition: .none)
             try await next(#"{"x":1}"#)
             #expect(try await storage.session(.s).template == .template)
-            #expect(await failureCode { try await storage.template(.template) } == .templateNotFound)
+            #expect(await code { try await storage.template(.template) } == .templateNotFound)
             #expect(try await storage.templates(after: nil, limit: 10).items.isEmpty)
             #expect(
-                await failureCode { try await storage.create(Name(stored: "t"), template: .template) }
+                await code { try await storage.create(Name(stored: "t"), template: .template) }
                     == .validationFailed)
             try await storage.define(defaults: ["a": 4])
             try await next(#"{"a":4,"x":1}"#)
@@ -427,15 +428,15 @@ struct SessionStoreTests {
             #expect(!isNew && changed.tag != items[0].tag)
             #expect(changed.createdAt == items[0].createdAt && changed.updatedAt == fixture.now)
             #expect(
-                await failureCode {
+                await code {
                     try await storage.setTemplate(SessionTemplateDraft(), of: items[0].name, condition: stale)
                 } == .preconditionFailed)
             #expect(
-                await failureCode { try await storage.removeTemplate(items[0].name, condition: stale) }
+                await code { try await storage.removeTemplate(items[0].name, condition: stale) }
                     == .preconditionFailed)
             try await storage.removeTemplate(items[0].name, condition: .none)
             #expect(
-                await failureCode { try await storage.removeTemplate(items[0].name, condition: .none) }
+                await code { try await storage.removeTemplate(items[0].name, condition: .none) }
                     == .templateNotFound)
             let again = try await storage.define(items[0].name, defaults: ["k": .string("a")])
             #expect(again.tag != items[0].tag, "another template of the same name and content has another tag")
@@ -445,12 +446,12 @@ struct SessionStoreTests {
     @Test func templatesAreBounded() async throws {
         try await SessionFixture.run { _, storage in
             for number in 0..<Limits.maxTemplates { try await storage.define(Name(stored: "t\(number)")) }
-            #expect(await failureCode { try await storage.define() } == .tooManyTemplates)
+            #expect(await code { try await storage.define() } == .tooManyTemplates)
             try await storage.define(Name(stored: "t0"), defaults: ["a": 1])
             try await storage.removeTemplate(Name(stored: "t1"), condition: .none)
             try await storage.define()
             let many = Dictionary(uniqueKeysWithValues: (0...1000).map { ("k\($0)", JSON.integer($0)) })
-            #expect(await failureCode { try await storage.define(defaults: many) } == .tooManyKeys)
+            #expect(await code { try await storage.define(defaults: many) } == .tooManyKeys)
         }
     }
 
@@ -462,7 +463,7 @@ struct SessionStoreTests {
             try await storage.define(
                 defaults: Dictionary(uniqueKeysWithValues: (0..<600).map { ("default\($0)", JSON.integer($0)) }))
             #expect(try await storage.session(.s).stateKeyCount == 1200)
-            #expect(await failureCode { try await storage.patch(set: ["more": 1]) } == .tooManyKeys)
+            #expect(await code { try await storage.patch(set: ["more": 1]) } == .tooManyKeys)
             try await storage.patch(set: ["own1": 5])
             #expect(try await storage.patch(delete: ["own1"]).stateKeyCount == 1199)
         }
@@ -497,7 +498,7 @@ struct SessionStoreTests {
             try await storage.append("i")
             _ = try await storage.debounce(.s, of: .s, delayMilliseconds: 500)
             try await storage.removeSession(.s)
-            #expect(await failureCode { try await storage.removeSession(.s) } == .sessionNotFound)
+            #expect(await code { try await storage.removeSession(.s) } == .sessionNotFound)
             #expect(
                 try await storage.number(
                     """
@@ -517,7 +518,7 @@ struct SessionStoreTests {
                 SELECT 1, 'i' || n, 1800000000000, 1800000000000, '[1,2,3]' FROM numbers
                 """)
             try await storage.removeSession(.s)
-            #expect(await failureCode { try await storage.session(.s) } == .sessionNotFound)
+            #expect(await code { try await storage.session(.s) } == .sessionNotFound)
             #expect(try await storage.history(HistoryFilter(), after: nil, limit: 10).items.isEmpty)
             #expect(try await storage.number("SELECT count(*) FROM history_items") == 3000)
             try await storage.create()

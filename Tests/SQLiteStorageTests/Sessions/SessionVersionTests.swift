@@ -2,6 +2,7 @@
 
 import Domain
 import Migrations
+import TestSupport
 import Testing
 
 @testable import SQLiteStorage

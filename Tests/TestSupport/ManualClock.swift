@@ -1,0 +1,22 @@
+// The time as a test wants it.
+
+import Domain
+import Synchronization
+
+/// A clock that stands until it is moved.
+package final class ManualClock: Sendable {
+    private let milliseconds: Atomic<Int64>
+
+    package init(_ start: Instant = Instant(milliseconds: 1_800_000_000_000)) {
+        milliseconds = Atomic(start.milliseconds)
+    }
+
+    package var now: Instant { Instant(milliseconds: milliseconds.load(ordering: .sequentiallyConsistent)) }
+    package var wallClock: WallClock { WallClock { self.now } }
+
+    package func advance(milliseconds step: Int64) {
+        milliseconds.wrappingAdd(step, ordering: .sequentiallyConsistent)
+    }
+
+    package func advance(seconds: Double) { advance(milliseconds: Int64((seconds * 1000).rounded())) }
+}
