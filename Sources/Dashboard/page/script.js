@@ -636,21 +636,38 @@ function interval(low, high) {
   return (isPlain ? `${sign(low)}–${sign(high)}` : `${sign(low)} to ${sign(high)}`) + `${NBSP}%`;
 }
 
+/** Why a change has no interval. */
+const noInterval = {
+  too_few_samples: "no CI: too few samples",
+  baseline_is_zero: `no CI: the original may be 0${NBSP}s`,
+};
+
 /** The verdict on the median in words. Changes are negative where the candidate is faster. */
 function verdict(row) {
   const change = row.change_percent.p50;
   const range = row.confidence_interval_percent.p50;
-  const sure = (low, high) => range ? ` (95${NBSP}% CI ${interval(low, high)})` : "";
+  const sure = (low, high) =>
+    ` (${range ? `95${NBSP}% CI ${interval(low, high)}` : noInterval[row.interval_reasons.p50]})`;
   switch (row.verdict) {
     case "faster":
       return [el("span", { class: "good" }, `faster by ${percent(-change)}`), sure(-range?.[1], -range?.[0])];
     case "slower":
-      return [el("span", { class: "bad" }, `slower by ${percent(change)}`), sure(range?.[0], range?.[1])];
+      // Of 0 s there is no change in percent.
+      return [el("span", { class: "bad" }, known(change) ? `slower by ${percent(change)}` : `slower than 0${NBSP}s`),
+        sure(range?.[0], range?.[1])];
     case "no_difference":
       return [el("span", { class: "soft" }, "no significant difference"), sure(range?.[0], range?.[1])];
     default:
-      return el("span", { class: "soft" }, "too few samples to tell");
+      return el("span", { class: "soft" }, "too few samples to tell: it takes 7 of each");
   }
+}
+
+/** A change, and its interval or why there is none. */
+function change(row, percentile) {
+  const value = row.change_percent[percentile];
+  const range = row.confidence_interval_percent[percentile];
+  return [known(value) ? (value > 0 ? "+" : "") + percent(value) : "–", el("small", {},
+    range ? `95${NBSP}% CI ${interval(range[0], range[1])}` : noInterval[row.interval_reasons[percentile]])];
 }
 
 /** The interval on a scale from −100 % to +100 %. */
@@ -667,8 +684,10 @@ function whisker(row) {
 
 function comparison() {
   if (data.variants.length < 2 && !data.comparison) {
-    const variants = { original: [2.1, 2.3, 1.9, 2.2, 2], optimized: [0.08, 0.07, 0.09, 0.08, 0.1] };
-    return empty("Time an operation in two ways and send each timing with its variant; five of each can be compared:",
+    const variants = {
+      original: [2.1, 2.3, 1.9, 2.2, 2, 2.1, 2], optimized: [0.08, 0.07, 0.09, 0.08, 0.1, 0.09, 0.08],
+    };
+    return empty("Time an operation in two ways and send each timing with its variant; seven of each can be compared:",
       curl("POST", "/v1/samples", {
         samples: Object.entries(variants).flatMap(([variant, durations]) => durations.map((duration_seconds) => (
           { kind: "timing", name: "quality_scoring", duration_seconds, variant }))),
@@ -692,8 +711,7 @@ function comparison() {
     { title: `Optimized (${now.candidate})`, kind: "n", cell: (row) => side(row.candidate) },
     { title: "Improvement", kind: "text", cell: verdict },
     { title: "Change of p50", cell: whisker },
-    { title: "of p95", kind: "n", cell: (row) => known(row.change_percent.p95)
-      ? (row.change_percent.p95 > 0 ? "+" : "") + percent(row.change_percent.p95) : "–" },
+    { title: "of p95", kind: "n", cell: (row) => change(row, "p95") },
   ], now.items, (row) => ({ "data-key": row.name }), true)];
 }
 

@@ -165,7 +165,8 @@ public struct Distribution: Sendable, Equatable {
     public var ordered: OrderedDistribution {
         guard !isExact else { return OrderedDistribution(values.sorted().map { ($0, 1) }) }
         return OrderedDistribution(
-            asBuckets.map { (Swift.min(Swift.max(SketchBucket.value(of: $0.bucket), min), max), $0.count) })
+            asBuckets.map { (Swift.min(Swift.max(SketchBucket.value(of: $0.bucket), min), max), $0.count) },
+            relativeError: SketchBucket.relativeAccuracy)
     }
 }
 
@@ -174,8 +175,11 @@ public struct OrderedDistribution: Sendable {
     private let values: [Double]
     /// How many values there are up to and with each.
     private let cumulative: [Int]
+    /// How far a value may be from those it stands for, as a part of them; 0 for measured values.
+    let relativeError: Double
 
-    init(_ counted: [(value: Double, count: Int)]) {
+    init(_ counted: [(value: Double, count: Int)], relativeError: Double = 0) {
+        self.relativeError = relativeError
         values = counted.map(\.value)
         var total = 0
         cumulative = counted.map {
@@ -187,14 +191,25 @@ public struct OrderedDistribution: Sendable {
     public var count: Int { cumulative.last ?? 0 }
 
     /// The value at a rank, 0 for the smallest.
-    public func value(atRank rank: Int) -> Double {
+    public func value(atRank rank: Int) -> Double { values[place(ofRank: rank)] }
+
+    /// The values at ranks that follow each other.
+    func values(ranks: ClosedRange<Int>) -> [Double] {
+        var place = place(ofRank: ranks.lowerBound)
+        return ranks.map { rank in
+            while cumulative[place] <= rank { place += 1 }
+            return values[place]
+        }
+    }
+
+    private func place(ofRank rank: Int) -> Int {
         var low = 0
         var high = cumulative.count - 1
         while low < high {
             let middle = (low + high) / 2
             if cumulative[middle] > rank { high = middle } else { low = middle + 1 }
         }
-        return values[low]
+        return low
     }
 
     /// The quantile, by linear interpolation between the two nearest ranks: type 7 of Hyndman and Fan, "Sample

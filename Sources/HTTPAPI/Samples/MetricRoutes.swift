@@ -168,6 +168,10 @@ extension Measurements {
                 "confidence_interval_percent": [
                     "p50": comparison.median.intervalJSON, "p95": comparison.p95.intervalJSON,
                 ],
+                "interval_reasons": [
+                    "p50": .optional(comparison.median.missing) { .string($0.rawValue) },
+                    "p95": .optional(comparison.p95.missing) { .string($0.rawValue) },
+                ],
                 "verdict": .string(comparison.verdict.rawValue),
             ]
         }

@@ -31,43 +31,133 @@ struct VariantComparisonTests {
     @Test func theSameIsNoDifference() {
         let values = ordered(normal(200, mean: 1, seed: 3))
         #expect(VariantComparison(baseline: values, candidate: values).verdict == .noDifference)
-        let constant = ordered(Array(repeating: 1, count: 50))
+        let constant = ordered(Array(repeating: 1, count: 100))
         let comparison = VariantComparison(baseline: constant, candidate: constant)
         #expect(comparison.verdict == .noDifference)
-        #expect(comparison.median.interval == 0...0)
+        #expect(comparison.median == .init(percent: 0, interval: 0...0, missing: nil))
+        #expect(comparison.p95 == comparison.median)
     }
 
-    @Test func fewSamplesGiveNoVerdict() {
-        let four = ordered([1, 1, 1, 1])
-        let comparison = VariantComparison(baseline: four, candidate: ordered([2, 2, 2, 2, 2, 2]))
-        #expect(comparison.verdict == .tooFewSamples)
-        #expect(comparison.median.percent == 100)
-        #expect(comparison.median.interval == nil)
-        #expect(VariantComparison(baseline: ordered([]), candidate: four).verdict == .tooFewSamples)
-        #expect(VariantComparison(baseline: ordered([]), candidate: four).median.percent == nil)
-    }
-
-    @Test func aBaselineOfZeroHasNoPercentage() {
-        let zero = ordered(Array(repeating: 0, count: 10))
-        let comparison = VariantComparison(baseline: zero, candidate: ordered(normal(10, mean: 1, seed: 4)))
-        #expect(comparison.median.percent == nil)
-        #expect(comparison.verdict == .noDifference)
-    }
-
-    @Test func theSameSamplesGiveTheSameAnswer() {
-        let (a, b) = (ordered(normal(30, mean: 1, seed: 5)), ordered(normal(30, mean: 1.05, seed: 6)))
-        #expect(VariantComparison(baseline: a, candidate: b) == VariantComparison(baseline: a, candidate: b))
-    }
-
-    /// Of intervals that promise 95 %, about 95 % hold what is true: here that there is no difference.
-    @Test func intervalsHoldWhatTheyPromise() {
-        var held = 0
-        for round in 0..<200 {
-            let a = ordered(normal(60, mean: 1, seed: UInt64(1000 + round)))
-            let b = ordered(normal(60, mean: 1, seed: UInt64(5000 + round)))
-            if VariantComparison(baseline: a, candidate: b).median.interval!.contains(0) { held += 1 }
+    @Test func thereIsAnIntervalFromCertainNumbersOn() {
+        func missing(_ old: Int, _ new: Int) -> [VariantComparison.MissingInterval?] {
+            func counting(_ count: Int) -> OrderedDistribution { ordered((0..<count).map { Double($0 + 1) }) }
+            let comparison = VariantComparison(baseline: counting(old), candidate: counting(new))
+            #expect((comparison.verdict == .tooFewSamples) == (comparison.median.missing != nil))
+            for change in [comparison.median, comparison.p95] {
+                #expect((change.interval == nil) == (change.missing != nil))
+            }
+            return [comparison.median.missing, comparison.p95.missing]
         }
-        #expect(held >= 180)
-        #expect(held < 200)
+        let few = VariantComparison.MissingInterval.tooFewSamples
+        for (old, new) in [(0, 0), (0, 7), (5, 5), (6, 6), (5, 200), (200, 5)] {
+            #expect(missing(old, new) == [few, few])
+        }
+        for (old, new) in [(6, 7), (7, 6), (7, 7), (6, 200), (71, 71), (71, 5000), (5000, 71)] {
+            #expect(missing(old, new) == [nil, few])
+        }
+        for (old, new) in [(72, 72), (72, 5000), (5000, 72)] { #expect(missing(old, new) == [nil, nil]) }
+        let four = VariantComparison(baseline: ordered([1, 1, 1, 1]), candidate: ordered([2, 2, 2, 2, 2, 2]))
+        #expect(four.median == .init(percent: 100, interval: nil, missing: .tooFewSamples))
+        #expect(VariantComparison(baseline: ordered([]), candidate: ordered([1])).median.percent == nil)
+    }
+
+    /// Every pair of bounds with its probability, in order: what the search finds without listing them.
+    @Test(arguments: [(7, 9), (6, 40), (40, 6), (23, 11)])
+    func endsLeaveOutTheirPartOfAllPairs(_ old: Int, _ new: Int) throws {
+        func rounded(_ values: [Double]) -> [Double] { values.map { ($0 * 10).rounded() / 10 }.sorted() }
+        let a = rounded(normal(old, mean: 3, seed: 7))
+        let b = rounded(normal(new, mean: 2, seed: 8))
+        func binomial(_ n: Int) -> [Double] {
+            var row: [Double] = [1]
+            for _ in 0..<n {
+                let wider: [Double] = [0] + row + [0]
+                row = (0...row.count).map { (wider[$0] + wider[$0 + 1]) / 2 }
+            }
+            return row
+        }
+        let x: [Double] = [0] + a + [Double.infinity]
+        let y: [Double] = [0] + b + [Double.infinity]
+        var low: [(Double, Double)] = []
+        var high: [(Double, Double)] = []
+        for (i, p) in binomial(old).enumerated() {
+            for (j, q) in binomial(new).enumerated() {
+                low.append((y[j] / x[i + 1], p * q))
+                high.append((i == 0 ? .infinity : y[j + 1] / x[i], p * q))
+            }
+        }
+        func end(_ pairs: [(Double, Double)]) -> Double {
+            var total = 0.0
+            return pairs.first {
+                total += $0.1
+                return total > 0.025
+            }!.0
+        }
+        let comparison = VariantComparison(baseline: ordered(a), candidate: ordered(b))
+        let interval = try #require(comparison.median.interval)
+        #expect(abs(interval.lowerBound - (end(low.sorted { $0.0 < $1.0 }) - 1) * 100) < 1e-9)
+        #expect(abs(interval.upperBound - (end(high.sorted { $0.0 > $1.0 }) - 1) * 100) < 1e-9)
+    }
+
+    /// The verdict is the median's, and each percentile has an interval of its own.
+    @Test func percentilesAreJudgedEachByItself() throws {
+        let quick: [Double] = (0..<400).map { number in 1 + Double(number % 90) / 1000 }
+        let slow: [Double] = (0..<60).map { number in 2 + Double(number) / 1000 }
+        let old = quick + slow
+        // The same middle; the slowest take three times as long.
+        let new = quick + slow.map { $0 * 3 }
+        let tail = VariantComparison(baseline: ordered(old), candidate: ordered(new))
+        #expect(tail.verdict == .noDifference)
+        #expect(try #require(tail.median.interval).contains(0))
+        #expect(try #require(tail.p95.interval).lowerBound > 150)
+        // And the other way round.
+        let middle = VariantComparison(baseline: ordered(old), candidate: ordered(quick.map { $0 * 1.5 } + slow))
+        #expect(middle.verdict == .slower)
+        #expect(try #require(middle.median.interval).contains(50))
+        #expect(try #require(middle.p95.interval).contains(0))
+    }
+
+    /// Buckets are 1.5 % wide: what lies in two that touch may be the same.
+    @Test func rolledUpValuesAreTakenWithTheirError() throws {
+        func rolledUp(_ value: Double) -> OrderedDistribution {
+            var distribution = Distribution()
+            let instant = Instant(milliseconds: 0)
+            distribution.addFigures(count: 10_000, sum: 10_000 * value, min: 0.1, max: 9, last: value, at: instant)
+            distribution.add([.init(bucket: SketchBucket.index(of: value), count: 10_000)])
+            return distribution.ordered
+        }
+        let bucket = SketchBucket.index(of: 1)
+        let (one, next) = (SketchBucket.value(of: bucket), SketchBucket.value(of: bucket + 1))
+        let touching = VariantComparison(baseline: rolledUp(one), candidate: rolledUp(next))
+        #expect(touching.verdict == .noDifference)
+        #expect(abs(try #require(touching.median.interval).lowerBound) < 1e-9)
+        let apart = VariantComparison(baseline: rolledUp(one), candidate: rolledUp(SketchBucket.value(of: bucket + 2)))
+        #expect(apart.verdict == .slower)
+        let half = try #require(VariantComparison(baseline: rolledUp(2), candidate: rolledUp(1)).median.interval)
+        #expect(half.contains(-50))
+        #expect(half.upperBound - half.lowerBound < 4)
+    }
+
+    // MARK: A baseline of 0
+
+    @Test func aBaselineOfZeroHasAVerdict() {
+        let zero = ordered(Array(repeating: 0, count: 10))
+        let slower = VariantComparison(baseline: zero, candidate: ordered(normal(10, mean: 1, seed: 4)))
+        #expect(slower.median == .init(percent: nil, interval: nil, missing: .baselineIsZero))
+        #expect(slower.verdict == .slower)
+        let same = VariantComparison(baseline: zero, candidate: zero)
+        #expect(same.median == .init(percent: nil, interval: nil, missing: .baselineIsZero))
+        #expect(same.verdict == .noDifference)
+        // Most of its samples are above 0, but not surely more than half of all there could be.
+        let undecided = ordered([0, 0, 0, 0] + normal(6, mean: 1, seed: 4))
+        #expect(VariantComparison(baseline: zero, candidate: undecided).verdict == .noDifference)
+        let few = VariantComparison(baseline: ordered([0, 0]), candidate: ordered([1, 1]))
+        #expect(few.median == .init(percent: nil, interval: nil, missing: .baselineIsZero))
+        #expect(few.verdict == .tooFewSamples)
+        // The baseline's median is above 0, but may be 0: no change has an upper bound.
+        let open = VariantComparison(baseline: undecided, candidate: ordered(normal(10, mean: 1, seed: 5)))
+        #expect(open.median.percent != nil)
+        #expect(open.median.interval == nil)
+        #expect(open.median.missing == .baselineIsZero)
+        #expect(VariantComparison(baseline: ordered(normal(10, mean: 1, seed: 6)), candidate: zero).verdict == .faster)
     }
 }
