@@ -143,7 +143,7 @@ public struct Measurements: Sendable, Equatable {
     public var ungrouped: [Item] {
         var merged: [Item] = []
         for item in items {
-            if merged.last?.name != item.name {
+            if merged.last.map({ ExactText($0.name) }) != ExactText(item.name) {
                 merged.append(Item(name: item.name, group: nil, unit: item.unit, total: Distribution()))
             }
             merged[merged.count - 1].total.merge(item.total)

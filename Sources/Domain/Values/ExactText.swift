@@ -2,14 +2,18 @@
 
 /// A text that is the same as another when its bytes are. Swift's own comparison takes two spellings of one `é`, a
 /// letter or a letter and an accent, for the same string; to SQLite and to JSON they are two.
-struct ExactText: Hashable {
-    let text: String
+/// So callers' texts are compared, ordered and looked up as this.
+public struct ExactText: Hashable, Comparable, Sendable {
+    public let text: String
 
-    init(_ text: String) { self.text = text }
+    public init(_ text: String) { self.text = text }
 
-    static func == (a: Self, b: Self) -> Bool { a.text.utf8.elementsEqual(b.text.utf8) }
+    public static func == (a: Self, b: Self) -> Bool { a.text.utf8.elementsEqual(b.text.utf8) }
 
-    func hash(into hasher: inout Hasher) {
+    /// By bytes, which is the order of code points and of SQLite.
+    public static func < (a: Self, b: Self) -> Bool { a.text.utf8.lexicographicallyPrecedes(b.text.utf8) }
+
+    public func hash(into hasher: inout Hasher) {
         var text = text
         text.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
     }

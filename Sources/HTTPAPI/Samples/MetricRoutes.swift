@@ -151,10 +151,14 @@ extension Measurements {
     /// Two variants of each operation held against each other; of measurements grouped by variant.
     func comparison(baseline: String, candidate: String) -> [JSON.Member] {
         var pairs: [(name: String, baseline: Distribution, candidate: Distribution)] = []
-        for item in items where item.group == baseline || item.group == candidate {
-            if pairs.last?.name != item.name { pairs.append((item.name, Distribution(), Distribution())) }
-            if item.group == baseline { pairs[pairs.count - 1].baseline.merge(item.total) }
-            if item.group == candidate { pairs[pairs.count - 1].candidate.merge(item.total) }
+        for item in items {
+            let group = item.group.map(ExactText.init)
+            guard group == ExactText(baseline) || group == ExactText(candidate) else { continue }
+            if pairs.last.map({ ExactText($0.name) }) != ExactText(item.name) {
+                pairs.append((item.name, Distribution(), Distribution()))
+            }
+            if group == ExactText(baseline) { pairs[pairs.count - 1].baseline.merge(item.total) }
+            if group == ExactText(candidate) { pairs[pairs.count - 1].candidate.merge(item.total) }
         }
         let compared = pairs.prefix(Limits.maxComparedNames).map { pair -> JSON in
             let (old, new) = (pair.baseline.ordered, pair.candidate.ordered)
@@ -233,7 +237,7 @@ extension SampleStore {
         for (metric, found) in zip(metrics, answers) {
             levels.resolution = max(levels.resolution, found.resolution)
             for item in found.items {
-                if let index = levels.items.firstIndex(where: { $0.name == item.name }) {
+                if let index = levels.items.firstIndex(where: { ExactText($0.name) == ExactText(item.name) }) {
                     levels.items[index].metrics[metric] = item
                 } else {
                     levels.items.append(MemoryLevels.Item(name: item.name, metrics: [metric: item]))

@@ -65,7 +65,7 @@ struct SummaryRoutes: Sendable {
         let gauges = measured[2...].map { found in
             span.series(found.items.first?.steps) { .optional($0.last, JSON.decimal) }
         }
-        let variants = Set(timings.items.compactMap(\.group)).sorted()
+        let variants = Set(timings.items.compactMap(\.group).map(ExactText.init)).sorted().map(\.text)
         var members: [JSON.Member] = [
             .init(name: "since", value: .instant(range.since)), .init(name: "until", value: .instant(range.until)),
             .init(name: "generated_at", value: .instant(now)),
@@ -141,13 +141,14 @@ struct SummaryRoutes: Sendable {
     private func operations(_ timings: Measurements, _ span: Span) -> [JSON.Member] {
         let all = timings.ungrouped
         let named = mostFrequent(all, Limits.maxSummaryNames)
-        var parts = Dictionary(grouping: timings.items, by: \.name)
+        var parts = Dictionary(grouping: timings.items) { ExactText($0.name) }
         // An operation of one part is told as a whole.
-        parts = parts.filter { name, items in items.count > 1 && named.contains { $0.name == name } }
+        parts = parts.filter { name, items in items.count > 1 && named.contains { ExactText($0.name) == name } }
         let told = Dictionary(
-            grouping: mostFrequent(parts.values.flatMap { $0 }, Limits.maxSummaryParts), by: \.name)
+            grouping: mostFrequent(parts.values.flatMap { $0 }, Limits.maxSummaryParts)
+        ) { ExactText($0.name) }
         let items = named.map { item -> JSON in
-            let own: [JSON] = (told[item.name] ?? []).map { part in
+            let own: [JSON] = (told[ExactText(item.name)] ?? []).map { part in
                 .object(
                     [
                         .init(name: "variant", value: .optional(part.group, JSON.string)),
@@ -157,7 +158,7 @@ struct SummaryRoutes: Sendable {
             return .object(
                 [.init(name: "name", value: .string(item.name))] + durations(item, span) + [
                     .init(name: "parts", value: .array(own)),
-                    .init(name: "parts_total", value: .integer(parts[item.name]?.count ?? 0)),
+                    .init(name: "parts_total", value: .integer(parts[ExactText(item.name)]?.count ?? 0)),
                 ])
         }
         let counts = span.steps.indices.map { index in all.reduce(0) { $0 + ($1.steps[index]?.count ?? 0) } }

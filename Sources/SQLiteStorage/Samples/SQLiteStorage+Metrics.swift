@@ -126,8 +126,8 @@ private struct Measuring {
     }
 
     private struct Key: Hashable {
-        var name: String
-        var group: String?
+        var name: ExactText
+        var group: ExactText?
         var cache: String
     }
 
@@ -230,7 +230,8 @@ private struct Measuring {
         Measurements(
             resolution: used,
             items: items.sorted { a, b in
-                (a.name, a.group ?? "", a.cache?.rawValue ?? "") < (b.name, b.group ?? "", b.cache?.rawValue ?? "")
+                (ExactText(a.name), ExactText(a.group ?? ""), a.cache?.rawValue ?? "")
+                    < (ExactText(b.name), ExactText(b.group ?? ""), b.cache?.rawValue ?? "")
             })
     }
 
@@ -355,7 +356,9 @@ private struct Measuring {
             case .cache: series.cache.isEmpty ? nil : series.cache
             case .session: sessionID
             }
-        let key = Key(name: series.name, group: group, cache: query.tellsCacheApart ? series.cache : "")
+        let key = Key(
+            name: ExactText(series.name), group: group.map(ExactText.init),
+            cache: query.tellsCacheApart ? series.cache : "")
         if let index = indexes[key] { return index }
         // Names and variants are bounded; sessions are not, nor are steps few.
         let isBounded = query.grouping != .session && query.stepMilliseconds == nil

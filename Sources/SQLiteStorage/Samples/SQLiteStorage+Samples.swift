@@ -23,7 +23,8 @@ extension SQLiteStorage: SampleStore {
                     last: timing.sumSeconds / Double(timing.count), at: instant)
                 distribution.errorCount = timing.errorCount
                 distribution.add(timing.buckets)
-                let key = SampleTransaction.SeriesKey(kind: .timing, name: timing.name, metric: .duration)
+                let key = SampleTransaction.SeriesKey(
+                    kind: .timing, name: ExactText(timing.name), metric: .duration)
                 let seriesID = try transaction.id(of: key, unit: nil, at: instant)
                 for resolution in MetricResolution.rollups {
                     let start = instant.rounded(downTo: resolution.periodMilliseconds)

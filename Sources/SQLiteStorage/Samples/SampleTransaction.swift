@@ -9,7 +9,7 @@ final class SampleTransaction {
     let connection: Connection
     let source: SampleSource
     private var ids: [SeriesKey: Int64] = [:]
-    private var knownNames: [SampleKind: Set<String>] = [:]
+    private var knownNames: [SampleKind: Set<ExactText>] = [:]
     private var receipt = SampleReceipt(accepted: 0)
 
     init(_ connection: Connection, source: SampleSource) {
@@ -20,9 +20,9 @@ final class SampleTransaction {
     /// What tells series apart.
     struct SeriesKey: Hashable {
         var kind: SampleKind
-        var name: String
+        var name: ExactText
         var metric: SampleMetric
-        var variant = ""
+        var variant = ExactText("")
         var cache = ""
     }
 
@@ -54,22 +54,24 @@ final class SampleTransaction {
 
     /// The series of a sample, under its own name or the one that names beyond their number share.
     private func seriesID(of sample: Sample) throws -> Int64 {
-        var key = SeriesKey(kind: sample.kind, name: sample.name, metric: SampleMetric.all(of: sample.kind)[0])
+        var key = SeriesKey(
+            kind: sample.kind, name: ExactText(sample.name), metric: SampleMetric.all(of: sample.kind)[0])
         var unit: String?
         switch sample.measurement {
         case .timing(_, _, let cache, let variant):
             key.cache = cache?.rawValue ?? ""
-            key.variant = variant ?? ""
+            key.variant = ExactText(variant ?? "")
         case .memory: break
         case .gauge(_, let sent): unit = sent
         }
         if let id = try existingID(key) { return id }
+        let sent = key
         key.name = try admittedName(key)
         key.variant = try admittedVariant(key)
-        if key.name != sample.name || key.variant != (sample.variant ?? "") {
+        if key != sent {
             receipt.foldedCount += 1
-            if key.name != sample.name, receipt.foldedNames.count < Limits.maxReportedErrors,
-                !receipt.foldedNames.contains(sample.name)
+            if key.name != sent.name, receipt.foldedNames.count < Limits.maxReportedErrors,
+                !receipt.foldedNames.contains(where: { ExactText($0) == sent.name })
             {
                 receipt.foldedNames.append(sample.name)
             }
@@ -77,27 +79,28 @@ final class SampleTransaction {
         return try id(of: key, unit: unit, at: sample.recordedAt)
     }
 
-    private func admittedName(_ key: SeriesKey) throws -> String {
+    private func admittedName(_ key: SeriesKey) throws -> ExactText {
         var known =
             try knownNames[key.kind]
             ?? Set(
                 try connection.all(
                     "SELECT DISTINCT name FROM sample_series WHERE kind = ?1 AND source = 'app'",
                     .text(key.kind.rawValue)
-                ) { $0.text(0) })
+                ) { ExactText($0.text(0)) })
         if known.count < Limits.maxSampleNames { known.insert(key.name) }
         knownNames[key.kind] = known
-        return known.contains(key.name) ? key.name : Sample.otherName
+        return known.contains(key.name) ? key.name : ExactText(Sample.otherName)
     }
 
-    private func admittedVariant(_ key: SeriesKey) throws -> String {
-        guard !key.variant.isEmpty else { return "" }
+    private func admittedVariant(_ key: SeriesKey) throws -> ExactText {
+        guard !key.variant.text.isEmpty else { return key.variant }
         let known = try connection.all(
             """
             SELECT DISTINCT variant FROM sample_series WHERE kind = ?1 AND name = ?2 AND metric = ?3 AND variant <> ''
-            """, .text(key.kind.rawValue), .text(key.name), .text(key.metric.rawValue)
-        ) { $0.text(0) }
-        return known.count < Limits.maxSampleVariants || known.contains(key.variant) ? key.variant : Sample.otherName
+            """, .text(key.kind.rawValue), .text(key.name.text), .text(key.metric.rawValue)
+        ) { ExactText($0.text(0)) }
+        let isAdmitted = known.count < Limits.maxSampleVariants || known.contains(key.variant)
+        return isAdmitted ? key.variant : ExactText(Sample.otherName)
     }
 
     private func existingID(_ key: SeriesKey) throws -> Int64? {
@@ -106,7 +109,7 @@ final class SampleTransaction {
             """
             SELECT series_id FROM sample_series
             WHERE kind = ?1 AND name = ?2 AND metric = ?3 AND variant = ?4 AND cache = ?5 AND source = ?6
-            """, .text(key.kind.rawValue), .text(key.name), .text(key.metric.rawValue), .text(key.variant),
+            """, .text(key.kind.rawValue), .text(key.name.text), .text(key.metric.rawValue), .text(key.variant.text),
             .text(key.cache), .text(source.rawValue)
         ) { $0.integer(0) }
         if let id { ids[key] = id }
@@ -120,7 +123,7 @@ final class SampleTransaction {
             """
             INSERT INTO sample_series (kind, name, metric, variant, cache, source, unit, last_recorded_at_ms)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING series_id
-            """, .text(key.kind.rawValue), .text(key.name), .text(key.metric.rawValue), .text(key.variant),
+            """, .text(key.kind.rawValue), .text(key.name.text), .text(key.metric.rawValue), .text(key.variant.text),
             .text(key.cache), .text(source.rawValue), .optional(unit, Value.text), .instant(instant)
         ) { $0.integer(0) }!
         ids[key] = id
@@ -158,7 +161,7 @@ final class SampleTransaction {
             var figures = [(row.seriesID, row.value)]
             if let vms = row.vms, let percent = row.percent {
                 for (metric, value) in [(SampleMetric.virtualBytes, Double(vms)), (.percent, percent)] {
-                    let key = SeriesKey(kind: .memory, name: row.name, metric: metric)
+                    let key = SeriesKey(kind: .memory, name: ExactText(row.name), metric: metric)
                     figures.append((try id(of: key, unit: nil, at: row.recordedAt), value))
                 }
             }
@@ -215,12 +218,6 @@ final class SampleTransaction {
                 UPDATE sample_series SET last_recorded_at_ms = ?2 WHERE series_id = ?1 AND last_recorded_at_ms < ?2
                 """, .integer(key.seriesID), .instant(lastAt))
         }
-    }
-}
-
-extension Sample {
-    fileprivate var variant: String? {
-        if case .timing(_, _, _, let variant) = measurement { variant } else { nil }
     }
 }
 

@@ -258,6 +258,49 @@ import Testing
         }
     }
 
+    /// Two spellings of one text are two names and two variants.
+    @Test func comparesVariantsBySpelling() async throws {
+        try await withAPI { api in
+            let (composed, decomposed) = ("caf\u{E9}", "cafe\u{301}")
+            let samples = (0..<20).map { (number: Int) -> JSON in
+                timing(
+                    number % 2 == 0 ? 2 : 1,
+                    [.init(name: "variant", value: .string(number % 2 == 0 ? composed : decomposed))])
+            }
+            try await api.json(.post, "/v1/samples", ["samples": .array(samples)])
+            let path = "/v1/metrics/comparison?baseline=caf%C3%A9&candidate=cafe%CC%81"
+            let item = try #require(try await api.send(.get, path).json["items"]?[0])
+            #expect(item["baseline"]?["count"] == 10)
+            #expect(item["candidate"]?["p50_seconds"] == 1)
+            #expect(item["verdict"] == "faster")
+            let summary = try await api.send(.get, "/v1/metrics/summary").json
+            #expect(summary["variants_total"] == 2)
+            #expect(summary["timings"]?[0]?["parts_total"] == 2)
+        }
+    }
+
+    @Test func tellsWhyThereIsNoInterval() async throws {
+        try await withAPI { api in
+            let samples = (0..<60).map { (number: Int) -> JSON in
+                let variant = ["zero", "old", "new"][number % 3]
+                return timing(variant == "zero" ? 0 : 1, [.init(name: "variant", value: .string(variant))])
+            }
+            try await api.json(.post, "/v1/samples", ["samples": .array(samples)])
+            func compare(_ baseline: String) async throws -> JSON? {
+                let path = "/v1/metrics/comparison?baseline=\(baseline)&candidate=new"
+                return try await api.send(.get, path).json["items"]?[0]
+            }
+            let known = try await compare("old")
+            #expect(known?["confidence_interval_percent"] == ["p50": [0, 0], "p95": .null])
+            #expect(known?["interval_reasons"] == ["p50": .null, "p95": "too_few_samples"])
+            #expect(known?["verdict"] == "no_difference")
+            let zero = try await compare("zero")
+            #expect(zero?["change_percent"] == ["p50": .null, "p95": .null])
+            #expect(zero?["interval_reasons"] == ["p50": "baseline_is_zero", "p95": "baseline_is_zero"])
+            #expect(zero?["verdict"] == "slower")
+        }
+    }
+
     @Test func sumsUpForADashboard() async throws {
         try await withAPI { api in
             let empty = try await api.send(.get, "/v1/metrics/summary")

@@ -89,7 +89,79 @@ import Testing
         }
     }
 
+    /// Two spellings of one text are two texts, as in SQLite, whether they come with one request or with two.
+    @Test(arguments: [true, false])
+    func spellingsAreToldApart(isOneRequest: Bool) async throws {
+        let (composed, decomposed) = ("caf\u{E9}", "cafe\u{301}")
+        try await withStorage { storage, clock async throws in
+            let samples = [(composed, 1.0), (decomposed, 2), (composed, 4), (decomposed, 8)].flatMap { text, seconds in
+                [
+                    timing(text, seconds, at: clock.now),
+                    timing("t", seconds, at: clock.now, variant: text, session: "s"),
+                    Sample(
+                        name: text, measurement: .memory(rssBytes: Int64(seconds), vmsBytes: 1, percent: 1),
+                        recordedAt: clock.now),
+                ]
+            }
+            if isOneRequest {
+                _ = try await storage.record(samples)
+            } else {
+                for sample in samples { _ = try await storage.record([sample]) }
+            }
+            for isRolledUp in [false, true] {
+                if isRolledUp { try await storage.rollUpSamples() }
+                let (since, until) = (clock.now, clock.now.advanced(milliseconds: 1))
+                let found = try await storage.measure(query(since, until, grouping: .variant))
+                // In the order of their bytes.
+                let names = found.items.map { ExactText("\($0.name) \($0.group ?? "")") }
+                let texts = ["\(decomposed) ", "\(composed) ", "t \(decomposed)", "t \(composed)"]
+                #expect(names == texts.map(ExactText.init))
+                #expect(found.items.map(\.total.sum) == [10, 5, 10, 5])
+                #expect(found.ungrouped.map(\.total.sum) == [10, 5, 15])
+                let memory = query(since, until, kind: .memory, metric: .residentBytes)
+                #expect(try await storage.measure(memory).items.map(\.total.sum) == [10, 5])
+                let one = try await storage.measure(query(since, until, name: composed))
+                #expect(one.items.map(\.total.sum) == [5])
+            }
+        }
+    }
+
+    @Test func spellingsCountAsNamesOfTheirOwn() async throws {
+        let (composed, decomposed) = ("caf\u{E9}", "cafe\u{301}")
+        try await withStorage { storage, clock async throws in
+            let names = (1..<Limits.maxSampleNames).map { "n\($0)" } + [composed, decomposed, "\u{E9}", "e\u{301}"]
+            let receipt = try await storage.record(names.map { timing($0, 1, at: clock.now) })
+            #expect(receipt.foldedCount == 3)
+            #expect(receipt.foldedNames.map(ExactText.init) == names.suffix(3).map(ExactText.init))
+            let variants = (1..<Limits.maxSampleVariants).map { "v\($0)" } + [composed, decomposed]
+            let folded = try await storage.record(variants.map { timing("n1", 1, at: clock.now, variant: $0) })
+            #expect(folded.foldedCount == 1)
+        }
+    }
+
     // MARK: Rolling up
+
+    /// The latest by its own clock, whenever it arrived; of two at one instant, the one that arrived later.
+    @Test func aLateSampleIsNotTheLastOfItsRollUp() async throws {
+        try await withStorage { storage, clock async throws in
+            let start = clock.now.rounded(downTo: 6 * hour)
+            let arrivals: [(Int64, Double, Double)] = [
+                (1000, 1, 1), (500, 2, 1), (1000, 3, 3), (999, 4, 3), (1001, 5, 5),
+            ]
+            for (milliseconds, value, last) in arrivals {
+                _ = try await storage.record([timing("t", value, at: start.advanced(milliseconds: milliseconds))])
+                try await storage.rollUpSamples()
+                let kept = try await storage.writer.perform { connection in
+                    try connection.all("SELECT last FROM sample_rollups ORDER BY period_seconds") { $0.real(0) }
+                }
+                #expect(kept == [last, last, last])
+            }
+            let latest = try await storage.writer.perform { connection in
+                try connection.all("SELECT DISTINCT last_at_ms FROM sample_rollups") { $0.instant(0) }
+            }
+            #expect(latest == [start.advanced(milliseconds: 1001)])
+        }
+    }
 
     /// A sample counts from the moment it is recorded, and once: before, between and after roll-ups, also of one that
     /// comes late.
