@@ -87,6 +87,8 @@ public enum Limits {
     public static let maxSamples = 20_000_000
     /// Samples one step of the roll-up takes.
     public static let rollupBatchSamples = 1000
+    /// Samples it adds up before it looks whether the step is over. Fewer would write the same roll-ups more often.
+    public static let rollupReadSamples = 64
     /// Raw samples one answer is computed from; beyond them roll-ups answer.
     public static let maxRawSamplesPerQuery = 50_000
     /// Series whose raw samples are looked up one after the other; of more, all samples of the range are read.

@@ -13,7 +13,7 @@ public protocol SampleStore: Sendable {
     /// ``Limits/maxSampleVariants`` of their name, become ``Sample/otherName``.
     func record(_ samples: [Sample]) async throws -> SampleReceipt
 
-    /// Adds distributions the service measured itself, as roll-ups of the minute they were measured in.
+    /// Adds distributions the service measured itself, as roll-ups of the minute they were measured in; each by itself.
     func record(_ timings: [ServiceTiming], at instant: Instant) async throws
 
     /// Raw samples, the latest recorded first.

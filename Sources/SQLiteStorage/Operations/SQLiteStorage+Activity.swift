@@ -10,8 +10,13 @@ extension SQLiteStorage {
             .rounded(downTo: MetricResolution.hour.periodMilliseconds)
         try await mergeActivity(of: .minute, before: before, atMost: .max)
         while true {
-            let merged = try await writer.perform(.background) { try $0.mergeMaintenanceActivity(before: before) }
-            guard merged > 0 else { break }
+            let isMore = try await writer.perform(.background, .withNext) { connection in
+                while try connection.mergeMaintenanceActivity(before: before) {
+                    if self.writer.isStepOver { return true }
+                }
+                return false
+            }
+            guard isMore else { break }
         }
         let rows = try await readers.pooled(.upkeep) { connection in
             try connection.first("SELECT count(*) FROM cache_activity WHERE period_seconds > 0") { $0.int(0) } ?? 0
@@ -41,7 +46,16 @@ extension SQLiteStorage {
         let before = clock.now().advanced(milliseconds: -settings.current.milliseconds(.rollupRetention))
             .advanced(milliseconds: -MetricResolution.hour.periodMilliseconds)
         while true {
-            let isMore = try await writer.perform(.background) { try $0.forgetActivity(upTo: before) }
+            let isMore = try await writer.perform(.background, .withNext) { connection in
+                let cache = try self.writer.step(rows: Limits.sweepBatchRows) {
+                    try connection.forgetCacheActivity(upTo: before, limit: $0)
+                }
+                guard cache.isExhausted else { return true }
+                let maintenance = try self.writer.step(rows: Limits.sweepBatchRows) {
+                    try connection.forgetMaintenanceActivity(upTo: before, limit: $0)
+                }
+                return !maintenance.isExhausted
+            }
             guard isMore else { return }
         }
     }
@@ -77,23 +91,27 @@ extension SQLiteStorage {
 }
 
 extension Connection {
-    /// Removes a bounded number of rows that began at an instant or earlier.
-    /// - Returns: whether more may be left.
-    fileprivate func forgetActivity(upTo last: Instant) throws(SQLiteError) -> Bool {
+    /// Removes rows that began at an instant or earlier.
+    /// - Returns: how many went.
+    fileprivate func forgetCacheActivity(upTo last: Instant, limit: Int) throws(SQLiteError) -> Int {
         try run(
             """
             DELETE FROM cache_activity WHERE (period_seconds, start_ms, namespace_id) IN (
                 SELECT period_seconds, start_ms, namespace_id FROM cache_activity
                 WHERE period_seconds = 3600 AND start_ms <= ?1 ORDER BY start_ms LIMIT ?2)
-            """, .instant(last), .integer(Limits.sweepBatchRows))
-        let removed = changes
+            """, .instant(last), .integer(limit))
+        return changes
+    }
+
+    /// The same of what the background tasks did.
+    fileprivate func forgetMaintenanceActivity(upTo last: Instant, limit: Int) throws(SQLiteError) -> Int {
         try run(
             """
             DELETE FROM maintenance_activity WHERE (period_seconds, start_ms, task) IN (
                 SELECT period_seconds, start_ms, task FROM maintenance_activity
                 WHERE period_seconds = 3600 AND start_ms <= ?1 ORDER BY start_ms LIMIT ?2)
-            """, .instant(last), .integer(Limits.sweepBatchRows))
-        return max(removed, changes) == Limits.sweepBatchRows
+            """, .instant(last), .integer(limit))
+        return changes
     }
 
     /// Adds a run to what its task did in its minute.
@@ -109,28 +127,32 @@ extension Connection {
             .integer(run.bytesFreed))
     }
 
-    /// Merges the minutes of the oldest hour that began before an instant into that hour.
-    /// - Returns: how many rows went; at most one for each task and minute.
-    fileprivate func mergeMaintenanceActivity(before: Instant) throws(SQLiteError) -> Int {
+    /// Merges the minutes of one task, of the oldest hour that began before an instant, into that hour: up to 60 rows.
+    /// - Returns: whether there was one.
+    fileprivate func mergeMaintenanceActivity(before: Instant) throws(SQLiteError) -> Bool {
         let oldest = try first(
             """
-            SELECT start_ms FROM maintenance_activity WHERE period_seconds = 60 AND start_ms < ?1
+            SELECT start_ms, task FROM maintenance_activity WHERE period_seconds = 60 AND start_ms < ?1
             ORDER BY start_ms LIMIT 1
             """, .instant(before)
-        ) { $0.instant(0) }
-        guard let hour = oldest?.rounded(downTo: MetricResolution.hour.periodMilliseconds) else { return 0 }
+        ) { (start: $0.instant(0), task: $0.text(1)) }
+        guard let oldest else { return false }
+        let hour = oldest.start.rounded(downTo: MetricResolution.hour.periodMilliseconds)
         let end = hour.advanced(milliseconds: MetricResolution.hour.periodMilliseconds)
         try run(
             """
             INSERT INTO maintenance_activity (period_seconds, start_ms, task, runs, failures, rows_removed, bytes_freed)
             SELECT 3600, ?1, task, sum(runs), sum(failures), sum(rows_removed), sum(bytes_freed)
-            FROM maintenance_activity WHERE period_seconds = 60 AND start_ms >= ?1 AND start_ms < ?2 GROUP BY task
+            FROM maintenance_activity
+            WHERE period_seconds = 60 AND start_ms >= ?1 AND start_ms < ?2 AND task = ?3 GROUP BY task
             ON CONFLICT DO UPDATE SET runs = runs + excluded.runs, failures = failures + excluded.failures,
                 rows_removed = rows_removed + excluded.rows_removed, bytes_freed = bytes_freed + excluded.bytes_freed
-            """, .instant(hour), .instant(end))
+            """, .instant(hour), .instant(end), .text(oldest.task))
         try run(
-            "DELETE FROM maintenance_activity WHERE period_seconds = 60 AND start_ms >= ?1 AND start_ms < ?2",
-            .instant(hour), .instant(end))
-        return changes
+            """
+            DELETE FROM maintenance_activity
+            WHERE period_seconds = 60 AND start_ms >= ?1 AND start_ms < ?2 AND task = ?3
+            """, .instant(hour), .instant(end), .text(oldest.task))
+        return true
     }
 }

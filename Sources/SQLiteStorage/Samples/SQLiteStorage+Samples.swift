@@ -13,26 +13,19 @@ extension SQLiteStorage: SampleStore {
     }
 
     public func record(_ timings: [ServiceTiming], at instant: Instant) async throws {
-        guard !timings.isEmpty else { return }
-        try await writer.perform(.background) { connection in
-            let transaction = SampleTransaction(connection, source: .service)
-            for timing in timings where timing.count > 0 {
-                var distribution = Distribution()
-                distribution.addFigures(
-                    count: timing.count, sum: timing.sumSeconds, min: timing.minSeconds, max: timing.maxSeconds,
-                    last: timing.sumSeconds / Double(timing.count), at: instant)
-                distribution.errorCount = timing.errorCount
-                distribution.add(timing.buckets)
-                let key = SampleTransaction.SeriesKey(
-                    kind: .timing, name: ExactText(timing.name), metric: .duration)
-                let seriesID = try transaction.id(of: key, unit: nil, at: instant)
-                for resolution in MetricResolution.rollups {
-                    let start = instant.rounded(downTo: resolution.periodMilliseconds)
-                    try transaction.add(
-                        distribution,
-                        to: SampleTransaction.RollupKey(resolution: resolution, start: start, seriesID: seriesID))
+        var rest = timings[...]
+        while !rest.isEmpty {
+            let part = rest
+            // They were in memory until now; a power cut may take the latest of them too.
+            let done = try await writer.perform(.background, .withNext) { connection in
+                let transaction = SampleTransaction(connection, source: .service)
+                for (index, timing) in part.enumerated() {
+                    try transaction.add(timing, at: instant)
+                    if self.writer.isStepOver { return index + 1 }
                 }
+                return part.count
             }
+            rest = rest.dropFirst(done)
         }
     }
 
@@ -86,12 +79,25 @@ extension SQLiteStorage: SampleStore {
     public func rollUpSamples() async throws -> Int {
         var total = 0
         while true {
-            let step = try await writer.perform(.background) { connection in
-                try SampleTransaction(connection, source: .app).rollUp(limit: Limits.rollupBatchSamples)
-            }
+            // After a power cut a step that was lost is done again: its mark is lost with it.
+            let step = try await writer.perform(.background, .withNext) { try self.rollUpStep($0) }
             total += step.count
-            signals.rolledUpTo.store(step.mark, ordering: .relaxed)
-            if step.count < Limits.rollupBatchSamples { return total }
+            signals.rolledUpTo.max(step.mark, ordering: .relaxed)
+            if step.isDone { return total }
+        }
+    }
+
+    /// Rolls up a part at a time until the writer's step is over.
+    private func rollUpStep(_ connection: Connection) throws -> (count: Int, mark: Int64, isDone: Bool) {
+        let transaction = SampleTransaction(connection, source: .app)
+        var count = 0
+        while true {
+            let part = try transaction.rollUp(limit: Limits.rollupReadSamples)
+            count += part.count
+            // Numbers that were given to requests which failed do not come any more.
+            let newest = signals.nextSampleID.load(ordering: .relaxed) - 1
+            if part.count < Limits.rollupReadSamples { return (count, newest, true) }
+            if count >= Limits.rollupBatchSamples || writer.isStepOver { return (count, part.mark, false) }
         }
     }
 }

@@ -182,6 +182,23 @@ final class SampleTransaction {
         return (count, last)
     }
 
+    /// Adds what the service measured of a route.
+    func add(_ timing: ServiceTiming, at instant: Instant) throws {
+        guard timing.count > 0 else { return }
+        var distribution = Distribution()
+        distribution.addFigures(
+            count: timing.count, sum: timing.sumSeconds, min: timing.minSeconds, max: timing.maxSeconds,
+            last: timing.sumSeconds / Double(timing.count), at: instant)
+        distribution.errorCount = timing.errorCount
+        distribution.add(timing.buckets)
+        let key = SeriesKey(kind: .timing, name: ExactText(timing.name), metric: .duration)
+        let seriesID = try id(of: key, unit: nil, at: instant)
+        for resolution in MetricResolution.rollups {
+            let start = instant.rounded(downTo: resolution.periodMilliseconds)
+            try add(distribution, to: RollupKey(resolution: resolution, start: start, seriesID: seriesID))
+        }
+    }
+
     /// Adds a distribution to a roll-up.
     func add(_ distribution: Distribution, to key: RollupKey) throws {
         guard let last = distribution.last, let lastAt = distribution.lastRecordedAt else { return }
