@@ -8,6 +8,7 @@ import ServiceLifecycle
 /// Records samples of the service itself, one write in each interval however many requests there are.
 struct SelfSampler: Service {
     let samples: any SampleStore
+    let sessions: any SessionStore
     let operations: any OperationalStore
     let meter: RequestMeter
     let settings: LiveSettings
@@ -51,7 +52,7 @@ struct SelfSampler: Service {
             hits: namespaces.reduce(0) { $0 + $1.hits },
             misses: namespaces.reduce(0) { $0 + $1.lookups - $1.hits }
         )
-        let sessions = try await samples.sessionFigures()
+        let figures = try await sessions.sessionFigures()
         for gauge in ServiceGauge.allCases {
             let value: Double
             switch gauge {
@@ -61,9 +62,9 @@ struct SelfSampler: Service {
                 let misses = lookups.misses - (earlier?.misses ?? lookups.misses)
                 guard hits >= 0, misses >= 0, hits + misses > 0 else { continue }
                 value = Double(hits) / Double(hits + misses)
-            case .sessionCount: value = Double(sessions.sessionCount)
-            case .sessionStateBytes: value = Double(sessions.stateSizeBytes)
-            case .sessionStateKeys: value = Double(sessions.stateKeyCount)
+            case .sessionCount: value = Double(figures.sessionCount)
+            case .sessionStateBytes: value = Double(figures.stateSizeBytes)
+            case .sessionStateKeys: value = Double(figures.stateKeyCount)
             }
             measured.append(
                 Sample(

@@ -54,8 +54,8 @@ func serve(_ settings: LiveSettings) async throws {
     let services = Services(
         storage: storage, settings: settings, clock: .system, process: { ProcessFigures.current })
     let sampler = SelfSampler(
-        samples: storage.samples, operations: storage.operations, meter: services.meter, settings: settings,
-        clock: .system, logger: logger)
+        samples: storage.samples, sessions: storage.sessions, operations: storage.operations, meter: services.meter,
+        settings: settings, clock: .system, logger: logger)
     let application = buildApplication(
         services: services, host: host, port: values.integer(.port), logger: logger
     ) { port in

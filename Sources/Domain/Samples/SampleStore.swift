@@ -25,12 +25,6 @@ public protocol SampleStore: Sendable {
     /// - Throws: `validation_failed` when steps are shorter than what is kept of the range.
     func measure(_ queries: [MetricQuery]) async throws -> [Measurements]
 
-    /// Sessions and their state, as they are now.
-    func sessionFigures() async throws -> SessionFigures
-
-    /// History of all live sessions, as it is now.
-    func historyFigures() async throws -> HistoryFigures
-
     /// Rolls up what came since the last time, in steps. Each step is one transaction together with the mark of how far
     /// it came, so that a crash neither loses a sample nor counts one twice.
     /// - Returns: samples rolled up.

@@ -36,4 +36,7 @@ public protocol HistoryStore: Sendable {
 
     /// Items of all live sessions, the latest created first. No activity of any session.
     func history(_ filter: HistoryFilter, after: CollectionPosition?, limit: Int) async throws -> Page<HistoryItem>
+
+    /// History of all live sessions, as it is now.
+    func historyFigures() async throws -> HistoryFigures
 }

@@ -95,4 +95,7 @@ public protocol SessionStore: Sendable {
     /// Removes a template. Its sessions live on without its defaults.
     /// - Throws: `template_not_found`, `precondition_failed`.
     func removeTemplate(_ name: Name, condition: EntityCondition) async throws
+
+    /// All live sessions and their state, as they are now.
+    func sessionFigures() async throws -> SessionFigures
 }

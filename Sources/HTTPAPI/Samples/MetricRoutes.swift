@@ -5,6 +5,7 @@ import Hummingbird
 
 struct MetricRoutes: Sendable {
     let samples: any SampleStore
+    let sessions: any SessionStore
     let clock: WallClock
 
     var routes: [Route] {
@@ -12,7 +13,7 @@ struct MetricRoutes: Sendable {
             Route(.get, "/v1/metrics/timings", computesLong: true, timings),
             Route(.get, "/v1/metrics/timeseries", computesLong: true, timeSeries),
             Route(.get, "/v1/metrics/memory", computesLong: true, memory),
-            Route(.get, "/v1/metrics/sessions", sessions),
+            Route(.get, "/v1/metrics/sessions", sessionFigures),
             Route(.get, "/v1/metrics/comparison", computesLong: true, comparison),
         ]
     }
@@ -91,9 +92,9 @@ struct MetricRoutes: Sendable {
             ], for: request)
     }
 
-    @Sendable func sessions(_ request: Request, _ context: APIContext) async throws -> Response {
+    @Sendable func sessionFigures(_ request: Request, _ context: APIContext) async throws -> Response {
         try request.refuseQuery()
-        return try .entity(.object(try await samples.sessionFigures().members), for: request)
+        return try .entity(.object(try await sessions.sessionFigures().members), for: request)
     }
 
     // MARK: Comparison

@@ -6,17 +6,21 @@ import Hummingbird
 struct SummaryRoutes: Sendable {
     let samples: any SampleStore
     let cache: any CacheStore
+    let sessions: any SessionStore
+    let history: any HistoryStore
     let maintenance: any MaintenanceStore
     let settings: LiveSettings
     let clock: WallClock
     private let startedAt: Instant
 
     init(
-        samples: any SampleStore, cache: any CacheStore, maintenance: any MaintenanceStore, settings: LiveSettings,
-        clock: WallClock
+        samples: any SampleStore, cache: any CacheStore, sessions: any SessionStore, history: any HistoryStore,
+        maintenance: any MaintenanceStore, settings: LiveSettings, clock: WallClock
     ) {
         self.samples = samples
         self.cache = cache
+        self.sessions = sessions
+        self.history = history
         self.maintenance = maintenance
         self.settings = settings
         self.clock = clock
@@ -105,10 +109,10 @@ struct SummaryRoutes: Sendable {
             .init(
                 name: "sessions",
                 value: .object(
-                    try await samples.sessionFigures().members + [
+                    try await sessions.sessionFigures().members + [
                         .init(name: "series", value: ["session_count": gauges[0], "state_size_bytes": gauges[1]])
                     ])))
-        members.append(.init(name: "history", value: try await samples.historyFigures().json))
+        members.append(.init(name: "history", value: try await history.historyFigures().json))
         let cleanup = try await maintenance.maintenanceFigures(in: range, runs: Limits.maxSummaryRuns)
         members.append(.init(name: "maintenance", value: cleanup.json))
         members.append(

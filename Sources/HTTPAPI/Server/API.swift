@@ -38,11 +38,11 @@ public struct Services: Sendable {
                 + SessionTemplateRoutes(sessions: storage.sessions, settings: settings).routes
                 + HistoryRoutes(history: storage.history).routes
                 + SampleRoutes(samples: storage.samples, settings: settings, clock: clock).routes
-                + MetricRoutes(samples: storage.samples, clock: clock).routes
+                + MetricRoutes(samples: storage.samples, sessions: storage.sessions, clock: clock).routes
                 + CacheFigureRoutes(cache: storage.cache, clock: clock).routes
                 + SummaryRoutes(
-                    samples: storage.samples, cache: storage.cache, maintenance: storage.maintenance,
-                    settings: settings, clock: clock
+                    samples: storage.samples, cache: storage.cache, sessions: storage.sessions,
+                    history: storage.history, maintenance: storage.maintenance, settings: settings, clock: clock
                 ).routes
                 + PrometheusRoutes(meter: meter, operations: storage.operations, process: process).routes
                 + ConfigRoutes(store: storage.settingsStore, settings: settings).routes
