@@ -85,6 +85,8 @@ public enum Limits {
     public static let maxSampleVariants = 20
     /// Raw samples kept; the oldest go earlier than `sample_retention_seconds` says.
     public static let maxSamples = 20_000_000
+    /// Time between two roll-ups of new samples, in milliseconds.
+    public static let sampleRollupMilliseconds: Int64 = 10_000
     /// Samples one step of the roll-up takes.
     public static let rollupBatchSamples = 1000
     /// Samples it adds up before it looks whether the step is over. Fewer would write the same roll-ups more often.

@@ -6,10 +6,12 @@ import Domain
 ///
 /// Every task runs at start-up and then whenever `memory_cleanup_interval` has passed. In between a task runs as soon
 /// as there is work for it: the earliest deadline of an entry or a session has come, rows of a cleared namespace wait,
-/// and so on. A task that failed is tried again after a pause that doubles from 1 second up to 64. Space is given back
-/// at most every 30 seconds: pages just freed are likely to be written again.
+/// and so on. A task that failed is tried again after a pause that doubles from 1 second up to 64. New samples are
+/// rolled up at most every ``Limits/sampleRollupMilliseconds``: together they touch the same roll-ups. Space is given
+/// back at most every 30 seconds: pages just freed are likely to be written again.
 struct MaintenanceSchedule {
     private var lastFullRun: Instant?
+    private var lastRollUp: Instant?
     private var lastSpaceRun: Instant?
     private var failures: [MaintenanceTask: (count: Int, retryAt: Instant)] = [:]
 
@@ -22,6 +24,7 @@ struct MaintenanceSchedule {
         let elapsed = lastFullRun.map { now.milliseconds(since: $0) } ?? .max
         if isFirst || elapsed >= intervalMilliseconds || elapsed < 0 {
             lastFullRun = now
+            lastRollUp = now
             lastSpaceRun = now
             return MaintenanceTask.allCases.map { ($0, isFirst ? .startup : .interval) }.filter { isReady($0.0, now) }
         }
@@ -34,7 +37,11 @@ struct MaintenanceSchedule {
         if backlog.hasExceededCaps { due.append((.cacheCaps, .backlog)) }
         if backlog.hasOrphans { due.append((.blobOrphans, .backlog)) }
         if let expiry = backlog.nextSessionExpiry, expiry <= now { due.append((.sessionExpiry, .deadline)) }
-        if backlog.hasSpareSpace, lastSpaceRun.map({ now.milliseconds(since: $0) >= 30_000 }) ?? true {
+        if backlog.newSamples > 0, hasPassed(Limits.sampleRollupMilliseconds, since: lastRollUp, now) {
+            lastRollUp = now
+            due.append((.sampleRollup, .backlog))
+        }
+        if backlog.hasSpareSpace, hasPassed(30_000, since: lastSpaceRun, now) {
             lastSpaceRun = now
             due.append((.space, .backlog))
         }
@@ -42,6 +49,12 @@ struct MaintenanceSchedule {
             due.append((task, .backlog))
         }
         return due.filter { isReady($0.task, now) }
+    }
+
+    /// Also where the clock was set back in between.
+    private func hasPassed(_ milliseconds: Int64, since instant: Instant?, _ now: Instant) -> Bool {
+        guard let elapsed = instant.map(now.milliseconds(since:)) else { return true }
+        return elapsed >= milliseconds || elapsed < 0
     }
 
     private func isReady(_ task: MaintenanceTask, _ now: Instant) -> Bool {

@@ -29,11 +29,6 @@ struct SelfSampler: Service {
                     // Or they would count as new ones when monitoring is switched on again.
                     _ = meter.takeTimings()
                 }
-                do { try await samples.rollUpSamples() } catch {
-                    if !Task.isCancelled {
-                        logger.warning("samples could not be rolled up yet", metadata: ["error": "\(error)"])
-                    }
-                }
                 try? await Task.sleep(for: .milliseconds(Limits.selfSampleMilliseconds))
             }
         }

@@ -11,11 +11,11 @@ struct MaintenanceScheduleTests {
 
     private static func backlog(
         nextExpiry: Instant? = nil, cleared: Bool = false, caps: Bool = false, orphans: Bool = false,
-        space: Bool = false
+        space: Bool = false, samples: Int = 0
     ) -> MaintenanceBacklog {
         MaintenanceBacklog(
             nextExpiry: nextExpiry, hasClearedRows: cleared, hasExceededCaps: caps, hasOrphans: orphans,
-            hasSpareSpace: space, hasCounters: true)
+            hasSpareSpace: space, hasCounters: true, newSamples: samples)
     }
 
     /// What is due so many seconds after the start, as `task trigger`; the interval is 600 seconds.
@@ -54,6 +54,28 @@ struct MaintenanceScheduleTests {
         _ = due(1000)
         #expect(due(999) == all("interval"))
         #expect(due(1000) == [])
+    }
+
+    @Test mutating func newSamplesAreRolledUpEveryTenSeconds() {
+        let new = Self.backlog(samples: 1)
+        #expect(due(0, new) == all("startup"))
+        #expect(due(9.999, new) == [])
+        #expect(due(10, new) == ["sample_rollup backlog"])
+        #expect(due(11, new) == [])
+        // Without any nothing is done, and the first that comes need not wait.
+        #expect(due(20) == [])
+        #expect(due(25, new) == ["sample_rollup backlog"])
+        #expect(due(34.999, new) == [])
+        // A clock that was set back does not keep them waiting.
+        #expect(due(24, new) == ["sample_rollup backlog"])
+        // A run of everything is one of these too.
+        #expect(due(600, new) == all("interval"))
+        #expect(due(609, new) == [])
+        #expect(due(610, new) == ["sample_rollup backlog"])
+        // One that failed waits for its pause as well.
+        finished(.sampleRollup, 610, succeeded: false)
+        #expect(due(610.5, new) == [])
+        #expect(due(611, new) == ["sample_rollup backlog"])
     }
 
     @Test mutating func theEarliestDeadlineIsMet() {

@@ -24,12 +24,6 @@ public protocol SampleStore: Sendable {
     /// Distributions of a metric for each query, by name and group in their order; all of one state of the store.
     /// - Throws: `validation_failed` when steps are shorter than what is kept of the range.
     func measure(_ queries: [MetricQuery]) async throws -> [Measurements]
-
-    /// Rolls up what came since the last time, in steps. Each step is one transaction together with the mark of how far
-    /// it came, so that a crash neither loses a sample nor counts one twice.
-    /// - Returns: samples rolled up.
-    @discardableResult
-    func rollUpSamples() async throws -> Int
 }
 
 extension SampleStore {

@@ -75,8 +75,11 @@ extension SQLiteStorage: SampleStore {
         }
     }
 
+    /// Rolls up what came since the last time, in steps. Each step is one transaction together with the mark of how far
+    /// it came, so that a crash neither loses a sample nor counts one twice.
+    /// - Returns: samples rolled up.
     @discardableResult
-    public func rollUpSamples() async throws -> Int {
+    func rollUpSamples() async throws -> Int {
         var total = 0
         while true {
             // After a power cut a step that was lost is done again: its mark is lost with it.
