@@ -32,7 +32,7 @@ enum ConfigurationFile {
         var document = yaml_document_t()
         let line = parser.mark.line + 1
         guard yaml_parser_load(&parser, &document) == 1 else {
-            throw wrong("\(path), line \(line): not valid after the settings")
+            throw wrong("\(path), line \(line): invalid text after the settings")
         }
         defer { yaml_document_delete(&document) }
         guard yaml_document_get_root_node(&document) == nil else {

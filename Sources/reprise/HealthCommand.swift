@@ -9,7 +9,7 @@ import NIOPosix
 struct HealthCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "health",
-        abstract: "Asks the server on this machine whether it is ready: exit code 0 if it is, 1 if not.",
+        abstract: "Checks whether the server on this machine is ready: exit code 0 if it is, 1 if not.",
         discussion: """
             Looks for the server where the settings say it listens. Made for HEALTHCHECK of a container:
 

@@ -26,7 +26,7 @@ struct MaintenanceService: Service {
         let backlog = store.backlog()
         if backlog.hasCounters {
             do { try await store.flushCounters() } catch {
-                logger.warning("counters could not be written yet", metadata: ["error": "\(error)"])
+                logger.warning("counters could not be written, will retry", metadata: ["error": "\(error)"])
             }
         }
         let due = schedule.due(
@@ -51,9 +51,9 @@ struct MaintenanceService: Service {
         }
         metadata["error"] = "\(error)"
         if Task.isCancelled {
-            logger.debug("a background task was cut off by the shutdown", metadata: metadata)
+            logger.debug("a background task was stopped by the shutdown", metadata: metadata)
         } else {
-            logger.error("a background task failed and will be tried again", metadata: metadata)
+            logger.error("a background task failed and will be retried", metadata: metadata)
         }
     }
 }

@@ -6,7 +6,7 @@ import Domain
 struct MigrateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "migrate",
-        abstract: "Brings the database's schema up to this version's, and ends.",
+        abstract: "Updates the database's schema to this version and exits.",
         discussion: """
             'reprise serve' does the same when it starts. Migrations only go forward, each in one transaction: if one \
             fails, nothing of it remains. The server must not be running.

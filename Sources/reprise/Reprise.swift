@@ -8,7 +8,8 @@ import Glibc
 struct Reprise: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "reprise",
-        abstract: "Durable cache, sessions, history and samples for apps that lose them: one process, one SQLite file.",
+        abstract:
+            "Durable cache, sessions, history and samples for apps that forget them: one process, one SQLite file.",
         discussion: """
             Start with 'reprise serve' and open http://127.0.0.1:8080/openapi.yaml.
 

@@ -8,7 +8,7 @@ import SQLiteStorage
 struct SQLCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "sql",
-        abstract: "Reads the database with SQL and prints the rows.",
+        abstract: "Runs an ad-hoc SQL query and prints the rows.",
         discussion: """
             Opens the file read-only, whether a server runs on it or not, and allows what POST /v1/sql allows: one \
             SELECT over the documented views and tables. Without a query it lists those.
@@ -20,18 +20,18 @@ struct SQLCommand: AsyncParsableCommand {
             --csv and --json.
             """)
 
-    @Argument(help: ArgumentHelp("One SQL statement; - reads it from standard input.", valueName: "query"))
+    @Argument(help: ArgumentHelp("One SQL statement, or - to read it from standard input.", valueName: "query"))
     var query: String?
     @Flag(help: "Prints comma-separated values (RFC 4180).") var csv = false
-    @Flag(help: "Prints what POST /v1/sql answers.") var json = false
-    @Option(help: "Rows printed at most.") var limit = Limits.defaultSQLRows
+    @Flag(help: "Prints JSON, as POST /v1/sql answers it.") var json = false
+    @Option(help: "Maximum number of rows to print.") var limit = Limits.defaultSQLRows
     @OptionGroup var options: SettingsOptions
 
     /// Nobody else waits here, so a query may take longer than a server's.
     private static let deadlineMilliseconds: Int64 = 60_000
 
     func validate() throws {
-        if csv && json { throw ValidationError("--csv and --json exclude each other.") }
+        if csv && json { throw ValidationError("--csv and --json cannot be used together.") }
         guard (1...Limits.maxSQLRows).contains(limit) else {
             throw ValidationError("--limit must be from 1 to \(Limits.maxSQLRows).")
         }
@@ -55,7 +55,7 @@ struct SQLCommand: AsyncParsableCommand {
     private func answer(to text: String, path: String) async throws(ExitMessage) -> SQLAnswer {
         guard access(path, R_OK) == 0 else {
             throw Self.failed(
-                "\(path): cannot be read: \(String(cString: strerror(errno))). Name the database with --database.")
+                "\(path): cannot be read: \(String(cString: strerror(errno))). Choose the database with --database.")
         }
         let inspector = SQLInspector(path: path, deadlineMilliseconds: Self.deadlineMilliseconds)
         do {
@@ -114,7 +114,7 @@ struct SQLCommand: AsyncParsableCommand {
             // One byte too many is enough to be refused with its reason.
             if count == 0 || bytes.count > Limits.maxSQLBytes { break }
         }
-        guard let text = String(validating: bytes, as: UTF8.self) else { throw failed("the query is no valid UTF-8.") }
+        guard let text = String(validating: bytes, as: UTF8.self) else { throw failed("the query is not valid UTF-8.") }
         return text
     }
 
@@ -122,8 +122,8 @@ struct SQLCommand: AsyncParsableCommand {
     private static func explain(_ failure: Failure, _ path: String) -> String {
         switch failure.code {
         case .databaseDamaged:
-            "\(path): is no SQLite database, or a damaged one. Name another with --database, or restore a backup."
-        case .databaseBusy: "\(path): another program holds its lock. Try again."
+            "\(path): not an SQLite database, or damaged. Choose another --database, or restore a backup."
+        case .databaseBusy: "\(path): locked by another program. Try again."
         case .storageUnavailable, .databaseReadOnly:
             "\(path): cannot be read: the file system failed, or you may not read its -wal and -shm beside it."
         default: failure.detail

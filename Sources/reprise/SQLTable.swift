@@ -99,14 +99,14 @@ struct SQLTable {
     static func list(_ relations: [SQLRelation]) -> String {
         let width = relations.map(\.name.count).max() ?? 0
         var lines: [String] = []
-        for (kind, title) in [(SQLRelation.Kind.view, "Views:"), (.table, "Tables behind them:")] {
+        for (kind, title) in [(SQLRelation.Kind.view, "Views:"), (.table, "Tables underneath:")] {
             lines.append((lines.isEmpty ? "" : "\n") + title)
             for relation in relations where relation.kind == kind {
                 let blanks = String(repeating: " ", count: width - relation.name.count)
                 lines.append("  \(relation.name)\(blanks)  \(relation.summary)")
             }
         }
-        lines.append("\nThe columns of one: reprise sql \"PRAGMA table_info(cache_stats)\"")
+        lines.append("\nTo list the columns of one: reprise sql \"PRAGMA table_info(cache_stats)\"")
         return lines.joined(separator: "\n")
     }
 }

@@ -22,7 +22,7 @@ struct SelfSampler: Service {
                 if settings.current.boolean(.enableMonitoring) {
                     do { lookups = try await measure(since: lookups) } catch {
                         if !Task.isCancelled {
-                            logger.warning("the service's own samples are lost", metadata: ["error": "\(error)"])
+                            logger.warning("own samples could not be recorded", metadata: ["error": "\(error)"])
                         }
                     }
                 } else {

@@ -14,16 +14,16 @@ import UnixSignals
 struct ServeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "serve",
-        abstract: "Serves the API until SIGTERM or SIGINT.",
+        abstract: "Runs the server until SIGTERM or SIGINT.",
         discussion: """
-            When connections are accepted it prints one line on standard output:
+            When it accepts connections, it prints one line to standard output:
 
                 listening on http://HOST:PORT
 
-            Logs go to standard error. On SIGTERM or SIGINT requests under way finish, counters are written, the \
+            Logs go to standard error. On SIGTERM or SIGINT, requests in progress finish, counters are written, the \
             database is closed and the exit code is 0.
 
-            A setting's value is the first of: flag, environment, file, default.
+            Precedence: flag, environment, file, default.
 
             \(SettingsHelp.table)
             """)
@@ -73,10 +73,10 @@ func serve(_ settings: LiveSettings) async throws {
         throw ExitMessage(
             message:
                 "cannot listen on \(host):\(values.integer(.port)): \(String(cString: strerror(error.errnoCode))). "
-                + "Is another program there? Choose another --port, or 0 for a free one.",
+                + "Is another program using the port? Choose another --port, or 0 for a free one.",
             code: ExitMessage.failed)
     } catch is CancellationError {
-        logger.notice("requests under way were cut off: shutdown_timeout_seconds passed")
+        logger.notice("requests in progress were cut off after shutdown_timeout_seconds")
     } catch {
         await storage.close()
         throw ExitMessage(message: "the server failed: \(error)", code: ExitMessage.failed)
@@ -103,11 +103,11 @@ private func applyOverrides(
     do {
         for name in settings.apply(try await store.settingOverrides()) {
             logger.warning(
-                "a setting changed at run time is not valid any more and is ignored", metadata: ["name": "\(name)"])
+                "ignoring a setting changed at run time that is no longer valid", metadata: ["name": "\(name)"])
         }
     } catch {
         throw ExitMessage(
-            message: "the settings changed at run time cannot be read: \(error)", code: ExitMessage.failed)
+            message: "cannot read the settings changed at run time: \(error)", code: ExitMessage.failed)
     }
 }
 

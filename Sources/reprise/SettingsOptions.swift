@@ -18,7 +18,7 @@ struct SettingsOptions: ParsableArguments {
     var logLevel: String?
     @Option(help: "full or normal (default: full): whether an acknowledged write survives power loss.")
     var durability: String?
-    @Option(help: ArgumentHelp("Sets any setting; may be repeated.", valueName: "name=value")) var set: [String] = []
+    @Option(help: ArgumentHelp("Sets any setting; can be repeated.", valueName: "name=value")) var set: [String] = []
 
     /// The settings in force: for each the first of flag, environment, file, default.
     /// - Throws: ``ExitMessage`` naming the place of what is wrong.

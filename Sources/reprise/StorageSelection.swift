@@ -15,7 +15,7 @@ enum StorageSelection: Equatable {
         if let scheme = Self.scheme(of: database) {
             throw ExitMessage(
                 // Without the rest: a database's URL may hold a password.
-                message: "there is no storage engine for a database at \(scheme)://…. Give --database the path of a "
+                message: "there is no storage engine for \(scheme)://… databases. Set --database to the path of a "
                     + "file, such as data/reprise.db.",
                 code: ExitMessage.wrongConfiguration)
         }

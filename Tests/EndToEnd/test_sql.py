@@ -62,7 +62,7 @@ def sql(*arguments, text=None, **variables):
 
 def relations():
     """Views and tables as the command lists them without a query."""
-    views, tables = sql().stdout.split("Tables behind them:")
+    views, tables = sql().stdout.split("Tables underneath:")
     return re.findall(r"^  (\w+)", views, re.M), re.findall(r"^  (\w+)", tables, re.M)
 
 
@@ -290,8 +290,8 @@ def test_the_command_reads_the_latest_commit_with_and_without_a_server(filled):
 
 
 @pytest.mark.parametrize("query, code, message", [
-    ("DELETE FROM sessions", 1, "does more than read"),
-    ("SELECT * FROM sqlite_schema", 1, "sqlite_master may not be read"),
+    ("DELETE FROM sessions", 1, "is not read-only"),
+    ("SELECT * FROM sqlite_schema", 1, "sqlite_master cannot be read"),
     ("SELECT missing FROM sessions", 1, "       ^"),
     ("", 1, "no statement"),
     (ENDLESS + "SELECT x FROM t ORDER BY -x", 1, "MiB"),
@@ -305,7 +305,7 @@ def test_the_command_says_what_is_wrong(filled, query, code, message):
 def test_the_command_says_what_is_wrong_with_the_file(tmp_path):
     (tmp_path / "text.db").write_text("This is no database, but a longer text than a header needs to be. " * 30)
     sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE t (a)")
-    for name, reason in [("none.db", "No such file"), ("text.db", "no SQLite database"), ("other.db", "another program")]:
+    for name, reason in [("none.db", "No such file"), ("text.db", "not an SQLite database"), ("other.db", "another program")]:
         result = sql("--database", str(tmp_path / name), "SELECT 1")
         assert result.returncode == 1
         assert str(tmp_path / name) in result.stderr and reason in result.stderr

@@ -58,7 +58,7 @@ struct SQLTableTests {
 
     @Test func everythingDocumentedIsListed() {
         let list = SQLTable.list([SQLRelation("a", .view, "one"), SQLRelation("longer", .table, "two")])
-        #expect(list.hasPrefix("Views:\n  a       one\n\nTables behind them:\n  longer  two\n"))
+        #expect(list.hasPrefix("Views:\n  a       one\n\nTables underneath:\n  longer  two\n"))
     }
 
     @Test(arguments: [["--csv", "--json", "SELECT 1"], ["--limit", "0"], ["--limit", "10001"], ["a", "b"]])

@@ -91,7 +91,7 @@ public struct CacheBatch: Sendable {
     private func aborted(by failures: [Int: Failure]) -> Aborted {
         let others = Failure(
             .batchAborted,
-            "Operation \(failures.keys.min()!) failed, and the batch is atomic: nothing was done.")
+            "Operation \(failures.keys.min()!) failed. The batch is atomic, so nothing was changed.")
         return Aborted(results: operations.indices.map { .failed(failures[$0] ?? others) })
     }
 }
@@ -108,7 +108,7 @@ public struct CacheBatchAllowance: Sendable {
         guard sizeBytes <= bytesLeft else {
             throw Failure(
                 .payloadTooLarge,
-                "The answer would exceed \(Limits.maxBatchAnswerBytes) bytes of values. Get this one singly.")
+                "The answer would exceed \(Limits.maxBatchAnswerBytes) bytes of values. Read this entry on its own.")
         }
         bytesLeft -= sizeBytes
     }

@@ -30,7 +30,7 @@ public struct CacheIncrement: Sendable, Equatable {
         let current = try value.map(Self.integer) ?? initial
         let (sum, overflow) = current.addingReportingOverflow(delta)
         guard !overflow else {
-            throw Failure(.integerOverflow, "The sum does not fit 64 bits. The value was not changed.")
+            throw Failure(.integerOverflow, "The sum does not fit in 64 bits. The value was not changed.")
         }
         return sum
     }
@@ -48,7 +48,7 @@ public struct CacheIncrement: Sendable, Equatable {
     private static func integer(_ bytes: [UInt8]) throws(Failure) -> Int64 {
         guard let json = try? JSON(parsing: bytes), case .number(let digits) = json, let value = Int64(digits) else {
             throw Failure(
-                .notAnInteger, "The entry's value is not a JSON integer of 64 bits, so nothing can be added to it.")
+                .notAnInteger, "The entry's value is not a 64-bit JSON integer, so it cannot be incremented.")
         }
         return value
     }

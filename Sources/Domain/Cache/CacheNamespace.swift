@@ -53,7 +53,7 @@ public struct CachePolicy: Sendable, Equatable {
             if let limit, sizeBytes > limit {
                 throw Failure(
                     .payloadTooLarge,
-                    "The value has \(sizeBytes) bytes; \(name) is \(limit). Nothing was stored.")
+                    "The value has \(sizeBytes) bytes; \(name) allows \(limit). Nothing was stored.")
             }
         }
     }

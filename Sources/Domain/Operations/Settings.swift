@@ -114,7 +114,7 @@ public struct Setting: Sendable {
             "a number from \(JSON.decimal(range.lowerBound).text) to \(JSON.decimal(range.upperBound).text)"
         case .boolean: "true or false"
         case .choice(let choices): "one of \(choices.joined(separator: ", "))"
-        case .text: "a text that is not empty"
+        case .text: "a non-empty text"
         }
     }
 }
@@ -128,51 +128,54 @@ extension Setting {
         summary: "Port to listen on; 0 picks a free one.")
     public static let database = Setting(
         name: "database", kind: .text, defaultValue: .text("data/reprise.db"), unit: "",
-        summary: "The SQLite file; it and its folder are created when missing.")
+        summary: "The SQLite file; the file and its folder are created if missing.")
     public static let durability = Setting(
         name: "durability", kind: .choice(["full", "normal"]), defaultValue: .text("full"), unit: "",
-        summary: "full: an acknowledged write survives power loss. normal: it survives a crash of the process.")
+        summary: "full: acknowledged writes survive power loss. normal: they survive a crash of the process.")
     public static let logLevel = Setting(
         name: "log_level", kind: .choice(["trace", "debug", "info", "notice", "warning", "error", "critical"]),
-        defaultValue: .text("info"), unit: "", summary: "Least level written; debug has a line for each request.",
+        defaultValue: .text("info"), unit: "", summary: "Minimum log level; debug logs every request.",
         isMutable: true)
     public static let logFormat = Setting(
         name: "log_format", kind: .choice(["text", "json"]), defaultValue: .text("text"), unit: "",
-        summary: "Log lines for people, or one JSON object each.")
+        summary: "Format of log lines: text for people, or one JSON object per line.")
     public static let cacheTTL = Setting(
         name: "cache_ttl_seconds", kind: .decimal(0.001...3_153_600_000), defaultValue: .decimal(300), unit: "seconds",
-        summary: "Lifetime of a cache entry when neither it nor its namespace says.", isMutable: true)
+        summary: "Lifetime of a cache entry if neither the entry nor its namespace sets one.", isMutable: true)
     public static let maxEntryBytes = Setting(
         name: "max_entry_bytes", kind: .integer(1...Limits.maxEntryBytesCeiling),
-        defaultValue: .integer(64 * 1024 * 1024), unit: "bytes", summary: "Largest cached value.", isMutable: true)
+        defaultValue: .integer(64 * 1024 * 1024), unit: "bytes", summary: "Maximum size of a cached value.",
+        isMutable: true)
     public static let cleanupInterval = Setting(
         name: "memory_cleanup_interval", kind: .decimal(1...86_400), defaultValue: .decimal(600), unit: "seconds",
-        summary: "Longest time between two runs of every background task.", isMutable: true)
+        summary: "Maximum time between two runs of each background task.", isMutable: true)
     public static let maxHistoryItems = Setting(
         name: "max_history_items", kind: .integer(1...Limits.maxHistoryItems), defaultValue: .integer(20),
         unit: "items",
-        summary: "History items a session keeps when neither it nor its template says.", isMutable: true)
+        summary: "History items a session keeps if neither the session nor its template sets a number.",
+        isMutable: true)
     public static let enableMonitoring = Setting(
         name: "enable_monitoring", kind: .boolean, defaultValue: .boolean(true), unit: "",
-        summary: "Whether hits and misses are counted and samples kept.", isMutable: true)
+        summary: "Whether hits and misses are counted and samples are kept.", isMutable: true)
     public static let debounceDelay = Setting(
         name: "debounce_delay", kind: .decimal(0...86_400), defaultValue: .decimal(0.5), unit: "seconds",
-        summary: "Time after an allowed call during which a debounce allows no other.", isMutable: true)
+        summary: "Time after an allowed call during which a debounce refuses further calls.", isMutable: true)
     public static let sessionTTL = Setting(
         name: "session_ttl_seconds", kind: .decimal(0.001...3_153_600_000), defaultValue: .decimal(86_400),
-        unit: "seconds", summary: "Lifetime of an idle session when neither it nor its template says.", isMutable: true)
+        unit: "seconds", summary: "Lifetime of an idle session if neither the session nor its template sets one.",
+        isMutable: true)
     public static let sampleRetention = Setting(
         name: "sample_retention_seconds", kind: .decimal(60...31_536_000), defaultValue: .decimal(604_800),
-        unit: "seconds", summary: "How long performance samples are kept as they came.", isMutable: true)
+        unit: "seconds", summary: "How long individual performance samples are kept.", isMutable: true)
     public static let rollupRetention = Setting(
         name: "sample_rollup_retention_seconds", kind: .decimal(3600...315_360_000), defaultValue: .decimal(7_776_000),
-        unit: "seconds", summary: "How long their roll-ups by minute, hour and six hours are kept.", isMutable: true)
+        unit: "seconds", summary: "How long roll-ups by minute, hour and six hours are kept.", isMutable: true)
     public static let idleTimeout = Setting(
         name: "idle_timeout_seconds", kind: .decimal(1...3600), defaultValue: .decimal(60), unit: "seconds",
-        summary: "A connection that sends nothing for so long is closed.")
+        summary: "A connection that sends nothing for this long is closed.")
     public static let shutdownTimeout = Setting(
         name: "shutdown_timeout_seconds", kind: .decimal(0.1...3600), defaultValue: .decimal(8), unit: "seconds",
-        summary: "Time that requests under way get to finish at shutdown.")
+        summary: "Time that requests in progress have to finish at shutdown.")
 
     public static let all = [
         cacheTTL, maxHistoryItems, cleanupInterval, enableMonitoring, debounceDelay, sessionTTL, maxEntryBytes,

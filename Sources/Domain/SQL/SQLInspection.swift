@@ -63,7 +63,7 @@ public struct SQLQuery: Sendable, Equatable {
         }
         if let zero = text.utf8.firstIndex(of: 0) {
             let offset = text.utf8.distance(from: text.utf8.startIndex, to: zero)
-            throw .invalidSQL("The query holds a zero byte.", at: offset)
+            throw .invalidSQL("The query contains a zero byte.", at: offset)
         }
         self.text = text
         self.parameters = parameters

@@ -52,7 +52,7 @@ public struct Sample: Sendable, Equatable {
         }
     }
 
-    /// Whether a name, variant, unit or label may say this: so many Unicode characters, none of control.
+    /// Whether a name, variant, unit or label may say this: so many Unicode characters without control characters.
     public static func isValid(_ text: String, maxCharacters: Int) -> Bool {
         (1...maxCharacters).contains(text.unicodeScalars.count) && !text.containsControlCharacter
     }

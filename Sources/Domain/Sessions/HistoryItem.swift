@@ -32,7 +32,8 @@ public struct HistoryItem: Sendable, Equatable {
         guard sizeBytes <= Limits.maxHistoryItemBytes else {
             throw Failure(
                 .payloadTooLarge,
-                "The data has \(sizeBytes) bytes; one item may have \(Limits.maxHistoryItemBytes). Nothing was stored.")
+                "The data has \(sizeBytes) bytes; the maximum for one item is \(Limits.maxHistoryItemBytes). "
+                    + "Nothing was stored.")
         }
     }
 }

@@ -93,7 +93,7 @@ public enum StateBounds {
         guard entry.value.sizeBytes <= Limits.maxStateValueBytes else {
             throw Failure(
                 .payloadTooLarge,
-                "The value of '\(entry.key)' has \(entry.value.sizeBytes) bytes; one value may have "
+                "The value of '\(entry.key)' has \(entry.value.sizeBytes) bytes; the maximum for one value is "
                     + "\(Limits.maxStateValueBytes). Nothing was stored.")
         }
     }
@@ -107,12 +107,12 @@ public enum StateBounds {
         guard keys <= Limits.maxKeysPerSession || keys <= keysBefore else {
             throw Failure(
                 .tooManyKeys,
-                "There would be \(keys) keys; \(Limits.maxKeysPerSession) is the most. Nothing was stored.")
+                "There would be \(keys) keys; the maximum is \(Limits.maxKeysPerSession). Nothing was stored.")
         }
         guard bytes <= Limits.maxStateBytes || bytes <= bytesBefore else {
             throw Failure(
                 .payloadTooLarge,
-                "The values would have \(bytes) bytes together; \(Limits.maxStateBytes) is the most. "
+                "The values would have \(bytes) bytes in all; the maximum is \(Limits.maxStateBytes). "
                     + "Nothing was stored.")
         }
     }

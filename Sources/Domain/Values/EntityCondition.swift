@@ -127,15 +127,15 @@ public struct EntityCondition: Sendable, Equatable {
     private func failure(on entity: Entity) -> Failure {
         let reason =
             if holdsBeforeNoneMatch(entity) {
-                "The resource exists, and If-None-Match excludes it."
+                "The resource exists and matches If-None-Match."
             } else if !entity.isPresent {
-                "The resource does not exist, and If-Match asks for it."
+                "The resource does not exist, but If-Match requires it."
             } else if match != nil {
-                "If-Match does not name the resource's current entity tag."
+                "If-Match does not list the resource's current entity tag."
             } else {
                 "The resource was modified after the date in If-Unmodified-Since."
             }
-        return Failure(.preconditionFailed, reason + " Nothing was changed. Read the resource again before you retry.")
+        return Failure(.preconditionFailed, reason + " Nothing was changed. Read the resource again and retry.")
     }
 
     private func holdsBeforeNoneMatch(_ entity: Entity) -> Bool {

@@ -185,7 +185,7 @@ private struct JSONParser {
     mutating func parseText() throws(Failure) -> JSON {
         let value = try parseValue()
         skipWhiteSpace()
-        guard position == bytes.count else { throw stopped("expected the end of the text") }
+        guard position == bytes.count else { throw stopped("unexpected text after the value") }
         return value
     }
 
@@ -222,10 +222,10 @@ private struct JSONParser {
         if take(UInt8(ascii: "}")) { return .object([]) }
         while true {
             skipWhiteSpace()
-            guard current == UInt8(ascii: "\"") else { throw stopped("expected a member's name") }
+            guard current == UInt8(ascii: "\"") else { throw stopped("expected a name in quotes") }
             let name = try parseString()
             guard names.insert(ExactText(name)).inserted else {
-                throw stopped("a member's name stands twice in one object")
+                throw stopped("a name occurs twice in one object")
             }
             skipWhiteSpace()
             guard take(UInt8(ascii: ":")) else { throw stopped("expected ':'") }

@@ -10,7 +10,7 @@ public struct Name: Hashable, Sendable, CustomStringConvertible {
     public init(_ rawValue: String, field: String) throws(Failure) {
         guard Self.isValid(rawValue) else {
             throw .invalid(
-                field, "must be 1 to \(Limits.maxNameBytes) characters of A-Z a-z 0-9 . _ ~ : - and not '.' or '..'.")
+                field, "must be 1 to \(Limits.maxNameBytes) characters from A-Z a-z 0-9 . _ ~ : - but not '.' or '..'.")
         }
         self.rawValue = rawValue
     }
@@ -97,7 +97,8 @@ public struct Tag: Hashable, Comparable, Sendable, CustomStringConvertible {
         guard (1...Limits.maxTagBytes).contains(bytes.count),
             bytes.allSatisfy({ (0x21...0x7E).contains($0) && $0 != UInt8(ascii: ",") })
         else {
-            throw .invalid(field, "a tag is 1 to \(Limits.maxTagBytes) visible ASCII characters without a comma.")
+            throw .invalid(
+                field, "must be tags of 1 to \(Limits.maxTagBytes) visible ASCII characters without a comma.")
         }
         self.rawValue = rawValue
     }
@@ -115,7 +116,7 @@ public struct Tag: Hashable, Comparable, Sendable, CustomStringConvertible {
             let tag = try Tag(name, field: field)
             if !tags.contains(tag) { tags.append(tag) }
             guard tags.count <= Limits.maxTagsPerEntry else {
-                throw .invalid(field, "an entry carries at most \(Limits.maxTagsPerEntry) tags.")
+                throw .invalid(field, "must be at most \(Limits.maxTagsPerEntry) tags.")
             }
         }
         return tags.sorted()

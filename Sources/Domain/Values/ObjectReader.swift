@@ -58,7 +58,7 @@ public struct ObjectReader {
     public mutating func integer(_ field: String, in range: ClosedRange<Int64> = .min ... .max) -> Int64? {
         let message =
             range == .min ... .max
-            ? "must be a whole number of 64 bits."
+            ? "must be a 64-bit whole number."
             : "must be a whole number from \(range.lowerBound) to \(range.upperBound)."
         return value(field, message) { $0.integerValue.flatMap { range.contains($0) ? $0 : nil } }
     }

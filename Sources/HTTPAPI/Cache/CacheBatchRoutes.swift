@@ -128,7 +128,7 @@ extension ObjectReader {
         }
         let tags = texts.compactMap { $0 }.filter(\.isEntityTag)
         guard !tags.isEmpty, tags.count == texts.count else {
-            report(field, "must be \"*\", or a tag in its quotes as etag answers it, or an array of such tags.")
+            report(field, "must be \"*\", a tag with its quotes as in etag, or an array of such tags.")
             return nil
         }
         return EntityCondition.Tags(header: tags.joined(separator: ", "))
@@ -186,7 +186,7 @@ extension CacheWrite {
             }
             bytes = Array(data)
         default:
-            fields.report("json", "send the value either as json or as base64.")
+            fields.report("json", "must have a value, either json or base64.")
             return nil
         }
         guard let key else { return nil }

@@ -102,7 +102,7 @@ struct CacheNamespaceRoutes: Sendable {
                 "tag",
                 all
                     ? "cannot be sent together with all=true."
-                    : "is missing: name a tag, or send all=true to clear every namespace.")
+                    : "is missing: send a tag, or all=true to clear every namespace.")
         }
         return .json(try await cache.clearAll(tag: tag).json)
     }

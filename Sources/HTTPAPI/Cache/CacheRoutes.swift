@@ -237,7 +237,7 @@ private struct EntryHeaders {
         let headers = request.headers
         if headers[.contentRange] != nil {
             // RFC 9110, section 14.5: must not be taken for the whole value.
-            throw Failure(.malformedRequest, "A PUT stores whole values; Content-Range is not possible.")
+            throw Failure(.malformedRequest, "Content-Range is not supported: PUT stores whole values.")
         }
         description = ContentDescription(
             type: headers[.contentType].nonEmpty, encoding: headers[.contentEncoding].nonEmpty)
@@ -254,7 +254,8 @@ private struct EntryHeaders {
         if let text = headers[.repriseComputeSeconds] {
             guard let seconds = DecimalSeconds.parse(text.trimmed), seconds <= Limits.maxComputeSeconds else {
                 throw .invalid(
-                    "Reprise-Compute-Seconds", "must be a number of seconds, 0 to \(Int(Limits.maxComputeSeconds)).")
+                    "Reprise-Compute-Seconds",
+                    "must be a number of seconds from 0 to \(Int(Limits.maxComputeSeconds)).")
             }
             computeSeconds = seconds
         }

@@ -9,7 +9,7 @@ extension Request {
     func requireJSONAccepted() throws(Failure) {
         guard let accept = headers[.accept] else { return }
         guard MediaRange.accepts(accept, type: "application", subtype: "json") else {
-            throw Failure(.notAcceptable, "The answer is application/json, which the Accept header excludes.")
+            throw Failure(.notAcceptable, "The answer is application/json, which the Accept header does not allow.")
         }
     }
 }

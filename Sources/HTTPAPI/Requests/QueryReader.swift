@@ -25,7 +25,7 @@ struct QueryReader {
     mutating func string(_ name: String) -> String? {
         let values = parameters.filter { $0.name == name }
         guard values.count <= 1 else {
-            report(name, "must be sent once.")
+            report(name, "must be sent only once.")
             parameters.removeAll { $0.name == name }
             return nil
         }
@@ -141,7 +141,7 @@ struct QueryReader {
     mutating func cursor<T>(_ read: (String) -> T?) -> T? {
         value("cursor") { text throws(Failure) in
             guard let position = Cursor.decode(text).flatMap(read) else {
-                throw .invalid("cursor", "is not a cursor of this collection; use next_cursor of the page before.")
+                throw .invalid("cursor", "is not a cursor of this collection: use next_cursor of the previous page.")
             }
             return position
         }

@@ -19,7 +19,7 @@ struct SQLRoutes: Sendable {
 
     @Sendable func answer(_ request: Request, _ context: APIContext) async throws -> Response {
         guard let inspection else {
-            throw Failure(.notSupported, "The storage engine that is in use runs no ad-hoc queries.")
+            throw Failure(.notSupported, "The storage engine in use does not support ad-hoc queries.")
         }
         let form = try Self.form(for: request)
         try request.refuseQuery()
@@ -42,7 +42,7 @@ struct SQLRoutes: Sendable {
         if MediaRange.accepts(accept, type: "application", subtype: "json") { return .json }
         if MediaRange.accepts(accept, type: "text", subtype: "csv") { return .csv }
         throw Failure(
-            .notAcceptable, "The answer is application/json or text/csv, both of which the Accept header excludes.")
+            .notAcceptable, "The answer is application/json or text/csv, and the Accept header allows neither.")
     }
 
     private static func response(_ answer: SQLAnswer, as form: Form, holding held: HeldAnswer) -> Response {
@@ -79,7 +79,7 @@ private final class HeldAnswer: Sendable {
     static func hold(bytes: Int) throws(Failure) -> HeldAnswer {
         let answer = HeldAnswer(bytes: bytes)
         guard held.load(ordering: .relaxed) <= Limits.maxHeldSQLAnswerBytes else {
-            throw .overloaded("Too many large answers wait to be taken already.")
+            throw .overloaded("Too many large answers are waiting to be read by their clients.")
         }
         return answer
     }
@@ -103,7 +103,7 @@ extension ObjectReader {
         case .object(let members):
             return .named(members.map { ($0.name, sqlValue($0.value, "\(field).\($0.name)")) })
         default:
-            report(field, "must be an array, for ?1, ?2 …, or an object, for :name.")
+            report(field, "must be an array for ?1, ?2 …, or an object for :name.")
             return nil
         }
     }
@@ -118,7 +118,7 @@ extension ObjectReader {
             // A whole number that does not fit would be rounded, and find other rows than were meant.
             let isWhole = digits.utf8.allSatisfy { $0 == UInt8(ascii: "-") || (0x30...0x39).contains($0) }
             if !isWhole, let value = Double(digits), value.isFinite { return .real(value) }
-            report(field, "must fit 64 bits.")
+            report(field, "must fit in 64 bits.")
             return .null
         default:
             report(field, "must be a string, a number, true, false or null.")

@@ -29,7 +29,7 @@ extension QueryReader {
         if range.milliseconds / step > Limits.maxTimeSeriesSteps {
             report(
                 "step_seconds",
-                "would give over \(Limits.maxTimeSeriesSteps) steps; choose longer ones or a shorter range.")
+                "would give more than \(Limits.maxTimeSeriesSteps) steps: choose longer steps or a shorter range.")
             return Limits.maxMetricRangeMilliseconds
         }
         return step

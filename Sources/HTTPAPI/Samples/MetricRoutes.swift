@@ -27,7 +27,7 @@ struct MetricRoutes: Sendable {
         let grouping: MetricQuery.Grouping? = query.choice("group_by")
         let source: SampleSource = query.choice("source") ?? .app
         if source == .service, grouping != nil {
-            query.report("group_by", "is not possible for the service's own timings.")
+            query.report("group_by", "is not available for the service's own timings.")
         }
         try query.finish()
         let found = try await samples.measure(
@@ -54,7 +54,7 @@ struct MetricRoutes: Sendable {
         let metric = sentMetric ?? SampleMetric.all(of: kind)[0]
         if !SampleMetric.all(of: kind).contains(metric) {
             let known = SampleMetric.all(of: kind).map(\.rawValue).joined(separator: ", ")
-            query.report("metric", "must be one of those of \(kind.rawValue) samples: \(known).")
+            query.report("metric", "must be one of the metrics of \(kind.rawValue) samples: \(known).")
         }
         let step = query.stepMilliseconds(of: range)
         try query.finish()

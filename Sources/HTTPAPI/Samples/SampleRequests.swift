@@ -33,7 +33,7 @@ struct SampleReader {
     }
 
     static var tooMany: Failure {
-        .invalid("samples", "must be at most \(Limits.maxSamplesPerRequest); send the rest with another request.")
+        .invalid("samples", "must be at most \(Limits.maxSamplesPerRequest): send the rest in another request.")
     }
 
     /// - Throws: `validation_failed` with all that was wrong.
@@ -74,7 +74,7 @@ extension ObjectReader {
     fileprivate mutating func text(_ field: String, maxCharacters: Int) -> String? {
         guard let text = string(field) else { return nil }
         guard Sample.isValid(text, maxCharacters: maxCharacters) else {
-            report(field, "must be 1 to \(maxCharacters) characters, none of control.")
+            report(field, "must be 1 to \(maxCharacters) characters without control characters.")
             return nil
         }
         return text
@@ -105,8 +105,8 @@ extension ObjectReader {
         guard instant.milliseconds(since: now) <= Limits.maxSampleLeadMilliseconds else {
             report(
                 "recorded_at",
-                "must not be over \(Limits.maxSampleLeadMilliseconds / 60_000) minutes in the future; the server's "
-                    + "clock says \(now.rfc3339).")
+                "must not be more than \(Limits.maxSampleLeadMilliseconds / 60_000) minutes in the future; the "
+                    + "server's clock says \(now.rfc3339).")
             return nil
         }
         return instant

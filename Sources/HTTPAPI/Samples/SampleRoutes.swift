@@ -81,7 +81,8 @@ extension QueryReader {
     mutating func sampleText(_ name: String) -> String? {
         value(name) { text throws(Failure) in
             guard Sample.isValid(text, maxCharacters: Limits.maxSampleNameCharacters) else {
-                throw .invalid(name, "must be 1 to \(Limits.maxSampleNameCharacters) characters, none of control.")
+                throw .invalid(
+                    name, "must be 1 to \(Limits.maxSampleNameCharacters) characters without control characters.")
             }
             return text
         }

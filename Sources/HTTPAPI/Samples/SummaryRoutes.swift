@@ -53,7 +53,7 @@ struct SummaryRoutes: Sendable {
         let baseline = query.sampleText("baseline")
         let candidate = query.sampleText("candidate")
         if (baseline == nil) != (candidate == nil), !query.hasError("baseline"), !query.hasError("candidate") {
-            query.report(baseline == nil ? "baseline" : "candidate", "must be sent with the other.")
+            query.report(baseline == nil ? "baseline" : "candidate", "must be sent together with the other.")
         }
         try query.finish()
         let step = range.step(atMost: 119)

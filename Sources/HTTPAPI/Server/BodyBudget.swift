@@ -13,7 +13,7 @@ final class BodyReservation: Sendable {
     func add(_ count: Int) throws(Failure) {
         guard Self.held.wrappingAdd(count, ordering: .relaxed).newValue <= Limits.maxHeldBodyBytes else {
             Self.held.wrappingSubtract(count, ordering: .relaxed)
-            throw .overloaded("Too many large bodies are being worked on already.")
+            throw .overloaded("Too many large bodies are being processed.")
         }
         bytes.wrappingAdd(count, ordering: .relaxed)
     }

@@ -66,13 +66,13 @@ struct RequestMiddleware: RouterMiddleware {
     static func failure(answering error: any Error) -> Failure {
         switch error {
         case let failure as Failure: failure
-        case is TruncatedBody: Failure(.malformedRequest, "The body ended before the length its header announced.")
+        case is TruncatedBody: Failure(.malformedRequest, "The body is shorter than its Content-Length.")
         // Answered on the connection, not here; counted as what it is.
         case is HTTPParserError: Failure(.malformedRequest, "This is not HTTP.")
         // The client went away; nobody reads the answer.
         case is IOError, is ChannelError:
-            Failure(.malformedRequest, "The connection ended before the request did.")
-        default: Failure(.internalError, "The server failed; its log has the details under this request id.")
+            Failure(.malformedRequest, "The connection was closed before the request was complete.")
+        default: Failure(.internalError, "The server failed. Its log has the details under this request id.")
         }
     }
 
@@ -81,10 +81,10 @@ struct RequestMiddleware: RouterMiddleware {
         if let methods = routes.methods(for: path) {
             let allow = methods.map(\.rawValue).joined(separator: ", ")
             return (
-                Failure(.methodNotAllowed, "\(request.method.rawValue) is not possible here; \(allow) are."), allow
+                Failure(.methodNotAllowed, "\(request.method.rawValue) is not allowed here. Allowed: \(allow)."), allow
             )
         }
-        return (Failure(.notFound, "Nothing is served under this path; see /openapi.yaml."), nil)
+        return (Failure(.notFound, "There is nothing at this path. See /openapi.yaml for all routes."), nil)
     }
 
     private func log(_ error: any Error, _ failure: Failure, _ context: APIContext) {
@@ -94,7 +94,7 @@ struct RequestMiddleware: RouterMiddleware {
                 "a request failed", metadata: ["request_id": "\(context.requestID)", "error": "\(error)"])
         } else if error is IOError || error is ChannelError {
             context.logger.debug(
-                "a client went away", metadata: ["request_id": "\(context.requestID)", "error": "\(error)"])
+                "a client disconnected", metadata: ["request_id": "\(context.requestID)", "error": "\(error)"])
         }
     }
 

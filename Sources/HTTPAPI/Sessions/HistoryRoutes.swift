@@ -101,7 +101,7 @@ struct HistoryRoutes: Sendable {
         let itemID = body.name("id") ?? .random()
         let kind = body.name("kind")
         let data = body.take("data")
-        if data == nil { body.report("data", "is missing; any JSON value will do.") }
+        if data == nil { body.report("data", "is missing: send any JSON value.") }
         try body.finish()
         let draft = HistoryDraft(id: itemID, kind: kind, data: JSONText(data ?? .null))
         let append = try await history.appendHistory(draft, to: id)

@@ -22,7 +22,7 @@ extension ObjectReader {
     mutating func entries(_ field: String) throws(Failure) -> [StateEntry]? {
         guard let json = take(field), json != .null else { return nil }
         guard case .object(let members) = json else {
-            report(field, "must be an object of keys and values.")
+            report(field, "must be a JSON object of keys and values.")
             return nil
         }
         try StateBounds.check(keys: members.count, bytes: 0)

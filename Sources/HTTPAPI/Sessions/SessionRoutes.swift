@@ -47,7 +47,7 @@ struct SessionRoutes: Sendable {
         try request.refuseQuery()
         var body = try await request.objectBody(context, maxBytes: Limits.maxStateBodyBytes)
         if let other = body.name("id"), other != id {
-            body.report("id", "must be the session's id in the path, or absent.")
+            body.report("id", "must equal the id in the path, or be absent.")
         }
         let draft = try SessionDraft(body: &body)
         let defaults = try body.entries("defaults") ?? []
@@ -127,7 +127,7 @@ extension SessionDraft {
             guard metadata.sizeBytes <= Limits.maxMetadataBytes else {
                 throw Failure(
                     .payloadTooLarge,
-                    "The metadata has \(metadata.sizeBytes) bytes; \(Limits.maxMetadataBytes) is the most. "
+                    "The metadata has \(metadata.sizeBytes) bytes; the maximum is \(Limits.maxMetadataBytes). "
                         + "Keep data in the state.")
             }
         }

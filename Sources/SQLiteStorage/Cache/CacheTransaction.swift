@@ -51,7 +51,7 @@ struct CacheTransaction {
         guard count < Limits.maxNamespaces else {
             throw Failure(
                 .tooManyNamespaces,
-                "There are \(count) namespaces already, the most there may be. Put ids into keys, not into namespaces.")
+                "There are \(count) namespaces already, which is the maximum. Put ids into keys, not into namespaces.")
         }
         let generationID = try newGeneration()
         try connection.run(

@@ -275,6 +275,6 @@ extension Connection {
 
 extension Failure {
     static func namespaceNotFound(_ name: Name) -> Failure {
-        Failure(.namespaceNotFound, "There is no namespace '\(name)'. It springs up on its first write.")
+        Failure(.namespaceNotFound, "There is no namespace '\(name)'. It is created on the first write.")
     }
 }

@@ -30,7 +30,7 @@ final class DatabaseLock: Sendable {
         if stat(database, &status) == 0, status.st_nlink > 1 {
             throw OpeningError(
                 "\(database) has \(status.st_nlink) names (hard links), and servers that use different ones would "
-                    + "damage it. Remove the others, or make it a copy of its own.")
+                    + "damage it. Remove the other links, or copy the file.")
         }
         ftruncate(descriptor, 0)
         let text = "\(getpid())"
@@ -43,7 +43,7 @@ final class DatabaseLock: Sendable {
         var status = stat()
         if lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFLNK {
             throw OpeningError(
-                "\(path) is a symbolic link to a file that is not there. Create the file, or remove the link.")
+                "\(path) is a symbolic link to a file that does not exist. Create the file, or remove the link.")
         }
         guard let slash = path.lastIndex(of: "/") else { return (resolved(".") ?? ".") + "/" + path }
         guard let folder = resolved(String(path[...slash])) else { return path }

@@ -40,12 +40,13 @@ struct Migrator {
         for (index, row) in applied.enumerated() {
             guard index < migrations.count, row.version == migrations[index].version else {
                 throw OpeningError(
-                    "the database has migration \(row.version) (\(row.name)), unknown to this version of reprise. "
-                        + "Run the version that made it, or restore a backup from before.")
+                    "the database has migration \(row.version) (\(row.name)), which this version of reprise does "
+                        + "not know. "
+                        + "Run the version that created it, or restore an older backup.")
             }
             guard row.checksum == Self.checksum(of: migrations[index]) else {
                 throw OpeningError(
-                    "migration \(row.version) (\(row.name)) was applied with another text than this program's. "
+                    "migration \(row.version) (\(row.name)) was applied with a different text from this program's. "
                         + "Released migrations never change: run an official build, or restore a backup.")
             }
         }
@@ -61,7 +62,7 @@ struct Migrator {
         if id == Self.applicationID { return }
         let tables = try connection.first("SELECT count(*) FROM sqlite_schema") { $0.int(0) } ?? 0
         guard id == 0, tables == 0 else {
-            throw OpeningError("the file is an SQLite database of another program. Choose another path.")
+            throw OpeningError("the file is an SQLite database that belongs to another program. Choose another path.")
         }
     }
 
@@ -75,7 +76,8 @@ struct Migrator {
             try connection.execute("COMMIT")
         } catch {
             if connection.isInTransaction { try? connection.execute("ROLLBACK") }
-            throw OpeningError("migration \(migration.version) (\(migration.name)) failed and was undone: \(error)")
+            throw OpeningError(
+                "migration \(migration.version) (\(migration.name)) failed and was rolled back: \(error)")
         }
     }
 

@@ -219,7 +219,7 @@ private final class Lane: Sendable {
     init(path: String, bounds: Limits.ReadLane) {
         threads = BoundedThreads(
             count: bounds.threads, maxQueued: bounds.maxQueued, niceness: bounds.niceness,
-            refusal: "Too many reads wait already.")
+            refusal: "Too many reads are waiting.")
         connections = (0..<bounds.threads).map { [signal] _ in
             SharedConnection(path: path, cacheKibibytes: bounds.pageCacheKibibytes, signal: signal)
         }

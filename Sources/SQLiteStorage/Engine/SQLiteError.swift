@@ -51,19 +51,19 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
         case SQLITE_FULL:
             return Failure(.storageFull, "The disk is full: nothing was stored. Free space or clear namespaces.")
         case SQLITE_BUSY, SQLITE_LOCKED:
-            return retryable(.databaseBusy, "Another program holds the database's lock. Try again shortly.")
+            return retryable(.databaseBusy, "The database is locked by another program. Try again shortly.")
         case SQLITE_INTERRUPT:
             return retryable(
-                .deadlineExceeded, "The read took longer than its deadline. Narrow the filter or the page and retry.")
+                .deadlineExceeded, "The read exceeded its time limit. Narrow the filter or request a smaller page.")
         case SQLITE_READONLY, SQLITE_PERM, SQLITE_AUTH:
-            return retryable(.databaseReadOnly, "The database cannot be written; the server's operator must see to it.")
+            return retryable(.databaseReadOnly, "The database cannot be written. The server's operator must fix this.")
         case SQLITE_CORRUPT, SQLITE_NOTADB:
-            return retryable(.databaseDamaged, "The database is damaged; the server's operator must restore a backup.")
+            return retryable(.databaseDamaged, "The database is damaged. The server's operator must restore a backup.")
         case SQLITE_IOERR, SQLITE_CANTOPEN, SQLITE_PROTOCOL:
-            return retryable(.storageUnavailable, "The storage failed. Try again; if it persists, tell the operator.")
-        case SQLITE_NOMEM: return .overloaded("The server is short of memory.")
+            return retryable(.storageUnavailable, "The storage failed. Try again; if this persists, tell the operator.")
+        case SQLITE_NOMEM: return .overloaded("The server is out of memory.")
         case SQLITE_TOOBIG: return Failure(.payloadTooLarge, "The value is larger than the database can hold.")
-        default: return Failure(.internalError, "The server failed; its log has the details under this request id.")
+        default: return Failure(.internalError, "The server failed. Its log has the details under this request id.")
         }
     }
 
@@ -80,12 +80,12 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
         // A refusal may come as another code: a pragma asked for as a table fails with what it failed with.
         if let refusal { return .sqlNotAllowed(refusal) }
         switch primary {
-        case SQLITE_AUTH, SQLITE_READONLY: return .sqlNotAllowed("the statement does more than read")
+        case SQLITE_AUTH, SQLITE_READONLY: return .sqlNotAllowed("the statement is not read-only")
         case SQLITE_NOMEM:
             return Failure(
                 .sqlLimitExceeded,
-                "The query needs more than \(Limits.maxSQLMemoryBytes >> 20) MiB, or is too large when compiled: sort, "
-                    + "group or join fewer rows, or take it apart.")
+                "The query needs more than \(Limits.maxSQLMemoryBytes >> 20) MiB, or is too large when compiled. Sort, "
+                    + "group or join fewer rows, or split the query.")
         case SQLITE_TOOBIG:
             return Failure(
                 .sqlLimitExceeded,
@@ -95,7 +95,7 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
             let seconds = DecimalSeconds.format(milliseconds: deadlineMilliseconds)
             return retryable(
                 .deadlineExceeded,
-                "The query took longer than \(seconds) s and was ended. Read fewer rows: filter by an indexed "
+                "The query took longer than \(seconds) s and was stopped. Read fewer rows: filter by an indexed "
                     + "column, join on keys, bound recursion with LIMIT.")
         case SQLITE_ERROR, SQLITE_MISMATCH, SQLITE_RANGE, SQLITE_CONSTRAINT:
             return .invalidSQL("SQLite: \(message).", at: offset)

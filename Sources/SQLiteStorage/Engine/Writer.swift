@@ -138,7 +138,7 @@ final class Writer: Sendable {
             if queue.isClosed { return .shuttingDown }
             guard queue.foreground.count + queue.background.count < Limits.maxQueuedWrites,
                 queue.bytes + operation.bytes <= Limits.maxQueuedWriteBytes || queue.bytes == 0
-            else { return .overloaded("Too many writes wait already.") }
+            else { return .overloaded("Too many writes are waiting.") }
             switch priority {
             case .foreground: queue.foreground.append(operation)
             case .background: queue.background.append(operation)
@@ -223,7 +223,7 @@ final class Writer: Sendable {
             let isComplete = try snapshots.checkpoint { () throws(SQLiteError) in try connection.checkpoint(.passive) }
             nextCheckpointPages.store((isComplete ? 0 : pages) + Limits.checkpointPages, ordering: .relaxed)
         } catch {
-            logger.warning("a checkpoint failed and will be tried again", metadata: ["error": "\(error)"])
+            logger.warning("a checkpoint failed and will be retried", metadata: ["error": "\(error)"])
         }
     }
 

@@ -36,10 +36,10 @@ final class InspectionPolicy {
             case .select, .recursive: nil
             // The view by whose way a table is reached must not count: a WITH clause can give itself any view's name.
             case .read(let table, let column):
-                mayRead(table.lowercased(), isCounted: column.isEmpty) ? nil : "\(table) may not be read"
-            case .function(let name): Self.functions.contains(name) ? nil : "the function \(name)() may not be used"
+                mayRead(table.lowercased(), isCounted: column.isEmpty) ? nil : "\(table) cannot be read"
+            case .function(let name): Self.functions.contains(name) ? nil : "the function \(name)() is not available"
             case .pragma(let name, let argument): refusal(ofPragma: name.lowercased(), argument)
-            case .other: "the statement does more than read"
+            case .other: "the statement is not read-only"
             }
         guard let refusal else { return true }
         if self.refusal == nil { self.refusal = refusal }
@@ -53,9 +53,9 @@ final class InspectionPolicy {
     }
 
     private func refusal(ofPragma name: String, _ argument: String?) -> String? {
-        guard Self.pragmas.contains(name) else { return "PRAGMA \(name) may not be used" }
+        guard Self.pragmas.contains(name) else { return "PRAGMA \(name) is not available" }
         guard let argument else { return name == "table_list" ? nil : "PRAGMA \(name) needs the name of a table" }
-        return tables.contains(argument.lowercased()) ? nil : "\(argument) may not be read"
+        return tables.contains(argument.lowercased()) ? nil : "\(argument) cannot be read"
     }
 
     /// They tell the schema, which is public, of tables that may be read. `table_list` tells all names.
@@ -125,18 +125,18 @@ extension SQLRelation {
         SQLRelation("operation_stats", .view, "percentiles of each timed operation"),
         SQLRelation("operation_stats_hourly", .view, "the same by hour"),
         SQLRelation("memory_usage", .view, "memory of each process that was sampled"),
-        SQLRelation("timing_values", .view, "every timing that is kept, or its bucket, with its count"),
+        SQLRelation("timing_values", .view, "every timing kept, or its bucket, with its count"),
         SQLRelation("timing_figures", .view, "counts, errors and extremes of timings by hour"),
         SQLRelation("cache_namespaces", .table, "namespaces: policy and counters"),
         SQLRelation("cache_misses", .table, "misses of each namespace by reason"),
         SQLRelation("cache_activity", .table, "look-ups, expirations and evictions by minute and hour"),
-        SQLRelation("cache_generations", .table, "contents of namespaces, those of cleared ones among them"),
+        SQLRelation("cache_generations", .table, "contents of namespaces, including cleared ones"),
         SQLRelation("cache_entries", .table, "entries without their values"),
         SQLRelation("cache_entry_tags", .table, "tags of entries"),
         SQLRelation("cache_values", .table, "values of up to 64 KiB"),
         SQLRelation("cache_blobs", .table, "larger values"),
         SQLRelation("cache_chunks", .table, "the chunks of larger values"),
-        SQLRelation("cache_removals", .table, "why keys have no entry any more"),
+        SQLRelation("cache_removals", .table, "why keys no longer have an entry"),
         SQLRelation("sessions", .table, "sessions and their figures"),
         SQLRelation("session_state", .table, "keys that sessions have set"),
         SQLRelation("session_templates", .table, "session templates"),
@@ -146,12 +146,12 @@ extension SQLRelation {
         SQLRelation("maintenance_runs", .table, "runs of background tasks"),
         SQLRelation("maintenance_activity", .table, "what background tasks did by minute and hour"),
         SQLRelation("sample_series", .table, "what is measured: names, variants, kinds"),
-        SQLRelation("samples", .table, "performance samples as they came"),
+        SQLRelation("samples", .table, "individual performance samples"),
         SQLRelation("sample_rollups", .table, "figures of each series by minute, hour and six hours"),
         SQLRelation("sample_rollup_buckets", .table, "their distributions"),
         SQLRelation("sample_buckets", .table, "the value each bucket stands for"),
-        SQLRelation("sample_progress", .table, "how far the roll-up came"),
-        SQLRelation("runtime_settings", .table, "settings changed while the service ran"),
+        SQLRelation("sample_progress", .table, "how far the roll-up has come"),
+        SQLRelation("runtime_settings", .table, "settings changed at run time"),
         SQLRelation("schema_migrations", .table, "migrations applied to this file"),
     ]
 }
@@ -161,7 +161,7 @@ extension Failure {
     static func sqlNotAllowed(_ what: String) -> Failure {
         Failure(
             .sqlNotAllowed,
-            "Not allowed: \(what). One SELECT over the documented views and tables is; docs/sql.md lists them, and "
-                + "PRAGMA table_info(NAME) tells the columns of one.")
+            "Not allowed: \(what). Only a SELECT over the documented views and tables is allowed. docs/sql.md lists "
+                + "them; PRAGMA table_info(NAME) shows the columns of one.")
     }
 }

@@ -14,7 +14,7 @@ public final class SQLInspector: SQLInspection {
     private let deadlineMilliseconds: Int64
     private let threads = BoundedThreads(
         count: Limits.maxConcurrentSQL, maxQueued: Limits.maxQueuedSQL, niceness: Limits.sqlNiceness,
-        refusal: "Too many SQL queries wait already.")
+        refusal: "Too many SQL queries are waiting.")
     private let signal = StopSignal()
 
     /// - Parameters:
@@ -67,8 +67,8 @@ public final class SQLInspector: SQLInspection {
             throw error.inspectionFailure(refusal: policy.refusal, deadlineMilliseconds: deadlineMilliseconds)
         } catch let error as StatementCountError {
             switch error {
-            case .none: throw Failure.invalidSQL("The query holds no statement.")
-            case .several: throw Failure.invalidSQL("The query holds more than one statement: send one at a time.")
+            case .none: throw Failure.invalidSQL("The query contains no statement.")
+            case .several: throw Failure.invalidSQL("The query contains more than one statement. Send one at a time.")
             }
         }
     }
@@ -100,7 +100,7 @@ public final class SQLInspector: SQLInspection {
         let columns = statement.columnNames
         // The policy has refused whatever writes; this holds should a kind of statement ask it nothing.
         guard statement.isReadOnly, !columns.isEmpty else {
-            throw Failure.sqlNotAllowed("the statement does more than read")
+            throw Failure.sqlNotAllowed("the statement is not read-only")
         }
         try statement.bind(try values(for: statement.parameterNames, from: query.parameters))
         var answer = SQLAnswer(columns: columns, rows: [], isTruncated: false, elapsedSeconds: 0)
@@ -135,7 +135,7 @@ public final class SQLInspector: SQLInspection {
         switch parameters {
         case .positional(let values):
             guard values.count == names.count else {
-                throw .invalid("params", "must be \(names.count) values, as many as the query has parameters.")
+                throw .invalid("params", "must be \(names.count) values, one for each parameter of the query.")
             }
             return values.map(Value.init)
         case .named(let values):
@@ -144,13 +144,13 @@ public final class SQLInspector: SQLInspection {
             for (name, value) in values {
                 let places = names.indices.filter { names[$0] == name || names[$0]?.dropFirst() == name[...] }
                 if places.isEmpty {
-                    errors.append(.init(field: "params.\(name)", message: "is no parameter of the query."))
+                    errors.append(.init(field: "params.\(name)", message: "is not a parameter of the query."))
                 }
                 for place in places { bound[place] = Value(value) }
             }
             for (index, value) in bound.enumerated() where value == nil {
                 let name = names[index].map { String($0.dropFirst()) } ?? "?\(index + 1)"
-                errors.append(.init(field: "params.\(name)", message: "is a parameter of the query and has no value."))
+                errors.append(.init(field: "params.\(name)", message: "is a parameter of the query but has no value."))
             }
             guard errors.isEmpty else { throw .invalid(errors) }
             return bound.compactMap { $0 }

@@ -110,7 +110,7 @@ private struct Measuring {
         guard step % MetricResolution.minute.periodMilliseconds == 0 else {
             throw Failure.invalid(
                 "step_seconds",
-                "must be a multiple of 60 for this range, whose samples are too many or too old to be looked at singly."
+                "must be a multiple of 60 for this range, because its samples are too many, or too old, to read."
             )
         }
         return MetricResolution.rollups.last {

@@ -72,7 +72,7 @@ extension SQLiteStorage {
                 guard try transaction.connection.hasValue(key, in: row) else { throw Failure.stateKeyNotFound(key) }
                 throw Failure(
                     .stateKeyNotFound,
-                    "Nothing is stored under this key; its value is its template's default, which stays there."
+                    "Nothing is stored under this key. Its value is the template's default, which stays."
                 )
             }
             try transaction.touch(&row, changingState: true)

@@ -99,7 +99,7 @@ extension SessionTransaction {
                 """
             ) { $0.int(0) } ?? 0
         guard count < Limits.maxTemplates else {
-            throw Failure(.tooManyTemplates, "There are \(count) session templates already, the most there may be.")
+            throw Failure(.tooManyTemplates, "There are \(count) session templates already, which is the maximum.")
         }
     }
 

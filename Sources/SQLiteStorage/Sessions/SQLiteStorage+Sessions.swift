@@ -8,7 +8,7 @@ extension SQLiteStorage: SessionStore {
             let old = try transaction.row(id)
             if let old, old.isLive(at: transaction.now) {
                 throw Failure(
-                    .sessionExists, "There is a session '\(id)' already. PUT opens it whether it is there or not.")
+                    .sessionExists, "Session '\(id)' already exists. PUT opens a session whether or not it exists.")
             }
             let row = try transaction.create(id, draft, inPlaceOf: old)
             return try transaction.checked(row, before: nil)

@@ -31,7 +31,7 @@ struct SessionTransaction {
     func create(_ id: Name, _ draft: SessionDraft, inPlaceOf old: SessionRow?) throws -> SessionRow {
         let template = try draft.template.map { name in
             guard let template = try connection.templateRow(name), !template.isDeleted else {
-                throw Failure.invalid("template", "'\(name)' is no session template.")
+                throw Failure.invalid("template", "'\(name)' is not a session template.")
             }
             return template
         }
@@ -289,6 +289,6 @@ extension Connection {
 
 extension Failure {
     static func sessionNotFound(_ id: Name) -> Failure {
-        Failure(.sessionNotFound, "There is no session '\(id)': it was never created, was deleted or has expired.")
+        Failure(.sessionNotFound, "There is no session '\(id)': it was never created, was deleted, or has expired.")
     }
 }

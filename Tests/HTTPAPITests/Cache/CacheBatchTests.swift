@@ -101,7 +101,7 @@ import Testing
         }
     }
 
-    /// Only wrong operations: no namespace springs up for them.
+    /// Only wrong operations: no namespace is created for them.
     @Test func aBatchOfNothingRightMakesNoNamespace() async throws {
         try await withAPI { api in
             #expect(statuses(try await results(api, [["op": "set", "key": ""], ["op": "touch"]])) == [422, 422])

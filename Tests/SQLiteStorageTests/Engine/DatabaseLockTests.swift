@@ -98,7 +98,7 @@ struct DatabaseLockTests {
     @Test func aLinkToNothingIsTold() {
         #expect(symlink(folder.file("nothing.db"), folder.file("dangling.db")) == 0)
         #expect(
-            message { _ = try DatabaseLock(database: folder.file("dangling.db")) }?.contains("not there") == true)
+            message { _ = try DatabaseLock(database: folder.file("dangling.db")) }?.contains("does not exist") == true)
     }
 
     @Test func aSecondStorageOnTheFileIsRefused() async throws {

@@ -322,7 +322,7 @@ struct SQLInspectionTests {
         #expect(!policy.permits(.read(table: "t", column: "x")))
         #expect(!policy.permits(.read(table: "sqlite_schema", column: "")))
         #expect(!policy.permits(.read(table: "pragma_database_list", column: "")))
-        #expect(policy.refusal == "t may not be read")
+        #expect(policy.refusal == "t cannot be read")
     }
 
     // MARK: Bombs
