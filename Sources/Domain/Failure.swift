@@ -72,11 +72,11 @@ public struct Failure: Error, Sendable, Equatable {
     public var errors: [FieldError]
     /// For `cache_miss`: why, and since when.
     public var miss: CacheMiss?
-    /// When to try again, where that is not known to be a second.
+    /// When to try again, if that is not in a second.
     public var retryAfterSeconds: Int?
-    /// For `range_not_satisfiable`: the size of the value there is.
+    /// For `range_not_satisfiable`: the size of the current value.
     public var completeLength: Int?
-    /// For `invalid_sql`: the byte of the query at which it is wrong, from 0, where that is known.
+    /// For `invalid_sql`: the byte of the query at which the error is, from 0, if known.
     public var queryOffset: Int?
 
     public init(_ code: Code, _ detail: String) {
@@ -108,14 +108,14 @@ public struct Failure: Error, Sendable, Equatable {
         return failure
     }
 
-    /// What is no query: SQLite's words, and the byte they are about.
+    /// Invalid SQL: SQLite's message, and the byte it is about.
     public static func invalidSQL(_ detail: String, at offset: Int? = nil) -> Failure {
         var failure = Failure(.invalidSQL, detail)
         failure.queryOffset = offset
         return failure
     }
 
-    /// A refusal that passes: too much waits already.
+    /// A temporary refusal: too much is waiting already.
     public static func overloaded(_ what: String) -> Failure {
         var failure = Failure(.overloaded, "\(what) Try again shortly, with fewer requests at once.")
         failure.retryAfterSeconds = 1

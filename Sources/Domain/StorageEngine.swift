@@ -25,7 +25,7 @@ public protocol StorageEngine: Sendable {
     /// call goes on.
     func endLongReads()
 
-    /// Writes what is held in memory, finishes what waits and lets the database go. Later calls of any store throw
+    /// Writes what is held in memory, finishes what is waiting and closes the database. Later calls of any store throw
     /// `shutting_down`. Failures are logged: there is nobody left to handle them.
     func close() async
 }

@@ -8,10 +8,10 @@ public enum CacheOperation: Sendable {
     /// nil renews the entry's own lifetime.
     case touch(Key, TimeToLive?, condition: EntityCondition = .none)
     case increment(CacheIncrement)
-    /// Wrong in itself, so that there is nothing to perform. The key where that is right.
+    /// Invalid, so there is nothing to perform. The key, if that is valid.
     case invalid(Failure, key: Key?)
 
-    /// The key it is about; nil when there is no valid one.
+    /// The key it is about; nil if there is no valid one.
     public var key: Key? {
         switch self {
         case .get(let key), .delete(let key, _), .touch(let key, _, _): key
@@ -36,7 +36,7 @@ public enum CacheOperationResult: Sendable {
 
 /// Operations that are performed in order, each seeing those before it.
 ///
-/// Not atomic: each succeeds or fails on its own. Atomic: one that fails undoes all. A miss is an answer, not a
+/// Not atomic: each succeeds or fails on its own. Atomic: one that fails undoes all of them. A miss is an answer, not a
 /// failure.
 public struct CacheBatch: Sendable {
     public let operations: [CacheOperation]
@@ -65,7 +65,8 @@ public struct CacheBatch: Sendable {
     /// - Parameter perform: performs one operation that is not `invalid`, and has changed nothing when it throws a
     ///   ``Failure``.
     /// - Returns: one result for each operation.
-    /// - Throws: ``Aborted``, whereupon nothing of the batch may stay; what `perform` throws that is not a ``Failure``.
+    /// - Throws: ``Aborted``, after which nothing of the batch may remain; anything `perform` throws that is not a
+    ///   ``Failure``.
     public func run(_ perform: (CacheOperation) throws -> CacheOperationResult) throws -> [CacheOperationResult] {
         if isAtomic { try checkValidity() }
         return try operations.enumerated().map { index, operation in
@@ -79,7 +80,7 @@ public struct CacheBatch: Sendable {
         }
     }
 
-    /// Nothing of an atomic batch is tried when any of it is wrong in itself, and all that is wrong is told at once.
+    /// An atomic batch with an invalid operation is not attempted, and all invalid operations are reported at once.
     private func checkValidity() throws(Aborted) {
         var failures: [Int: Failure] = [:]
         for (index, operation) in operations.enumerated() {
@@ -102,8 +103,8 @@ public struct CacheBatchAllowance: Sendable {
 
     public init() {}
 
-    /// Takes a value's size off.
-    /// - Throws: `payload_too_large` when it does not fit; what is smaller may.
+    /// Subtracts a value's size.
+    /// - Throws: `payload_too_large` when it does not fit; a smaller one still may.
     public mutating func take(_ sizeBytes: Int) throws(Failure) {
         guard sizeBytes <= bytesLeft else {
             throw Failure(

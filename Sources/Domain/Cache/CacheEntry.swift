@@ -1,6 +1,6 @@
 // What the cache keeps, and what is asked of it.
 
-/// Where an entry stands: a key in a namespace.
+/// The address of an entry: a key in a namespace.
 public struct EntryAddress: Hashable, Sendable {
     public var namespace: Name
     public var key: Key
@@ -71,13 +71,13 @@ public struct CacheHit: Sendable {
     }
 }
 
-/// The bytes of a stored value: at hand, or to be read piece by piece.
+/// The bytes of a stored value: in memory, or to be read piece by piece.
 public enum StoredContent: Sendable {
     case bytes([UInt8])
     case large(any LargeValue)
 }
 
-/// A large value being read. It stays whole while anyone holds it, whatever happens to its entry meanwhile.
+/// A large value being read. It stays readable while anyone holds it, even if its entry is replaced or removed.
 public protocol LargeValue: Sendable {
     /// Up to ``Limits/chunkBytes`` bytes from `offset` on, at least one while `offset` lies inside the value.
     /// - Throws: `deadline_exceeded`, `overloaded` and the storage failures.
@@ -87,13 +87,13 @@ public protocol LargeValue: Sendable {
 /// A large value being written. Invisible, and swept away if abandoned, until it becomes the content of a
 /// ``CacheWrite``.
 public protocol ValueUpload: Sendable {
-    /// Appends ``Limits/chunkBytes`` bytes, at the end of the value what is left; returns when the storage has taken
-    /// them, which is what holds a fast sender back.
+    /// Appends ``Limits/chunkBytes`` bytes, or what is left at the end of the value; returns when the storage has
+    /// accepted them, which slows a fast sender down.
     /// - Throws: `overloaded` and the storage failures.
     func append(_ bytes: [UInt8]) async throws
 }
 
-/// What is to become an entry's value.
+/// The new value of an entry.
 public enum NewContent: Sendable {
     /// All of it. Any size the limits allow.
     case bytes([UInt8])
@@ -134,7 +134,7 @@ public struct CacheWrite: Sendable {
 
 /// What a store did.
 public struct CacheWriteOutcome: Sendable, Equatable {
-    /// True when no live entry stood there before.
+    /// True if there was no live entry before.
     public var created: Bool
     public var entityTag: EntityTag
     public var expiresAt: Instant?
@@ -146,7 +146,7 @@ public struct CacheWriteOutcome: Sendable, Equatable {
     }
 }
 
-/// Everything known about an entry but its value.
+/// Everything known about an entry except its value.
 public struct CacheMetadata: Sendable, Equatable {
     public var address: EntryAddress
     public var sizeBytes: Int

@@ -19,7 +19,7 @@ public struct CacheActivity: Sendable, Equatable {
 
     public var lookups: Int { hits + missCount }
 
-    /// Hits per look-up; nil without a look-up.
+    /// Hits per look-up; nil if there were none.
     public var hitRatio: Double? { lookups == 0 ? nil : Double(hits) / Double(lookups) }
 
     public static func += (total: inout Self, part: Self) {
@@ -49,7 +49,7 @@ public struct CacheFigures: Sendable, Equatable {
 
     /// The coarsest that was used: minutes, or hours where minutes are no longer kept.
     public var resolution: MetricResolution
-    /// Of all namespaces, those that were removed since among them.
+    /// Of all namespaces, including those removed since.
     public var totals: CacheActivity
     /// What all namespaces hold now.
     public var entryCount: Int

@@ -1,11 +1,11 @@
-// Counters: what an increment makes of what is there.
+// Counters: the result of an increment.
 
 /// Adding to an entry that holds a JSON integer.
 public struct CacheIncrement: Sendable, Equatable {
     public var key: Key
-    /// What is added; may be negative.
+    /// The number to add; can be negative.
     public var delta: Int64
-    /// What an absent entry counts from.
+    /// The value an absent entry starts from.
     public var initial: Int64
     /// nil keeps an existing entry's expiry and gives a new one the usual lifetime.
     public var timeToLive: TimeToLive?
@@ -24,7 +24,7 @@ public struct CacheIncrement: Sendable, Equatable {
 
     /// The sum that becomes the entry's value.
     /// - Parameter value: the live entry's bytes; nil when there is no live entry.
-    /// - Throws: `not_an_integer` unless the bytes are a JSON integer of 64 bits, with white space around it at most;
+    /// - Throws: `not_an_integer` unless the bytes are a 64-bit JSON integer, optionally with white space around it;
     ///   `integer_overflow` when the sum is not one.
     public func apply(to value: [UInt8]?) throws(Failure) -> Int64 {
         let current = try value.map(Self.integer) ?? initial
@@ -38,7 +38,7 @@ public struct CacheIncrement: Sendable, Equatable {
     /// A sum as the bytes that are stored.
     public static func bytes(of sum: Int64) -> [UInt8] { Array(String(sum).utf8) }
 
-    /// How long an entry that is counted up lives: it keeps its expiry unless the increment brings a lifetime.
+    /// The lifetime after an increment: the entry keeps its expiry unless the increment sets one.
     public func lifetime(
         keeping current: (timeToLive: TimeToLive, expiresAt: Instant?), now: Instant
     ) -> (timeToLive: TimeToLive, expiresAt: Instant?) {

@@ -3,7 +3,7 @@
 /// Why a look-up found no live entry.
 /// The raw values are stored in databases: changing one needs a migration.
 public enum MissReason: String, Sendable, CaseIterable {
-    /// Nothing is known to have been stored under the key: it never was, or its removal is forgotten.
+    /// Nothing is known about the key: it was never stored, or its removal has been forgotten.
     case absent
     /// What was stored outlived its lifetime.
     case expired
@@ -15,12 +15,12 @@ public enum MissReason: String, Sendable, CaseIterable {
     case cleared
 }
 
-/// Why an entry left. Every way out records one of these, so that a later miss can be explained.
-/// The raw values are stored in databases: changing one needs a migration.
+/// Why an entry was removed. Every removal records one of these, so that a later miss can be explained. The raw values
+/// are stored in databases: changing one needs a migration.
 public enum RemovalReason: String, Sendable, CaseIterable {
     case expired, evicted, deleted, cleared
 
-    /// How a miss says it.
+    /// The reason a miss gives for it.
     public var missReason: MissReason {
         switch self {
         case .expired: .expired
@@ -31,7 +31,7 @@ public enum RemovalReason: String, Sendable, CaseIterable {
     }
 }
 
-/// That an entry left, and when.
+/// That an entry was removed, and when.
 public struct EntryRemoval: Hashable, Sendable {
     public var reason: RemovalReason
     /// For an expired entry: its expiry, whenever its row goes.
@@ -42,7 +42,8 @@ public struct EntryRemoval: Hashable, Sendable {
         self.instant = instant
     }
 
-    /// The removal of an entry of a cleared namespace, which left by what came first: its expiry or the clear.
+    /// The removal of an entry of a cleared namespace, which was removed by whichever came first: its expiry or the
+    /// clear.
     public init(clearedAt: Instant, expiry: Instant?) {
         if let expiry, expiry <= clearedAt {
             self.init(.expired, at: expiry)
@@ -55,7 +56,7 @@ public struct EntryRemoval: Hashable, Sendable {
 /// The answer to a look-up that found no live entry.
 public struct CacheMiss: Hashable, Sendable {
     public let reason: MissReason
-    /// When the entry left; nil for `absent`.
+    /// When the entry was removed; nil for `absent`.
     public let removedAt: Instant?
 
     private init(reason: MissReason, removedAt: Instant?) {
@@ -65,7 +66,7 @@ public struct CacheMiss: Hashable, Sendable {
 
     public static let absent = CacheMiss(reason: .absent, removedAt: nil)
 
-    /// A miss explained by the latest of the removals known of a key. Removals older than
+    /// A miss explained by the latest of the removals known for a key. Removals older than
     /// ``Limits/removalMemoryMilliseconds`` are forgotten, whether their records are still there or not.
     public init(after removals: [EntryRemoval], now: Instant) {
         let horizon = now.advanced(milliseconds: -Limits.removalMemoryMilliseconds)

@@ -11,7 +11,8 @@ public enum Eviction: String, Sendable, CaseIterable {
     case firstInFirstOut = "fifo"
 }
 
-/// What a namespace's owner decided. Everything is optional: a namespace springs up with defaults on its first write.
+/// What the owner of a namespace decided. Everything is optional: a namespace is created with defaults on its first
+/// write.
 public struct CachePolicy: Sendable, Equatable {
     /// nil: the setting `cache_ttl_seconds`.
     public var timeToLive: TimeToLive?
@@ -39,12 +40,12 @@ public struct CachePolicy: Sendable, Equatable {
 
     /// How long a new value lives.
     /// - Parameters:
-    ///   - asked: what its writer said; nil for nothing.
+    ///   - asked: what its writer asked for; nil if nothing.
     ///   - standard: the setting `cache_ttl_seconds`.
     public func lifetime(asked: TimeToLive?, standard: TimeToLive) -> TimeToLive { asked ?? timeToLive ?? standard }
 
     /// - Parameter ceiling: the setting `max_entry_bytes`.
-    /// - Throws: `payload_too_large` when a value of this size may not be stored here.
+    /// - Throws: `payload_too_large` when a value of this size cannot be stored here.
     public func admit(sizeBytes: Int, ceiling: Int) throws(Failure) {
         for (limit, name) in [
             (ceiling, "the setting max_entry_bytes"), (maxEntryBytes, "the namespace's max_entry_bytes"),
@@ -58,7 +59,7 @@ public struct CachePolicy: Sendable, Equatable {
         }
     }
 
-    /// Whether so many entries of so many bytes are more than this allows.
+    /// Whether this many entries and bytes exceed the caps.
     public func isExceeded(entries: Int, bytes: Int) -> Bool {
         entries > maxEntries ?? .max || bytes > maxBytes ?? .max
     }

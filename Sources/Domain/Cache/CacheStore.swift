@@ -13,13 +13,13 @@ public protocol CacheStore: Sendable {
     /// Begins a value too large for memory. Abandoned uploads are swept away.
     func beginUpload() async throws -> any ValueUpload
 
-    /// Stores a value, replacing any live or expired entry in one step: no reader sees a mixture.
+    /// Stores a value, replacing any live or expired entry in one step: no reader sees a mix of the two.
     ///
-    /// The namespace springs up if it must, and its caps hold afterwards, whatever has to be evicted.
+    /// The namespace is created if needed. Its caps hold afterwards: other entries are evicted if they have to be.
     /// - Throws: `precondition_failed`, `payload_too_large` for the namespace's policy, `too_many_namespaces`.
     func write(_ write: CacheWrite, namespace: Name) async throws -> CacheWriteOutcome
 
-    /// Removes an entry; nothing there is no error unless `condition` asks for an entry.
+    /// Removes an entry. It is not an error if there is none, unless `condition` requires one.
     /// - Returns: whether a live entry was removed.
     /// - Throws: `precondition_failed`.
     @discardableResult
@@ -56,18 +56,18 @@ public protocol CacheStore: Sendable {
     /// Namespaces by name, after `name`.
     func namespaces(after name: String?, limit: Int) async throws -> [CacheNamespace]
 
-    /// What the cache did in a span of time, its end left out, and what it holds now. The span begins with the whole
+    /// What the cache did in a span of time, excluding the end, and what it holds now. The span begins with the whole
     /// minute, or the whole hour where minutes are no longer kept, that holds its beginning. Counters may lag by a
     /// second or two.
     /// - Parameters:
-    ///   - stepMilliseconds: also tells steps apart, which begin at multiples of this length, as ``MetricQuery/steps``.
+    ///   - stepMilliseconds: also reports steps, which begin at multiples of this length, as ``MetricQuery/steps``.
     ///   - limit: how many namespaces are named, the busiest first.
     func figures(in range: MetricRange, stepMilliseconds: Int64?, limit: Int) async throws -> CacheFigures
 
     /// - Throws: `namespace_not_found`.
     func namespace(_ name: Name) async throws -> CacheNamespace
 
-    /// Sets a namespace's policy, creating it if absent. New caps are in force when this returns, but for what the
+    /// Sets a namespace's policy, creating it if absent. New caps are in force when this returns, except for what the
     /// background task still has to evict; lifetimes of entries already there do not change.
     /// - Returns: the namespace, and whether it was created.
     /// - Throws: `too_many_namespaces`.

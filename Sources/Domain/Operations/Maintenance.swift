@@ -7,11 +7,11 @@ public enum MaintenanceTask: String, Sendable, CaseIterable {
     case cacheExpiry = "cache_expiry"
     /// Evicts what is over its namespace's caps.
     case cacheCaps = "cache_caps"
-    /// Removes the chunks of values no entry points at: replaced, removed or never finished.
+    /// Removes the chunks of values that no entry refers to: replaced, removed or never finished.
     case blobOrphans = "blob_orphans"
     /// Removes expired sessions with their state, history and debounce marks.
     case sessionExpiry = "session_expiry"
-    /// Removes the oldest history items of sessions that are over their cap, for it was lowered.
+    /// Removes the oldest history items of sessions that are over their cap because it was lowered.
     case historyCaps = "history_caps"
     /// Removes the `temp_` and `cache_` keys of sessions idle for `memory_cleanup_interval`.
     case stateTemporaries = "state_temporaries"
@@ -30,15 +30,15 @@ public enum MaintenanceTask: String, Sendable, CaseIterable {
 /// What made a task run.
 /// The raw values are stored in databases: changing one needs a migration.
 public enum MaintenanceTrigger: String, Sendable, CaseIterable {
-    /// The service came up.
+    /// The service started.
     case startup
     /// `memory_cleanup_interval` passed.
     case interval
     /// The earliest deadline of an entry came.
     case deadline
-    /// Work was left behind: a clear, a replacement, a cap.
+    /// Work was waiting: after a clear, a replacement, a lowered cap.
     case backlog
-    /// Somebody asked for it.
+    /// A request asked for it.
     case demand
 }
 
@@ -52,7 +52,7 @@ public struct MaintenanceRun: Sendable, Equatable {
     public var durationSeconds: Double
     public var rowsRemoved: Int
     public var bytesFreed: Int
-    /// What stopped it, for a person; nil when it went through.
+    /// Why it failed, for a person; nil if it succeeded.
     public var error: String?
 
     public init(
@@ -106,7 +106,7 @@ public struct MaintenanceFigures: Sendable, Equatable {
     public var totals: Work { tasks.values.reduce(into: Work()) { $0 += $1 } }
 }
 
-/// What the background service needs of a storage engine. All steps are bounded and let waiting writes go first.
+/// What the background service needs from a storage engine. All steps are bounded and let waiting writes go first.
 public protocol MaintenanceStore: Sendable {
     /// Performs a task to its end, in steps; a dry run only tells what that would remove now.
     func perform(_ task: MaintenanceTask, isDryRun: Bool) async throws -> Removal

@@ -1,6 +1,6 @@
 // One run of one background task: timed, recorded, its failure kept from stopping any other.
 
-/// Runs tasks for whoever asks: the background service or a request.
+/// Runs tasks for the background service or a request.
 public struct MaintenanceRunner: Sendable {
     private let store: any MaintenanceStore
     private let clock: WallClock
@@ -12,7 +12,7 @@ public struct MaintenanceRunner: Sendable {
 
     /// Performs a task and records the run.
     ///
-    /// Dry runs are not recorded; nor is a look in between that found nothing to do, for it happens every second.
+    /// Dry runs are not recorded; nor is a run that found nothing to do, because that happens every second.
     /// - Returns: the run; what stopped it is in `error`.
     public func run(
         _ task: MaintenanceTask, trigger: MaintenanceTrigger, isDryRun: Bool = false

@@ -1,6 +1,7 @@
-// What only a storage engine knows of how it is doing.
+// What only a storage engine knows about its condition.
 
-/// Figures for an operator's monitoring, cheap to read. Counters begin at zero with the process unless they say more.
+/// Figures for an operator's monitoring, cheap to read. Counters begin at zero when the process starts, unless stated
+/// otherwise.
 public struct OperationalFigures: Sendable, Equatable {
     /// What one background task did.
     public struct TaskRuns: Sendable, Equatable {
@@ -35,21 +36,21 @@ public struct OperationalFigures: Sendable, Equatable {
         public var lookups: Int { misses.values.reduce(hits, +) }
     }
 
-    /// Rows that wait to be removed.
+    /// Rows waiting to be removed.
     public enum Leftover: String, Sendable, CaseIterable {
         case cache, cleared, sessions, debounces
     }
 
-    /// What has to be asked of the database.
+    /// What has to be read from the database.
     public struct Stored: Sendable, Equatable {
         /// All there are, by name.
         public var namespaces: [NamespaceFigures] = []
-        /// Live sessions; activity of the last second or two may not be counted in.
+        /// Live sessions; may not include activity of the last second or two.
         public var sessionCount = 0
         public var stateKeyCount = 0
         public var stateSizeBytes = 0
         public var freeBytes = 0
-        /// How long ago the oldest row that is still there expired or was cleared, in seconds; 0 when none is late.
+        /// How long ago the oldest row that is still there expired or was cleared, in seconds; 0 if none is late.
         public var lagSeconds: [Leftover: Double] = [:]
 
         public init() {}
@@ -57,7 +58,7 @@ public struct OperationalFigures: Sendable, Equatable {
 
     /// nil when the database did not answer.
     public var stored: Stored?
-    /// Writes that wait, and the bytes they hold.
+    /// Writes that are waiting, and the bytes they hold.
     public var queuedWrites = 0
     public var queuedWriteBytes = 0
     /// Writes committed, and how many of them with each commit.

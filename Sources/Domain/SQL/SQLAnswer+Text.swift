@@ -1,4 +1,4 @@
-// The rows of a query as JSON and as CSV, in pieces, for they may be megabytes.
+// The rows of a query as JSON and as CSV, in pieces, because they may be megabytes.
 
 import FoundationEssentials
 

@@ -1,15 +1,15 @@
-// Reading the database with SQL of the caller's own: the query, its answer, and what an engine promises.
+// Ad-hoc SQL queries: the query, its answer, and what an engine promises.
 
 /// A value of a row, or of a parameter: SQLite's storage classes.
 public enum SQLValue: Sendable, Equatable {
     case null
     case integer(Int64)
     case real(Double)
-    /// Bytes that are no valid UTF-8 stand as U+FFFD.
+    /// Bytes that are not valid UTF-8 become U+FFFD.
     case text(String)
     case blob([UInt8])
 
-    /// What it counts of ``Limits/maxSQLAnswerBytes``: about what it takes of memory.
+    /// Its share of ``Limits/maxSQLAnswerBytes``: about the memory it takes.
     public var weight: Int {
         switch self {
         case .null, .integer, .real: 24
@@ -35,15 +35,15 @@ public enum SQLParameters: Sendable, Equatable {
     }
 }
 
-/// One statement that reads.
+/// One read-only statement.
 public struct SQLQuery: Sendable, Equatable {
     public let text: String
     public let parameters: SQLParameters
-    /// Rows answered at most.
+    /// Maximum number of rows to return.
     public let limit: Int
 
-    /// - Throws: `invalid_sql` for a text with a zero byte, behind which SQLite would not read; `validation_failed` for
-    ///   a text, a number of parameters or a limit beyond its bounds.
+    /// - Throws: `invalid_sql` for a text with a zero byte, where SQLite would stop reading; `validation_failed` for a
+    ///   text, a number of parameters or a limit beyond its bounds.
     public init(
         _ text: String, parameters: SQLParameters = .positional([]), limit: Int = Limits.defaultSQLRows
     ) throws(Failure) {
@@ -81,7 +81,7 @@ public struct SQLAnswer: Sendable, Equatable {
     public var isTruncated: Bool
     public var elapsedSeconds: Double
 
-    /// About what it takes of memory.
+    /// About the memory it takes.
     public var weight: Int { rows.reduce(0) { $1.reduce($0 + 40) { $0 + $1.weight } } }
 
     public init(columns: [String], rows: [[SQLValue]], isTruncated: Bool, elapsedSeconds: Double) {
@@ -113,15 +113,15 @@ public struct SQLRelation: Sendable, Equatable {
 /// SQL from outside, over the documented views and tables, read-only.
 ///
 /// Whatever the text is, the engine changes nothing, reads nothing but ``relations``, and bounds time, memory, and the
-/// number of queries at once, so that other requests are answered as if there were no query.
+/// number of queries at once, so that other requests are answered as if no query were running.
 public protocol SQLInspection: Sendable {
     /// What may be read.
     var relations: [SQLRelation] { get }
 
     /// Runs a query on the latest committed state.
-    /// - Throws: `invalid_sql` for what is no single statement, or fails while it runs, with the place where that is
-    ///   known; `sql_not_allowed` for one that does anything but read what it may; `sql_limit_exceeded` for one that
-    ///   needs more memory, or is larger when compiled, than the bounds; `validation_failed` for parameters that do not
-    ///   fit; `deadline_exceeded`, `overloaded`, `shutting_down` and the storage failures.
+    /// - Throws: `invalid_sql` for anything but a single statement, or one that fails, with the place if it is known;
+    ///   `sql_not_allowed` for one that does anything but read ``relations``; `sql_limit_exceeded` for one that needs
+    ///   more memory, or is larger when compiled, than the bounds; `validation_failed` for parameters that do not fit;
+    ///   `deadline_exceeded`, `overloaded`, `shutting_down` and the storage failures.
     func answer(_ query: SQLQuery) async throws -> SQLAnswer
 }

@@ -30,7 +30,7 @@ public enum MetricResolution: String, Sendable, CaseIterable, Comparable {
     public static func < (a: Self, b: Self) -> Bool { a.periodMilliseconds < b.periodMilliseconds }
 }
 
-/// A span of time, its end left out.
+/// A span of time, excluding its end.
 public struct MetricRange: Sendable, Equatable {
     public var since: Instant
     public var until: Instant
@@ -69,8 +69,8 @@ public struct MetricRange: Sendable, Equatable {
     }
 
     /// Cuts the span into parts that whole roll-ups answer, and finer ones at its ends: an hour's for a week, and for
-    /// what is left at both ends minutes and raw samples. So counts are those of the span asked for, and not of the
-    /// whole hours around it.
+    /// what is left at both ends minutes and raw samples. So counts cover exactly the span asked for, not the whole
+    /// hours around it.
     ///
     /// - Parameters:
     ///   - resolution: the coarsest to be used.

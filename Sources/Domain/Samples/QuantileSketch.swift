@@ -5,10 +5,10 @@ import Glibc
 /// The buckets of a DDSketch (Masson, Rim, Lee: "DDSketch: A Fast and Fully-Mergeable Quantile Sketch with
 /// Relative-Error Guarantees", PVLDB 12(12), 2019, https://arxiv.org/abs/1908.10693).
 ///
-/// A magnitude x lies in the bucket i = ⌈log x / log γ⌉ with γ = (1 + α) / (1 − α), so that the bucket's value,
-/// 2γⁱ / (γ + 1), is nowhere further than αx from it. α is ``relativeAccuracy``. Merging is adding counts, in whatever
-/// order. Unlike the paper's, buckets are never collapsed: between ``smallest`` and ``largest`` there is a fixed number
-/// of them, few of which any real distribution touches, and each that is touched is a row.
+/// A magnitude x lies in the bucket i = ⌈log x / log γ⌉ with γ = (1 + α) / (1 − α), so that the bucket's value, 2γⁱ /
+/// (γ + 1), is never further than αx from it. α is ``relativeAccuracy``. Merging is adding counts, in any order. Unlike
+/// the paper's, buckets are never collapsed: between ``smallest`` and ``largest`` there is a fixed number of them, few
+/// of which any real distribution touches, and each that is touched is a row.
 ///
 /// Bucket numbers are shifted so that they sort as their values do: negative for negative values, 0 for everything
 /// nearer to zero than ``smallest``, positive for positive ones.
@@ -34,7 +34,7 @@ public enum SketchBucket {
         return value < 0 ? -bucket : bucket
     }
 
-    /// The value that stands for all in a bucket.
+    /// The value that represents a bucket.
     public static func value(of bucket: Int) -> Double {
         guard bucket != 0 else { return 0 }
         let magnitude = 2 * exp(Double(bucket.magnitude.advanced(by: -offset)) * logGamma) / (gamma + 1)
@@ -46,8 +46,8 @@ extension UInt {
     fileprivate func advanced(by distance: Int) -> Int { Int(self) + distance }
 }
 
-/// A distribution of measured values: exact while the values themselves are there, within
-/// ``SketchBucket/relativeAccuracy`` as soon as rolled-up ones are among them.
+/// A distribution of measured values: exact while it holds the values themselves, within
+/// ``SketchBucket/relativeAccuracy`` once it includes rolled-up ones.
 public struct Distribution: Sendable, Equatable {
     public private(set) var count = 0
     public var errorCount = 0
@@ -104,7 +104,7 @@ public struct Distribution: Sendable, Equatable {
         if lastRecordedAt.map({ instant >= $0 }) ?? true { (self.last, lastRecordedAt) = (last, instant) }
     }
 
-    /// Adds values of buckets in ascending order, whose figures are added otherwise.
+    /// Adds the counts of buckets in ascending order; their figures are added separately.
     public mutating func add(_ more: [BucketCount]) {
         guard let first = more.first else { return }
         guard let last = buckets.last, first.bucket <= last.bucket else {
@@ -146,7 +146,7 @@ public struct Distribution: Sendable, Equatable {
         add(other.buckets)
     }
 
-    /// All values as buckets in ascending order, measured ones among them.
+    /// All values as buckets in ascending order, including measured ones.
     public var asBuckets: [BucketCount] {
         var counted: [BucketCount] = []
         for bucket in values.map({ SketchBucket.index(of: $0) }).sorted() {
@@ -170,7 +170,7 @@ public struct Distribution: Sendable, Equatable {
     }
 }
 
-/// Values in ascending order, each with how often it occurs; made to be asked for many quantiles.
+/// Values in ascending order, each with how often it occurs; built to answer many quantiles.
 public struct OrderedDistribution: Sendable {
     private let values: [Double]
     /// How many values there are up to and with each.
@@ -216,7 +216,7 @@ public struct OrderedDistribution: Sendable {
     /// Quantiles in Statistical Packages", The American Statistician 50(4), 1996; what NumPy and SQL's
     /// `percentile_cont` compute.
     /// - Parameter fraction: 0…1.
-    /// - Returns: nil without any value.
+    /// - Returns: nil if there is no value.
     public func quantile(_ fraction: Double) -> Double? {
         guard count > 0 else { return nil }
         let position = fraction * Double(count - 1)

@@ -4,9 +4,9 @@
 public enum SampleKind: String, Sendable, CaseIterable {
     /// How long an operation took.
     case timing
-    /// What a process had of memory.
+    /// The memory of a process.
     case memory
-    /// Any other figure at an instant.
+    /// Any other value at an instant.
     case gauge
 }
 
@@ -52,12 +52,12 @@ public struct Sample: Sendable, Equatable {
         }
     }
 
-    /// Whether a name, variant, unit or label may say this: so many Unicode characters without control characters.
+    /// Whether a name, variant, unit or label is allowed: at most this many Unicode characters, no control characters.
     public static func isValid(_ text: String, maxCharacters: Int) -> Bool {
         (1...maxCharacters).contains(text.unicodeScalars.count) && !text.containsControlCharacter
     }
 
-    /// Where names and variants beyond their number go.
+    /// The name that names and variants beyond their limit share.
     public static let otherName = "__other__"
 }
 
@@ -67,7 +67,7 @@ public struct SampleReceipt: Sendable, Equatable {
     /// Names that went to ``Sample/otherName`` because there are ``Limits/maxSampleNames`` of their kind already; a
     /// bounded number of them.
     public var foldedNames: [String]
-    /// How many samples that concerns, folded variants among them.
+    /// How many samples that concerns, including folded variants.
     public var foldedCount: Int
 
     public init(accepted: Int, foldedNames: [String] = [], foldedCount: Int = 0) {
@@ -101,8 +101,8 @@ public struct SampleFilter: Sendable, Equatable {
     }
 }
 
-/// The figure of a sample that is looked at: a memory sample has three.
-/// The raw values are stored in databases: changing one needs a migration.
+/// The value of a sample that is reported: a memory sample has three. The raw values are stored in databases: changing
+/// one needs a migration.
 public enum SampleMetric: String, Sendable, CaseIterable {
     case duration = "duration_seconds"
     case residentBytes = "rss_bytes"
@@ -128,8 +128,8 @@ public enum SampleSource: String, Sendable, CaseIterable {
     case service
 }
 
-/// What the service measures of itself, beside its memory and the timings of its requests.
-/// The raw values are stored in databases: changing one needs a migration.
+/// What the service measures about itself, besides its memory and the timings of its requests. The raw values are
+/// stored in databases: changing one needs a migration.
 public enum ServiceGauge: String, Sendable, CaseIterable {
     /// Of the look-ups since the last measurement.
     case cacheHitRatio = "reprise.cache_hit_ratio"

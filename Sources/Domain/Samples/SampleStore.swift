@@ -1,9 +1,9 @@
 // What every storage engine promises about performance samples.
 
-/// Performance samples: as they came for a while, then as distributions by minute, hour and six hours.
+/// Performance samples: individually for a while, then as distributions by minute, hour and six hours.
 ///
-/// A sample is in every answer as soon as it is recorded, and counted once in each: what is not rolled up yet is read
-/// as it came. Raw samples are kept for the setting `sample_retention_seconds`, roll-ups for
+/// A sample is in every answer as soon as it is recorded, and counted once in each: samples that are not rolled up yet
+/// are read individually. Raw samples are kept for the setting `sample_retention_seconds`, roll-ups for
 /// `sample_rollup_retention_seconds`.
 ///
 /// Besides what each method names, all throw `overloaded`, `deadline_exceeded`, `shutting_down` and the storage
@@ -21,7 +21,7 @@ public protocol SampleStore: Sendable {
         _ filter: SampleFilter, after: CollectionPosition?, limit: Int
     ) async throws -> (items: [Sample], next: CollectionPosition?)
 
-    /// Distributions of a metric for each query, by name and group in their order; all of one state of the store.
+    /// Distributions of a metric for each query, by name and group in their order; all from one snapshot of the store.
     /// - Throws: `validation_failed` when steps are shorter than what is kept of the range.
     func measure(_ queries: [MetricQuery]) async throws -> [Measurements]
 }
@@ -73,7 +73,7 @@ public struct MetricQuery: Sendable, Equatable {
     public var grouping: Grouping?
     /// Also a distribution for each of these steps, which begin at multiples of their length.
     public var stepMilliseconds: Int64?
-    /// Whether hits and misses of the caller's own cache are told apart too.
+    /// Whether hits and misses of the caller's own cache are also reported separately.
     public var tellsCacheApart: Bool
     /// Whether percentiles are asked for; without them far less is read.
     public var hasPercentiles: Bool

@@ -9,7 +9,7 @@ public struct HistoryItem: Sendable, Equatable {
     public var data: JSONText
     public var createdAt: Instant
     public var updatedAt: Instant
-    /// Another whenever its data is; never that of another item.
+    /// Changes whenever the data does; never equals that of another item.
     public var tag: String
 
     public init(
@@ -27,7 +27,7 @@ public struct HistoryItem: Sendable, Equatable {
     /// Bytes of its data.
     public var sizeBytes: Int { data.sizeBytes }
 
-    /// - Throws: `payload_too_large` when data of so many bytes may not be kept.
+    /// - Throws: `payload_too_large` when data of this size cannot be stored.
     public static func check(sizeBytes: Int) throws(Failure) {
         guard sizeBytes <= Limits.maxHistoryItemBytes else {
             throw Failure(
@@ -40,7 +40,7 @@ public struct HistoryItem: Sendable, Equatable {
 
 /// What is to become an item.
 public struct HistoryDraft: Sendable, Equatable {
-    /// Chosen by the caller, so that appending again after a broken connection appends nothing twice; or random.
+    /// Chosen by the caller, so that a retry after a broken connection does not append twice; or random.
     public var id: Name
     public var kind: Name?
     public var data: JSONText
@@ -55,9 +55,9 @@ public struct HistoryDraft: Sendable, Equatable {
 /// What an append did.
 public struct HistoryAppend: Sendable, Equatable {
     public var item: HistoryItem
-    /// False when an item of that id was there: it is `item`, and nothing was appended.
+    /// False when an item of that id already existed: it is `item`, and nothing was appended.
     public var isNew: Bool
-    /// Items beyond the cap that went.
+    /// Items beyond the cap that were removed.
     public var removed: Int
 
     public init(item: HistoryItem, isNew: Bool, removed: Int) {

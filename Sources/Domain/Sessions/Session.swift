@@ -4,13 +4,13 @@
 public struct Session: Sendable, Equatable {
     public var id: Name
     public var createdAt: Instant
-    /// The latest read or write, the one this answers among them.
+    /// The latest read or write, including the one this answers.
     public var lastActiveAt: Instant
     public var timeToLive: TimeToLive
-    /// Goes up with each transaction that changed the state, its template's changes among them. Never comes twice for
-    /// an id, whatever becomes of the session: a new session begins above the versions of all that were removed.
+    /// Goes up with each transaction that changed the state, including changes of its template. Never repeats for an
+    /// id, even if the session is removed: a new session begins above the versions of all that were removed.
     public var version: Int64
-    /// The template's name, even while that is gone.
+    /// The template's name, even if the template no longer exists.
     public var template: Name?
     public var metadata: JSONText
     /// Keys of the resolved state: what is stored, and defaults of the template it does not override.
@@ -37,11 +37,11 @@ public struct Session: Sendable, Equatable {
         self.historySizeBytes = historySizeBytes
     }
 
-    /// Without any activity it is gone at this instant; nil for never.
+    /// When it expires if there is no more activity; nil for never.
     public var expiresAt: Instant? { timeToLive.expiry(from: lastActiveAt) }
 }
 
-/// What a new session is made of.
+/// What a new session is created from.
 public struct SessionDraft: Sendable, Equatable {
     /// nil: the template's, else the setting `session_ttl_seconds`. Decided once, when the session is created.
     public var timeToLive: TimeToLive?
@@ -68,7 +68,7 @@ public struct SessionDraft: Sendable, Equatable {
 public struct SessionOpening: Sendable, Equatable {
     public var session: Session
     public var isNew: Bool
-    /// The defaults that were set, for their keys were absent.
+    /// The defaults that were set because their keys were absent.
     public var initializedKeys: [Key]
 
     public init(session: Session, isNew: Bool, initializedKeys: [Key]) {

@@ -57,7 +57,7 @@ public struct StatePatch: Sendable, Equatable {
         self.keep = keep
     }
 
-    /// Whether it changes nothing where all its keys are present: the usual call of a front end that is run again.
+    /// Whether it changes nothing if all its keys are present: the usual call of a front end that reruns.
     public var onlySetsDefaults: Bool { self.set.isEmpty && delete.isEmpty && deletePrefixes.isEmpty }
 
     /// About how many bytes it holds in memory.
@@ -67,9 +67,9 @@ public struct StatePatch: Sendable, Equatable {
 /// What a patch did.
 public struct StateChange: Sendable, Equatable {
     public var version: Int64
-    /// The defaults that were set, for their keys were absent.
+    /// The defaults that were set because their keys were absent.
     public var initializedKeys: [Key]
-    /// Keys that were stored before and are not stored any more.
+    /// Keys that were stored before and are no longer stored.
     public var removedKeys: [Key]
     /// Of the resolved state, afterwards.
     public var stateKeyCount: Int
@@ -98,7 +98,8 @@ public enum StateBounds {
         }
     }
 
-    /// Holds a state to its bounds; one that is over them already, for its template grew, may still change and shrink.
+    /// Keeps a state within its bounds. One that already exceeds them, because its template grew, may still change or
+    /// shrink.
     /// - Parameters: what the resolved state holds before and after a change.
     /// - Throws: `too_many_keys`, `payload_too_large`.
     public static func check(

@@ -4,8 +4,8 @@
 ///
 /// A session lives for its ``Session/timeToLive`` after its latest read or write. The engine's own clock decides, on
 /// each access: an expired session is absent from every answer, with its state, history and debounce marks, swept or
-/// not, and its id is free. Activity by reading may be kept in memory for a second or two before it is written; after a
-/// crash that much of it is missing.
+/// not, and its id is free. Activity by reading may be kept in memory for a second or two before it is written; a crash
+/// loses that much of it.
 ///
 /// Writes are atomic and in one order; a method that returns has made its effect durable. Besides what each method
 /// names, all that take a session's id throw `session_not_found`, and all throw `overloaded`, `deadline_exceeded`,
@@ -15,24 +15,24 @@ public protocol SessionStore: Sendable {
     ///   such template; `too_many_keys`, `payload_too_large`. Not `session_not_found`.
     func createSession(_ id: Name, _ draft: SessionDraft) async throws -> Session
 
-    /// Creates a session unless there is one, and sets defaults where their keys are absent, after the draft's own
-    /// state. Of a session that is there the draft changes nothing. Of any number of racing calls one creates the
-    /// session, and each default is set once.
-    /// - Parameter condition: `*` tells whether the session must be there or must not.
+    /// Creates a session unless it exists, and sets defaults where their keys are absent, after the draft's own state.
+    /// The draft does not change an existing session. Of any number of racing calls, one creates the session, and each
+    /// default is set once.
+    /// - Parameter condition: `*` says whether the session must exist or must not.
     /// - Throws: as ``createSession(_:_:)``, without `session_exists`; `precondition_failed`.
     func openSession(
         _ id: Name, _ draft: SessionDraft, defaults: [StateEntry], condition: EntityCondition
     ) async throws -> SessionOpening
 
-    /// Reads a session, which is activity of it.
-    /// - Returns: the session, and as it was before that activity.
+    /// Reads a session, which counts as activity.
+    /// - Returns: the session, and what it was before that activity.
     func readSession(_ id: Name) async throws -> (session: Session, before: Session)
 
-    /// Extends a session's life from now on. Unlike the activity of a read it is written before this returns.
+    /// Renews a session's lifetime from now on. Unlike the activity of a read it is written before this returns.
     func touchSession(_ id: Name) async throws -> Session
 
-    /// Live sessions, those with the latest activity first. Listing a session is no activity of it.
-    /// - Parameter activeWithinMilliseconds: only those active so recently.
+    /// Live sessions, those with the latest activity first. Listing a session does not count as activity.
+    /// - Parameter activeWithinMilliseconds: only those active within this time.
     func sessions(
         activeWithinMilliseconds: Int64?, after: CollectionPosition?, limit: Int
     ) async throws -> Page<Session>
@@ -40,7 +40,7 @@ public protocol SessionStore: Sendable {
     /// Removes a session with its state, history and debounce marks.
     func removeSession(_ id: Name) async throws
 
-    /// Cuts the history to its cap and removes stored keys that begin with one of ``TemporaryKeys/prefixes``.
+    /// Trims the history to its cap and removes stored keys that begin with one of ``TemporaryKeys/prefixes``.
     func optimizeSession(_ id: Name, keep: [Key]) async throws -> SessionOptimization
 
     /// Allows a call unless one was allowed less than the delay ago: see ``DebounceDecision``. Of any number of racing
@@ -49,9 +49,9 @@ public protocol SessionStore: Sendable {
 
     // MARK: State
 
-    /// The state with its template's defaults resolved in.
+    /// The state, including its template's defaults.
     /// - Parameters:
-    ///   - keys: only these, those that are absent left out; nil for all.
+    ///   - keys: only these, if present; nil for all.
     ///   - condition: tags are versions.
     /// - Throws: `precondition_failed` for its `match`.
     func state(of id: Name, keys: [Key]?, condition: EntityCondition) async throws -> SessionState
@@ -65,13 +65,13 @@ public protocol SessionStore: Sendable {
 
     /// Sets one key.
     /// - Parameter condition: `any` in its `match` or `noneMatch` is about the key, tags are versions of the state.
-    /// - Returns: whether it was absent before, its template's default counted as present; and the version.
+    /// - Returns: whether it was absent before, where its template's default counts as present; and the version.
     /// - Throws: `precondition_failed`, `too_many_keys`, `payload_too_large`.
     func setStateValue(
         _ entry: StateEntry, of id: Name, condition: EntityCondition
     ) async throws -> (isNew: Bool, version: Int64)
 
-    /// Removes one stored key; its template's default, if there is one, shows again.
+    /// Removes one stored key; its template's default, if there is one, applies again.
     /// - Throws: `state_key_not_found` when nothing is stored under it; `precondition_failed`.
     func removeStateValue(_ key: Key, of id: Name, condition: EntityCondition) async throws
 

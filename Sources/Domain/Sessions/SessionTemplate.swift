@@ -2,7 +2,7 @@
 
 /// What a template's owner decided.
 public struct SessionTemplateDraft: Sendable, Equatable {
-    /// Values sessions have until they set their own. They cost a session nothing until then.
+    /// Values that sessions have until they set their own. They take no space in a session until then.
     public var defaults: [StateEntry]
     /// Lifetime of new sessions; nil: the setting `session_ttl_seconds`.
     public var timeToLive: TimeToLive?
@@ -19,14 +19,14 @@ public struct SessionTemplateDraft: Sendable, Equatable {
     public var sizeBytes: Int { defaults.reduce(0) { $0 + $1.value.sizeBytes } }
 }
 
-/// A template as it stands.
+/// A template as it is now.
 public struct SessionTemplate: Sendable, Equatable {
     public var name: Name
     /// Its defaults in the byte order of their keys.
     public var content: SessionTemplateDraft
     public var createdAt: Instant
     public var updatedAt: Instant
-    /// Another whenever anything about it is.
+    /// Changes whenever anything in it does.
     public var tag: String
 
     public init(name: Name, content: SessionTemplateDraft, createdAt: Instant, updatedAt: Instant, tag: String) {

@@ -10,7 +10,7 @@ public enum JSON: Sendable, Equatable {
     case string(String)
     case array([JSON])
     case object([Member])
-    /// A text known to be valid, written as it stands: stored values on their way out. The parser makes none.
+    /// A text known to be valid, written unchanged: stored values in an answer. The parser creates none.
     case verbatim(JSONText)
 
     /// One name and value of an object.

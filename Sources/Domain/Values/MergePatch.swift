@@ -2,7 +2,7 @@
 
 extension JSON {
     /// This value changed by `patch`: members of an object are set, null removes them, objects are merged level by
-    /// level, and anything that is no object replaces the whole.
+    /// level, and anything that is not an object replaces the whole.
     ///
     /// Members keep their order, new ones come last. The cost grows with the two sizes, not with their product.
     public func merged(with patch: JSON) -> JSON {
