@@ -1,7 +1,7 @@
 // The one header Swift sees of SQLite.
 #include <sqlite3.h>
 
-/// Turns off the allocation statistics, whose lock every thread would pass through for each allocation. To be called
+/// Turns off the allocation statistics, whose lock every thread would pass through for each allocation. Must be called
 /// before any connection is opened. sqlite3_config() is variadic, which Swift cannot call.
 static inline int reprise_sqlite3_disable_memory_statistics(void) {
     return sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);

@@ -1,4 +1,4 @@
-// Text functions that take time in proportion to their text: see sandbox.h. What they answer is what SQLite's own do.
+// Text functions that take time in proportion to their text: see sandbox.h. Their results are those of SQLite's own.
 // https://sqlite.org/lang_corefunc.html
 #define _GNU_SOURCE
 #include "sandbox.h"
@@ -59,7 +59,7 @@ static void replace(sqlite3_context *context, int count, sqlite3_value **values)
         sqlite3_result_error_nomem(context);
         return;
     }
-    // SQLite, too, takes a text that begins with a zero byte for an empty one, and does not look at Z then.
+    // SQLite, too, treats a text that begins with a zero byte as empty, and does not look at Z then.
     if (old[0] == 0) {
         sqlite3_result_value(context, values[0]);
         return;

@@ -1,5 +1,6 @@
 // A bound on the memory SQLite takes on one thread. sqlite3_hard_heap_limit64() is one for the process: a query that
-// reached it would fail everybody's writes, and it needs the statistics whose lock every allocation would pass through.
+// reached it would make everyone's writes fail, and it needs the statistics whose lock every allocation would pass
+// through.
 #include "sandbox.h"
 
 static sqlite3_mem_methods base;

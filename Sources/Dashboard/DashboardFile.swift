@@ -9,7 +9,7 @@ public struct DashboardFile: Sendable {
     public let path: String
     public let contentType: String
     public let bytes: [UInt8]
-    /// Without quotes: another whenever the bytes are.
+    /// Without quotes; changes whenever the bytes do.
     public let entityTag: String
 
     private init(_ path: String, _ contentType: String, _ start: UnsafePointer<UInt8>, _ length: Int) {

@@ -27,7 +27,7 @@ enum ConfigurationFile {
         return values
     }
 
-    /// A second document would be lost silently.
+    /// A second document would be ignored silently.
     private static func requireEnd(_ parser: inout yaml_parser_t, _ path: String) throws(ExitMessage) {
         var document = yaml_document_t()
         let line = parser.mark.line + 1

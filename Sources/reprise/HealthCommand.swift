@@ -35,7 +35,7 @@ struct HealthCommand: AsyncParsableCommand {
         }
     }
 
-    /// An address to connect to, for one to listen on.
+    /// The address to connect to, given the one to listen on.
     private static func reachable(_ host: String) -> String {
         switch host {
         case "0.0.0.0": "127.0.0.1"
@@ -69,7 +69,7 @@ struct HealthCommand: AsyncParsableCommand {
     }
 }
 
-/// Tells the status of the one answer on its connection.
+/// Reports the status of the only answer on its connection.
 private final class StatusReader: ChannelInboundHandler {
     typealias InboundIn = HTTPClientResponsePart
 

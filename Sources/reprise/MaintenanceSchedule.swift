@@ -15,12 +15,12 @@ struct MaintenanceSchedule {
     private var lastSpaceRun: Instant?
     private var failures: [MaintenanceTask: (count: Int, retryAt: Instant)] = [:]
 
-    /// What is to run now, in order.
+    /// What to run now, in order.
     mutating func due(
         now: Instant, intervalMilliseconds: Int64, backlog: MaintenanceBacklog
     ) -> [(task: MaintenanceTask, trigger: MaintenanceTrigger)] {
         let isFirst = lastFullRun == nil
-        // The clock may be set back; waiting for it to catch up could take long.
+        // The clock may have been set back, and waiting for it to catch up could take long.
         let elapsed = lastFullRun.map { now.milliseconds(since: $0) } ?? .max
         if isFirst || elapsed >= intervalMilliseconds || elapsed < 0 {
             lastFullRun = now
@@ -61,7 +61,7 @@ struct MaintenanceSchedule {
         failures[task].map { $0.retryAt <= now } ?? true
     }
 
-    /// Tells how a task ended.
+    /// Notes how a task ended.
     mutating func finished(_ task: MaintenanceTask, succeeded: Bool, at now: Instant) {
         guard !succeeded else {
             failures[task] = nil

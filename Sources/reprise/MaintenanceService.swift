@@ -1,11 +1,12 @@
-// The background service: looks once a second what is due and has it done.
+// The background service: checks once a second what is due, and does it.
 
 import CAllocator
 import Domain
 import Logging
 import ServiceLifecycle
 
-/// Runs maintenance until the service stops. A task that fails is recorded, logged and tried again; it stops no other.
+/// Runs maintenance until the service stops. A task that fails is recorded, logged and retried; it does not stop the
+/// others.
 struct MaintenanceService: Service {
     let store: any MaintenanceStore
     let settings: LiveSettings

@@ -1,4 +1,4 @@
-// reprise migrate: brings the database's schema up to date without serving it.
+// reprise migrate: updates the database's schema without serving it.
 
 import ArgumentParser
 import Domain

@@ -5,7 +5,7 @@ import FoundationEssentials
 import Glibc
 
 extension ProcessFigures {
-    /// Read afresh each time; nil where there is no `/proc`.
+    /// Read anew each time; nil if there is no `/proc`.
     static var current: ProcessFigures? {
         // https://man7.org/linux/man-pages/man5/proc_pid_statm.5.html: pages in all, pages resident.
         guard let pages = text(of: "/proc/self/statm")?.split(separator: " "), pages.count > 1,

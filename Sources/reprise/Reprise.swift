@@ -19,7 +19,7 @@ struct Reprise: AsyncParsableCommand {
         subcommands: [ServeCommand.self, MigrateCommand.self, SQLCommand.self, HealthCommand.self])
 }
 
-/// Ends with a message for a person and an exit code for a script.
+/// Exits with a message for people and an exit code for scripts.
 struct ExitMessage: Error {
     static let failed: Int32 = 1
     /// `EX_CONFIG` of sysexits.h.
@@ -28,7 +28,7 @@ struct ExitMessage: Error {
     var message: String
     var code: Int32
 
-    /// Prints the message and ends the process.
+    /// Prints the message and exits.
     func exit() -> Never {
         _ = "reprise: \(message)\n".withCString { write(STDERR_FILENO, $0, strlen($0)) }
         Glibc.exit(code)

@@ -1,4 +1,4 @@
-// reprise sql: reads the database with SQL, beside a running server or without one.
+// reprise sql: ad-hoc SQL queries, with or without a running server.
 
 import ArgumentParser
 import Domain
@@ -27,7 +27,7 @@ struct SQLCommand: AsyncParsableCommand {
     @Option(help: "Maximum number of rows to print.") var limit = Limits.defaultSQLRows
     @OptionGroup var options: SettingsOptions
 
-    /// Nobody else waits here, so a query may take longer than a server's.
+    /// Nobody else is waiting here, so a query may take longer than on the server.
     private static let deadlineMilliseconds: Int64 = 60_000
 
     func validate() throws {
@@ -111,14 +111,14 @@ struct SQLCommand: AsyncParsableCommand {
             if count < 0, errno == EINTR { continue }
             guard count >= 0 else { throw failed("cannot read the query: \(String(cString: strerror(errno)))") }
             bytes += buffer.prefix(count)
-            // One byte too many is enough to be refused with its reason.
+            // One byte more than the limit is enough to be refused.
             if count == 0 || bytes.count > Limits.maxSQLBytes { break }
         }
         guard let text = String(validating: bytes, as: UTF8.self) else { throw failed("the query is not valid UTF-8.") }
         return text
     }
 
-    /// What a failure means for who has the file, but perhaps no server.
+    /// What a failure means to someone who has the file, but perhaps no server.
     private static func explain(_ failure: Failure, _ path: String) -> String {
         switch failure.code {
         case .databaseDamaged:

@@ -1,16 +1,16 @@
-// Rows as a table for people: aligned columns, long texts cut, nothing that a terminal would obey.
+// Rows as a table for people: aligned columns, long texts cut, no control characters.
 
 import Domain
 
 struct SQLTable {
     /// Longest cell, in characters.
     static let maxCellCharacters = 60
-    /// Characters of a query shown around a mistake.
+    /// Characters of a query shown around an error.
     private static let shownCharacters = 30
 
     private let header: [String]
     private let rows: [[String]]
-    /// Numbers stand to the right.
+    /// Numbers are aligned to the right.
     private let isNumeric: [Bool]
 
     init(_ answer: SQLAnswer) {
@@ -63,7 +63,7 @@ struct SQLTable {
 
     private static func hex(_ byte: UInt8) -> String { (byte < 16 ? "0" : "") + String(byte, radix: 16) }
 
-    /// On one line, with … for what is too much. Control characters, with which a stored text could rewrite what the
+    /// On one line, with … where it is cut. Control characters, with which a stored text could rewrite what the
     /// terminal shows, are written as escapes.
     private static func cut(_ text: String) -> String {
         var shown = ""
@@ -84,7 +84,7 @@ struct SQLTable {
         return shown.prefix(maxCellCharacters - 1) + "…"
     }
 
-    /// The place of a mistake in a query, with a mark below it.
+    /// The place of an error in a query, with a mark below it.
     static func place(of offset: Int, in query: String) -> String {
         let bytes = Array(query.utf8)
         let offset = min(offset, bytes.count)
@@ -95,7 +95,7 @@ struct SQLTable {
 
     private static func cut(_ text: Substring) -> String { cut(String(text)) }
 
-    /// What may be read, for who asks without a query.
+    /// What can be read, shown when there is no query.
     static func list(_ relations: [SQLRelation]) -> String {
         let width = relations.map(\.name.count).max() ?? 0
         var lines: [String] = []

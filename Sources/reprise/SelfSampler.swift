@@ -26,7 +26,7 @@ struct SelfSampler: Service {
                         }
                     }
                 } else {
-                    // Or they would count as new ones when monitoring is switched on again.
+                    // Otherwise they would count as new when monitoring is switched on again.
                     _ = meter.takeTimings()
                 }
                 try? await Task.sleep(for: .milliseconds(Limits.selfSampleMilliseconds))
@@ -52,7 +52,7 @@ struct SelfSampler: Service {
             let value: Double
             switch gauge {
             case .cacheHitRatio:
-                // Counters go back when a namespace is removed; then there is nothing to tell.
+                // Counters go back when a namespace is removed; then there is nothing to report.
                 let hits = lookups.hits - (earlier?.hits ?? lookups.hits)
                 let misses = lookups.misses - (earlier?.misses ?? lookups.misses)
                 guard hits >= 0, misses >= 0, hits + misses > 0 else { continue }

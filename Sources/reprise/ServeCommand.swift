@@ -1,4 +1,4 @@
-// reprise serve: reads the settings, wires everything, runs until it is told to stop.
+// reprise serve: reads the settings, wires everything, runs until told to stop.
 
 import ArgumentParser
 import CAllocator
@@ -84,7 +84,7 @@ func serve(_ settings: LiveSettings) async throws {
     await storage.close()
 }
 
-/// Ends what may take seconds when the service begins to stop.
+/// Ends long reads when the service begins to stop.
 private struct LongReadEnder: Service {
     let storage: any StorageEngine
 
@@ -95,7 +95,7 @@ private struct LongReadEnder: Service {
     }
 }
 
-/// Puts in force what was changed at run time before the last stop.
+/// Applies the settings changed at run time before the last stop.
 /// - Throws: ``ExitMessage``.
 private func applyOverrides(
     of store: any SettingsStore, to settings: LiveSettings, logger: Logger
@@ -111,7 +111,7 @@ private func applyOverrides(
     }
 }
 
-/// Writes a line a supervisor waits for at once, past any buffer.
+/// Writes a line that a supervisor waits for, unbuffered.
 func announce(_ line: String) {
     _ = line.withCString { write(STDOUT_FILENO, $0, strlen($0)) }
 }

@@ -20,8 +20,8 @@ struct SettingsOptions: ParsableArguments {
     var durability: String?
     @Option(help: ArgumentHelp("Sets any setting; can be repeated.", valueName: "name=value")) var set: [String] = []
 
-    /// The settings in force: for each the first of flag, environment, file, default.
-    /// - Throws: ``ExitMessage`` naming the place of what is wrong.
+    /// The settings in force: precedence is flag, environment, file, default.
+    /// - Throws: ``ExitMessage`` naming where the error is.
     func load(environment: [String: String] = ProcessInfo.processInfo.environment) async throws(ExitMessage) -> Settings
     {
         let file = config ?? environment["REPRISE_CONFIG"]
@@ -80,8 +80,8 @@ struct SettingsOptions: ParsableArguments {
             .scoped(to: ConfigKey(["reprise"]))
     }
 
-    /// A mistyped variable would otherwise be lost silently. Not an error: Kubernetes sets `REPRISE_SERVICE_HOST` and
-    /// the like by itself for a Service called "reprise".
+    /// A mistyped variable would otherwise be ignored silently. It is not an error, because Kubernetes sets
+    /// `REPRISE_SERVICE_HOST` and the like by itself for a Service called "reprise".
     private func warnOfUnknown(_ environment: [String: String]) {
         let known = Set(Setting.all.map(\.environmentName) + ["REPRISE_CONFIG"])
         for name in environment.keys.sorted() where name.hasPrefix("REPRISE_") && !known.contains(name) {

@@ -35,7 +35,7 @@ enum StorageSelection: Equatable {
         return isScheme ? scheme.lowercased() : nil
     }
 
-    /// Opens the engine, creating what is missing and bringing its schema up to date.
+    /// Opens the engine, creating what is missing and updating its schema.
     /// - Throws: ``ExitMessage`` with the remedy.
     func open(_ settings: LiveSettings, clock: WallClock, logger: Logger) throws(ExitMessage) -> any StorageEngine {
         switch self {

@@ -1,4 +1,4 @@
-// Log lines on standard error: for people, or one JSON object each.
+// Log lines on standard error: text for people, or one JSON object per line.
 
 import Domain
 import Glibc
@@ -66,7 +66,7 @@ struct StructuredLogHandler: LogHandler {
             line = Array("\(time) \(event.level.rawValue) \(event.message)".utf8)
             for (name, value) in pairs {
                 line += " \(name)=".utf8
-                // Quoted where a blank or a control character would tear the line.
+                // Quoted if a blank or a control character would break the line.
                 let isPlain = !value.isEmpty && value.utf8.allSatisfy { $0 > 0x20 && $0 != 0x22 && $0 != 0x7F }
                 if isPlain { line += value.utf8 } else { JSON.string(value).write(to: &line) }
             }

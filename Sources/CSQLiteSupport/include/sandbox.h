@@ -1,16 +1,16 @@
-// What a query from outside needs of SQLite in C: a bound on its memory, and functions whose time is bounded.
+// What an ad-hoc query needs from SQLite in C: a bound on its memory, and functions whose time is bounded.
 #ifndef REPRISE_SANDBOX_H
 #define REPRISE_SANDBOX_H
 
 #include <sqlite3.h>
 #include <stdint.h>
 
-/// Puts the accounting below between SQLite and its allocator. To be called once, before any connection is opened.
+/// Puts the accounting below between SQLite and its allocator. Must be called once, before any connection is opened.
 /// @return a result code.
 int reprise_install_memory_budget(void);
 
 /// From here on SQLite gets at most `bytes` of memory on this thread, counted from 0; above it allocations fail, and
-/// with them the statement (SQLITE_NOMEM). Other threads are not concerned. Whatever is allocated under a budget should
+/// with them the statement (SQLITE_NOMEM). Other threads are not affected. Whatever is allocated under a budget should
 /// be freed under it: open the connection after, and close it before reprise_end_memory_budget().
 void reprise_begin_memory_budget(int64_t bytes);
 

@@ -26,8 +26,8 @@ struct CacheBatchRoutes: Sendable {
         return .json(["results": .array(items)])
     }
 
-    /// The operations. What is none, such as a number or an unknown `op`, is reported under its place; what is wrong
-    /// within one is that operation's own failure.
+    /// The operations. Anything else, such as a number or an unknown `op`, is reported by its place; an error within an
+    /// operation is that operation's own failure.
     private func operations(in body: inout ObjectReader) -> [CacheOperation] {
         guard case .array(let items)? = body.take("operations") else {
             body.report("operations", "must be an array of operations.")
@@ -76,7 +76,7 @@ extension CacheOperation {
         }
     }
 
-    /// - Returns: nil when something was wrong, which is then reported.
+    /// - Returns: nil if something was wrong, which is then reported.
     private static func read(_ kind: OperationKind, _ key: Key?, _ fields: inout ObjectReader) -> CacheOperation? {
         switch kind {
         case .get: return key.map { .get($0) }
@@ -88,7 +88,7 @@ extension CacheOperation {
             let condition = fields.writeCondition()
             return key.map { .touch($0, lifetime, condition: condition) }
         case .increment:
-            // Read even without a key, so that all that is wrong is reported.
+            // Read even without a key, so that all errors are reported.
             var increment = CacheIncrement(key: key ?? Key(stored: ""), body: &fields)
             increment.condition = fields.writeCondition()
             return key == nil ? nil : .increment(increment)
@@ -117,7 +117,7 @@ extension ObjectReader {
             match: entityTags("if_match"), noneMatch: entityTags("if_none_match"))
     }
 
-    /// `*`, a tag as an `etag` is answered, or an array of such tags.
+    /// `*`, a tag as in an answered `etag`, or an array of such tags.
     private mutating func entityTags(_ field: String) -> EntityCondition.Tags? {
         guard let json = take(field), json != .null else { return nil }
         let texts: [String?]
@@ -200,7 +200,7 @@ extension CacheWrite {
 }
 
 extension CacheOperationResult {
-    /// - Parameter key: null where the operation has no valid one.
+    /// - Parameter key: null if the operation has no valid one.
     fileprivate func json(key: Key?, requestID: String) -> JSON {
         let key = JSON.optional(key) { .string($0.rawValue) }
         switch self {

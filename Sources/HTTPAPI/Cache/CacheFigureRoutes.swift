@@ -44,7 +44,7 @@ extension CacheFigures {
         ]
     }
 
-    /// Look-ups over time: `count` steps, of which those without a look-up have no ratio.
+    /// Look-ups over time: `count` steps, where steps without a look-up have no ratio.
     func series(_ count: Int) -> JSON {
         let steps = (0..<count).map { self.steps[$0] ?? CacheActivity() }
         return [
@@ -56,7 +56,7 @@ extension CacheFigures {
 }
 
 extension CacheActivity {
-    /// With what is held beside what happened.
+    /// Includes what is held, besides what happened.
     func members(entryCount: Int, sizeBytes: Int) -> [JSON.Member] {
         [
             .init(name: "hits", value: .integer(hits)), .init(name: "misses", value: .integer(missCount)),
@@ -71,7 +71,7 @@ extension CacheActivity {
 }
 
 extension MissReason {
-    /// Every reason with its count, 0 where there was none.
+    /// Every reason with its count, 0 if there was none.
     static func json(_ misses: [MissReason: Int]) -> JSON {
         .object(allCases.map { JSON.Member(name: $0.rawValue, value: .integer(misses[$0] ?? 0)) })
     }

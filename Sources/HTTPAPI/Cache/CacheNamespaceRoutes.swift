@@ -126,7 +126,7 @@ extension Removal {
 }
 
 extension CachePolicy {
-    /// From a request's fields; what is absent or null is the default, except `ttl_seconds`, where null is never.
+    /// From a request's fields; absent or null means the default, except `ttl_seconds`, where null is never.
     fileprivate init(body: inout ObjectReader) {
         let positive: ClosedRange<Int64> = 1...Int64(Int.max)
         let lifetime = body.lifetime("ttl_seconds")
@@ -141,7 +141,7 @@ extension CachePolicy {
 }
 
 extension CacheNamespace {
-    /// - Parameter settings: what holds where the policy leaves something open.
+    /// - Parameter settings: what applies where the policy does not say.
     func json(_ settings: Settings) -> JSON {
         let defaultLifetime = TimeToLive.finite(milliseconds: settings.milliseconds(.cacheTTL))
         return [

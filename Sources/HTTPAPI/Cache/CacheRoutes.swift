@@ -46,7 +46,7 @@ struct CacheRoutes: Sendable {
         return Response(status: .ok, headers: headers, body: Self.body(of: hit, 0..<hit.sizeBytes))
     }
 
-    /// What GET answers, without the value. Made from the metadata, so it counts as no look-up and as no use.
+    /// What GET answers, without the value. Built from the metadata, so it counts neither as a look-up nor as a use.
     private func head(_ entry: CacheMetadata, _ request: Request) throws(Failure) -> Response {
         let tag = entry.entityTag.header
         var headers = Self.headers(
@@ -125,8 +125,8 @@ struct CacheRoutes: Sendable {
         return Response(status: outcome.created ? .created : .noContent, headers: fields)
     }
 
-    /// Takes the body in: small ones in memory, larger ones chunk by chunk into the store, so that memory does not grow
-    /// with them. Hashed on the way.
+    /// Receives the body: small ones in memory, larger ones chunk by chunk into the store, so that memory does not grow
+    /// with them. Computes the digest on the way.
     private func receive(
         _ request: Request, for address: EntryAddress, condition: EntityCondition
     ) async throws -> (content: NewContent, sizeBytes: Int, entityTag: EntityTag) {
@@ -157,7 +157,7 @@ struct CacheRoutes: Sendable {
                 pending.append(contentsOf: taken.readableBytesView)
             }
         }
-        // Hummingbird ends the body quietly when the connection ends: count.
+        // Hummingbird ends the body without an error when the connection closes, so the bytes are counted.
         if let declared, size < declared { throw TruncatedBody() }
         let entityTag = EntityTag(digest: Array(hasher.finalize()))
         guard let upload else { return (.bytes(pending), size, entityTag) }
@@ -165,7 +165,7 @@ struct CacheRoutes: Sendable {
         return (.uploaded(upload), size, entityTag)
     }
 
-    /// Refuses what is bound to fail before a large body is taken in. The write itself decides.
+    /// Refuses a write that is bound to fail before its large body is received. The write itself decides.
     private func checkEarly(_ address: EntryAddress, _ condition: EntityCondition) async throws {
         guard condition != .none else { return }
         var current = EntityCondition.Entity.absent
@@ -206,7 +206,7 @@ struct CacheRoutes: Sendable {
 }
 
 extension EntityCondition {
-    /// Whether a reader already has an entry's value. Without a condition the tag is not even spelled out.
+    /// Whether a reader already has an entry's value. Without a condition the tag is not even formatted.
     /// - Throws: `precondition_failed`.
     fileprivate func isKnown(_ tag: EntityTag, updatedAt: Instant) throws(Failure) -> Bool {
         guard self != .none else { return false }
@@ -215,7 +215,7 @@ extension EntityCondition {
 }
 
 extension HTTPFields {
-    /// Appends what a value is, and that it is to be taken for nothing else.
+    /// Appends the value's media type, and that clients must not guess another.
     fileprivate mutating func describe(_ description: ContentDescription) {
         append(HTTPField(name: .contentType, value: description.type ?? "application/octet-stream"))
         if let encoding = description.encoding { append(HTTPField(name: .contentEncoding, value: encoding)) }
@@ -236,7 +236,7 @@ private struct EntryHeaders {
     init(_ request: Request) throws(Failure) {
         let headers = request.headers
         if headers[.contentRange] != nil {
-            // RFC 9110, section 14.5: must not be taken for the whole value.
+            // RFC 9110, section 14.5: must not be mistaken for the whole value.
             throw Failure(.malformedRequest, "Content-Range is not supported: PUT stores whole values.")
         }
         description = ContentDescription(
@@ -271,7 +271,7 @@ private struct EntryHeaders {
 }
 
 extension String? {
-    /// nil also for an empty text: a header that says nothing is none.
+    /// nil also for an empty text: an empty header counts as absent.
     var nonEmpty: String? { self?.isEmpty == false ? self : nil }
 }
 

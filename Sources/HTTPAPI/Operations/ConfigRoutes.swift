@@ -3,7 +3,7 @@
 import Domain
 import Hummingbird
 
-/// The settings in force.
+/// The current settings.
 struct ConfigRoutes: Sendable {
     let store: any SettingsStore
     let settings: LiveSettings
@@ -62,7 +62,7 @@ struct ConfigRoutes: Sendable {
         return Response(status: .noContent)
     }
 
-    /// Changes settings as one, unless `check` objects to those that are in force until then.
+    /// Changes settings as one, unless `check` rejects the current ones.
     private func change(_ changes: [String: String?], _ check: (Settings) throws(Failure) -> Void) async throws {
         while true {
             let (current, version) = settings.versioned
@@ -72,7 +72,7 @@ struct ConfigRoutes: Sendable {
                 settings.apply(changed)
                 return
             }
-            // Another request changed them meanwhile.
+            // Another request changed them in the meantime.
             settings.apply(try await store.settingOverrides())
         }
     }

@@ -1,4 +1,4 @@
-// /dashboard/: the page that shows what /v1/metrics/summary tells.
+// /dashboard/: the page that shows /v1/metrics/summary.
 
 import Dashboard
 import Domain
@@ -11,8 +11,8 @@ struct DashboardRoutes: Sendable {
         DashboardFile.all.map { file in
             let body = ByteBuffer(bytes: file.bytes)
             return Route(.get, "/dashboard/" + file.path, answersJSON: false) { request, _ in
-                // A query, as trackers and shared links carry one, is no matter to a page.
-                // To the router it is the same as with the slash, which the page's links need.
+                // A page ignores queries, which trackers and shared links add. The router treats the path without a
+                // slash the same, but the page's links need the slash.
                 if request.uri.path == "/dashboard" { return Self.redirect }
                 return try serve(file, body, request)
             }
@@ -29,10 +29,10 @@ struct DashboardRoutes: Sendable {
         return Response(status: .ok, headers: headers, body: ResponseBody(byteBuffer: body))
     }
 
-    /// Relative, as all the page's own links are: it holds under the prefix of a proxy too.
+    /// Relative, as all the page's own links are, so that it works behind a proxy's prefix too.
     private static let redirect = Response(status: .permanentRedirect, headers: [.location: "dashboard/"])
 
-    /// Nothing but the page's own files and its own service: no other host, no inline script, no frame around it.
+    /// Only the page's own files and its own server: no other host, no inline script, no framing.
     private static let headers: HTTPFields = [
         .cacheControl: "no-cache",
         .contentTypeOptions: "nosniff",

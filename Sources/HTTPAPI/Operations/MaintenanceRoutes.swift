@@ -3,7 +3,7 @@
 import Domain
 import Hummingbird
 
-/// Background work, asked for and looked at.
+/// Background work: on demand, and its history.
 struct MaintenanceRoutes: Sendable {
     let store: any MaintenanceStore
     let clock: WallClock
@@ -28,8 +28,8 @@ struct MaintenanceRoutes: Sendable {
                     + "The tasks are \(known.joined(separator: ", ")).")
         }
         try body.finish()
-        // Each once, and before those whose work makes work for it: so a real run does what a dry run told. What is
-        // then left, the chunks of values that expired and free pages, the background service takes up at once.
+        // Each task once, and before those that create work for it, so that a real run does what a dry run reported.
+        // The background service soon handles what is left then: chunks of expired values, and free pages.
         let last = MaintenanceTask.allCases.filter { $0 != .space && $0 != .blobOrphans }
         let tasks = ([.space, .blobOrphans] + last).filter { names?.contains($0.rawValue) ?? true }
         let runner = MaintenanceRunner(store: store, clock: clock)

@@ -1,13 +1,13 @@
-// Which namespaces monitoring tells apart, and what becomes of the others.
+// Which namespaces have a label of their own in monitoring, and how the others are summed.
 
 import Domain
 import Synchronization
 
 /// Gives the most used namespaces a label of their own and sums up the others.
 ///
-/// A monitor takes a counter that goes back for one that began anew, and counts all of it once more. So a namespace
-/// keeps its label for as long as it exists, however much others are used meanwhile, and the sum of the others does not
-/// go back when one of them is removed or gets a label that has become free.
+/// A monitor treats a counter that goes back as restarted, and counts all of it again. So a namespace keeps its label
+/// for as long as it exists, however much others are used in the meantime, and the sum of the others does not go back
+/// when one of them is removed or gets a label that has become free.
 final class NamespaceLabels: Sendable {
     typealias Figures = OperationalFigures.NamespaceFigures
 
@@ -38,7 +38,7 @@ final class NamespaceLabels: Sendable {
 
     /// At most `limit` namespaces by name; after them the sum of the others, if there ever were any.
     func rows(_ namespaces: [Figures]) -> [Figures] {
-        // A namespace may have the very name of the sum.
+        // A namespace may have the same name as the sum.
         let other = Name(stored: Sample.otherName)
         return state.withLock { state in
             state.labelled.formIntersection(namespaces.map(\.name.rawValue))

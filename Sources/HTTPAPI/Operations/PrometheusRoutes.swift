@@ -1,4 +1,4 @@
-// GET /metrics: everything an operator's monitoring asks for.
+// GET /metrics: everything an operator's monitoring needs.
 
 import Domain
 import HTTPTypes

@@ -1,4 +1,4 @@
-// /v1/sql: reading the database with SQL of the caller's own.
+// /v1/sql: ad-hoc SQL queries.
 
 import Domain
 import HTTPTypes
@@ -8,7 +8,7 @@ import Synchronization
 
 /// One query, answered as JSON or as CSV.
 struct SQLRoutes: Sendable {
-    /// nil when the storage engine runs none.
+    /// nil if the storage engine does not support queries.
     let inspection: (any SQLInspection)?
 
     var routes: [Route] { [Route(.post, "/v1/sql", answersJSON: false, computesLong: true, answer)] }
@@ -46,19 +46,19 @@ struct SQLRoutes: Sendable {
     }
 
     private static func response(_ answer: SQLAnswer, as form: Form, holding held: HeldAnswer) -> Response {
-        // Never the same twice for certain: the database changes, and elapsed_seconds with every run.
+        // Answers differ from run to run: the database changes, and so does elapsed_seconds.
         var headers: HTTPFields = [.cacheControl: "no-store", .vary: "Accept"]
         switch form {
         case .json: headers[.contentType] = "application/json"
         case .csv:
-            // What JSON says beside the rows.
+            // What JSON says besides the rows.
             headers[.contentType] = "text/csv; charset=utf-8; header=present"
             headers[.repriseRowCount] = String(answer.rows.count)
             headers[.repriseTruncated] = String(answer.isTruncated)
         }
         return Response(
             status: .ok, headers: headers,
-            // Piece by piece, so that megabytes of text are not put together at one go on the event loop.
+            // Piece by piece, so that the event loop does not build megabytes of text at once.
             body: ResponseBody { writer in
                 switch form {
                 case .json: try await answer.writeJSON { try await writer.write(ByteBuffer(bytes: $0)) }
@@ -70,12 +70,12 @@ struct SQLRoutes: Sendable {
     }
 }
 
-/// An answer that waits for its caller to take it, which a slow one may do slowly.
+/// An answer waiting to be read by its client, which may be slow.
 private final class HeldAnswer: Sendable {
     private static let held = Atomic(0)
     private let bytes: Int
 
-    /// - Throws: `overloaded` when all together would be more than ``Limits/maxHeldSQLAnswerBytes``.
+    /// - Throws: `overloaded` when all together would exceed ``Limits/maxHeldSQLAnswerBytes``.
     static func hold(bytes: Int) throws(Failure) -> HeldAnswer {
         let answer = HeldAnswer(bytes: bytes)
         guard held.load(ordering: .relaxed) <= Limits.maxHeldSQLAnswerBytes else {
@@ -115,7 +115,7 @@ extension ObjectReader {
         case .string(let text): return .text(text)
         case .number(let digits):
             if let value = Int64(digits) { return .integer(value) }
-            // A whole number that does not fit would be rounded, and find other rows than were meant.
+            // A whole number that does not fit would be rounded, and match rows that were not meant.
             let isWhole = digits.utf8.allSatisfy { $0 == UInt8(ascii: "-") || (0x30...0x39).contains($0) }
             if !isWhole, let value = Double(digits), value.isFinite { return .real(value) }
             report(field, "must fit in 64 bits.")

@@ -4,8 +4,8 @@ import Domain
 import Hummingbird
 
 extension QueryReader {
-    /// The span between `since` and `until`; the last hour when they are not sent.
-    /// - Parameter now: the present belongs to the span, so that a sample counts as soon as it is recorded.
+    /// The span between `since` and `until`; by default the last hour.
+    /// - Parameter now: the span includes the present, so that a sample counts as soon as it is recorded.
     mutating func metricRange(now: Instant) -> MetricRange {
         let sentSince = instant("since")
         let until = instant("until") ?? max(now.advanced(milliseconds: 1), sentSince ?? now)
@@ -17,8 +17,7 @@ extension QueryReader {
         return MetricRange(since: since, until: until)
     }
 
-    /// The length of a time series' steps in milliseconds; one that gives a readable number of them when it is not
-    /// sent.
+    /// The length of a time series' steps in milliseconds; by default one that gives a readable number of steps.
     mutating func stepMilliseconds(of range: MetricRange) -> Int64 {
         let chosen = milliseconds("step_seconds")
         guard let step = chosen else { return range.step(atMost: 120) }
@@ -64,7 +63,7 @@ extension Distribution {
         ]
     }
 
-    /// Latest, least, greatest and mean value.
+    /// Latest, smallest, largest and mean value.
     var levelJSON: JSON {
         [
             "latest": .optional(last, JSON.decimal), "min": count == 0 ? .null : .decimal(min),

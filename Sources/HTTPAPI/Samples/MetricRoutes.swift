@@ -121,7 +121,7 @@ struct MetricRoutes: Sendable {
 }
 
 extension QueryReader {
-    /// Reports a parameter that must be sent, unless it was and is wrong.
+    /// Reports a required parameter as missing, unless it was sent and is wrong.
     fileprivate mutating func require(_ name: String) {
         guard !hasError(name) else { return }
         report(name, "is missing.")
@@ -129,7 +129,7 @@ extension QueryReader {
 }
 
 extension SampleMetric {
-    /// What it is measured in; nil where each sample says.
+    /// What it is measured in; nil if each sample says.
     fileprivate var unit: String? {
         switch self {
         case .duration: "seconds"
@@ -149,7 +149,7 @@ extension Measurements.Item {
 }
 
 extension Measurements {
-    /// Two variants of each operation held against each other; of measurements grouped by variant.
+    /// Two variants of each operation compared; from measurements grouped by variant.
     func comparison(baseline: String, candidate: String) -> [JSON.Member] {
         var pairs: [(name: String, baseline: Distribution, candidate: Distribution)] = []
         for item in items {

@@ -36,7 +36,7 @@ struct SampleReader {
         .invalid("samples", "must be at most \(Limits.maxSamplesPerRequest): send the rest in another request.")
     }
 
-    /// - Throws: `validation_failed` with all that was wrong.
+    /// - Throws: `validation_failed` with everything that was wrong.
     func finish() throws(Failure) -> [Sample] {
         guard errors.isEmpty else { throw .invalid(errors) }
         return samples
@@ -59,7 +59,7 @@ extension Sample {
         case .memory: measurement = object.memory()
         case .gauge: measurement = object.gauge()
         case nil:
-            // What else is wrong depends on it.
+            // What else can be wrong depends on it.
             try object.finishIgnoringRest()
             measurement = nil
         }

@@ -1,4 +1,4 @@
-// /v1/samples: performance samples taken in, and listed as they came.
+// /v1/samples: performance samples recorded and listed.
 
 import Domain
 import HTTPTypes
@@ -33,7 +33,7 @@ struct SampleRoutes: Sendable {
         return .json(.object(answer), status: .accepted)
     }
 
-    /// One sample, `{"samples": […]}`, or one in each line.
+    /// One sample, `{"samples": […]}`, or one per line.
     private func read(_ request: Request, _ context: APIContext) async throws -> [Sample] {
         var reader = SampleReader(now: clock.now())
         if let type = request.headers[.contentType], MediaRange.isLines(type) {

@@ -1,4 +1,4 @@
-// /v1/metrics/summary: all a dashboard needs, in one answer.
+// /v1/metrics/summary: everything a dashboard needs, in one answer.
 
 import Domain
 import Hummingbird
@@ -127,7 +127,7 @@ struct SummaryRoutes: Sendable {
         return .json(.object(members))
     }
 
-    /// The variants that are compared: those asked for, else the two there are.
+    /// The variants that are compared: those asked for, or else the only two.
     private static func pair(
         _ baseline: String?, _ candidate: String?, of variants: [String]
     ) -> (baseline: String, candidate: String)? {
@@ -178,7 +178,7 @@ struct SummaryRoutes: Sendable {
         ]
     }
 
-    /// Durations in all of the range and over time.
+    /// Durations over the whole range and over time.
     private func durations(_ item: Measurements.Item, _ span: Span) -> [JSON.Member] {
         var counts: [JSON] = []
         var percentiles: [[JSON]] = [[], [], []]

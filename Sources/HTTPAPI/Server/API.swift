@@ -11,7 +11,7 @@ public struct Services: Sendable {
     public let storage: any StorageEngine
     public let settings: LiveSettings
     public let clock: WallClock
-    /// The process's figures now; nil where the system does not tell them.
+    /// The process's figures now; nil if the system does not provide them.
     public let process: @Sendable () -> ProcessFigures?
     public let meter = RequestMeter()
 
@@ -56,7 +56,7 @@ public struct Services: Sendable {
 /// - Parameters:
 ///   - host: address to listen on.
 ///   - port: 0 picks a free one.
-///   - onListening: told the port once connections are accepted.
+///   - onListening: called with the port once connections are accepted.
 public func buildApplication(
     services: Services, host: String, port: Int, logger: Logger,
     onListening: @escaping @Sendable (Int) async -> Void = { _ in }

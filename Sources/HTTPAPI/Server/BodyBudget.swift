@@ -1,9 +1,9 @@
-// Bounds the JSON bodies all requests hold together.
+// Bounds the total size of JSON bodies in memory.
 
 import Domain
 import Synchronization
 
-/// The bytes of one request's body, given back when the request is answered.
+/// The bytes of one request's body, released when the request is answered.
 final class BodyReservation: Sendable {
     private static let held = Atomic(0)
     private let bytes = Atomic(0)

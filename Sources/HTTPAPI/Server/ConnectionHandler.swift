@@ -1,4 +1,4 @@
-// What must be decided on the connection, below any request: "100 Continue", bytes that are no HTTP, readers that
+// What must be decided on the connection, below any request: "100 Continue", bytes that are not HTTP, readers that
 // stall.
 
 import Domain
@@ -10,11 +10,11 @@ import NIOHTTPTypes
 /// Answers `Expect: 100-continue`, and turns the bare 400 of a request that could not be parsed into a problem.
 ///
 /// The order of responses on a connection is the order of its requests, so a 100 waits until the responses before it
-/// are written. A request whose announced length is above any limit gets none: its sender is told 413 instead of being
-/// invited to send it.
+/// are written. A request whose announced length is above any limit gets no 100: its sender is answered 413 instead of
+/// being invited to send it.
 ///
-/// A client that stops reading in the middle of an answer would hold its connection, and the value it reads, for ever;
-/// it is cut off once it has taken nothing for the idle timeout.
+/// A client that stops reading in the middle of an answer would hold its connection, and the value it reads, forever.
+/// It is cut off once it has read nothing for the idle timeout.
 final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPRequestPart
     typealias InboundOut = HTTPRequestPart
@@ -27,7 +27,7 @@ final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private let stallTimeout: TimeAmount
     private var stall: Scheduled<Void>?
 
-    /// - Parameter stallTimeout: how long a client may take nothing of an answer that waits for it.
+    /// - Parameter stallTimeout: how long a client may read nothing of an answer that is waiting for it.
     init(stallTimeout: TimeAmount) { self.stallTimeout = stallTimeout }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {

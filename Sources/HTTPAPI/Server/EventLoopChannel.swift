@@ -9,14 +9,14 @@ import NIOCore
 ///
 /// Swift's concurrency runtime has threads of its own, so that by default each request changes threads twice: from the
 /// event loop to a pool thread and back with the answer. Preferring the loop (SE-0417) saves both. A request must then
-/// not compute for long between two suspensions, for its loop serves other connections too: point reads take
+/// not compute for long between two suspensions, because its loop serves other connections too: point reads take
 /// microseconds, lists and chunks run on the readers' threads, writes on the writer's. docs/design/event-loops.md.
 struct EventLoopChannel: ServerChildChannel {
     let base: HTTP1Channel
 
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<HTTP1Channel.Value> {
         // A connection holds up to ten reads before it stops reading; with 64 KiB each, as by default, hundreds of
-        // uploads would fill the memory with what nobody has taken yet.
+        // uploads would fill memory with data that nobody has read yet.
         let reads = AdaptiveRecvByteBufferAllocator(minimum: 1024, initial: 2048, maximum: 16 * 1024)
         return channel.setOption(ChannelOptions.recvAllocator, value: reads).flatMap {
             base.setup(channel: channel, logger: logger)

@@ -8,11 +8,11 @@ import Logging
 /// Hummingbird's context plus the id the request is known by.
 public struct APIContext: RequestContext {
     public var coreContext: CoreRequestContextStorage
-    /// What `X-Request-Id` answers: the caller's id if it sent a sane one, else the server's.
+    /// What `X-Request-Id` answers: the caller's id if it sent a valid one, else the server's.
     public internal(set) var requestID: String
-    /// What the JSON body takes of the bytes all requests may hold together.
+    /// The JSON body's share of the bytes all requests may hold together.
     let body = BodyReservation()
-    /// When the request's head was there.
+    /// When the request's head had arrived.
     let started = ContinuousClock.now
 
     public init(source: ApplicationRequestContextSource) {
@@ -22,7 +22,7 @@ public struct APIContext: RequestContext {
 }
 
 extension APIContext {
-    /// A path parameter, percent-decoded. Hummingbird hands them over as they came.
+    /// A path parameter, percent-decoded. Hummingbird passes them on undecoded.
     /// - Throws: `bad_percent_encoding`.
     func pathParameter(_ name: Substring) throws(Failure) -> String {
         guard let raw = parameters[name] else { preconditionFailure("the route has no {\(name)}") }

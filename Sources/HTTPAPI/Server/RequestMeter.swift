@@ -4,11 +4,11 @@ import Domain
 import HTTPTypes
 import Synchronization
 
-/// What every request adds to: one short lock of its route's own, no allocation, no text.
+/// What every request adds to: one short lock per route, no allocation, no text.
 ///
-/// Times run from the request's head to the answer's head; a large value's streaming is not in them.
+/// Times run from the request's head to the answer's head; streaming a large value is not included.
 ///
-/// A lock rather than atomics, for one record is many counts that belong together; it is held for about 20 ns.
+/// A lock rather than atomics, because one record changes many counts that belong together; it is held for about 20 ns.
 public final class RequestMeter: Sendable {
     /// Upper bounds of the histogram's buckets, in seconds.
     static let bounds = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10]
@@ -20,7 +20,7 @@ public final class RequestMeter: Sendable {
         var seconds = Histogram(bounds: bounds)
     }
 
-    /// A distribution that grows while requests come.
+    /// A distribution that requests add to.
     struct Interval: Sendable {
         private static let first = SketchBucket.index(of: 1e-6)
         private static let last = SketchBucket.index(of: 3600)
@@ -74,7 +74,7 @@ public final class RequestMeter: Sendable {
         }
 
         func record(status: Int, seconds: Double) {
-            // The logarithm before the lock.
+            // The logarithm is computed before the lock is taken.
             let bucket = Interval.bucket(of: seconds)
             state.withLock { state in
                 state.figures.statuses[Swift.min(Swift.max(status / 100, 0), 5)] += 1
@@ -85,7 +85,7 @@ public final class RequestMeter: Sendable {
 
         var figures: Figures { state.withLock { $0.figures } }
 
-        /// What came since this was asked last.
+        /// What was added since the last call.
         fileprivate func takeInterval() -> Interval {
             state.withLock { state in
                 defer { state.interval = Interval() }
@@ -95,13 +95,13 @@ public final class RequestMeter: Sendable {
     }
 
     private let table = Mutex<[RouteFigures]>([])
-    /// For requests that no route answers, whatever their method: neither label may be the caller's to choose.
+    /// For requests that no route answers, whatever their method: a caller must not choose either label.
     let unmatched = RouteFigures(method: "other", path: "unmatched")
     let inFlight = Atomic(0)
 
     public init() {}
 
-    /// Where a route's requests are counted; asked for once, when the router is built.
+    /// The counters of a route; looked up once, when the router is built.
     func figures(of route: Route) -> RouteFigures {
         let figures = RouteFigures(method: route.method.rawValue, path: route.path)
         table.withLock { $0.append(figures) }
@@ -110,7 +110,7 @@ public final class RequestMeter: Sendable {
 
     var all: [RouteFigures] { table.withLock { $0 } + [unmatched] }
 
-    /// What came since the last call, for the service's own samples.
+    /// What was added since the last call, for the service's own samples.
     public func takeTimings() -> [ServiceTiming] {
         all.compactMap { route in
             let interval = route.takeInterval()

@@ -12,7 +12,7 @@ import Synchronization
 struct RequestMiddleware: RouterMiddleware {
     typealias Context = APIContext
 
-    /// For what no route answers: which methods a path does have.
+    /// For requests that no route answers: which methods the path has.
     let routes: RouteTable
     let meter: RequestMeter
 
@@ -28,7 +28,7 @@ struct RequestMiddleware: RouterMiddleware {
         do {
             response = try await next(request, context)
         } catch let error as HTTPParserError {
-            // What came was no HTTP, or ended too early: ConnectionHandler answers, and the connection closes.
+            // The bytes were not HTTP, or ended too early: ConnectionHandler answers, and the connection closes.
             throw error
         } catch {
             var failure = Self.failure(answering: error)
@@ -42,7 +42,7 @@ struct RequestMiddleware: RouterMiddleware {
             if let allow { response.headers[.allow] = allow }
             if request.method == .head { response = response.createHeadResponse() }
         }
-        // Neither has a body, and on a 304 a length would be taken for that of the entity.
+        // Neither has a body, and a length on a 304 would be mistaken for the entity's.
         if response.status == .noContent || response.status == .notModified { response.headers[.contentLength] = nil }
         response.headers[.requestID] = context.requestID
         if context.logger.logLevel <= .debug { log(request, response.status, context) }
@@ -62,14 +62,14 @@ struct RequestMiddleware: RouterMiddleware {
         String(repeating: "0", count: max(0, 32 - id.utf8.count)) + id
     }
 
-    /// What becomes of an error thrown by a route.
+    /// The failure for an error thrown by a route.
     static func failure(answering error: any Error) -> Failure {
         switch error {
         case let failure as Failure: failure
         case is TruncatedBody: Failure(.malformedRequest, "The body is shorter than its Content-Length.")
-        // Answered on the connection, not here; counted as what it is.
+        // Answered by the connection, not here, but counted by its status.
         case is HTTPParserError: Failure(.malformedRequest, "This is not HTTP.")
-        // The client went away; nobody reads the answer.
+        // The client disconnected; nobody reads the answer.
         case is IOError, is ChannelError:
             Failure(.malformedRequest, "The connection was closed before the request was complete.")
         default: Failure(.internalError, "The server failed. Its log has the details under this request id.")
@@ -88,7 +88,7 @@ struct RequestMiddleware: RouterMiddleware {
     }
 
     private func log(_ error: any Error, _ failure: Failure, _ context: APIContext) {
-        // Misses pass here too: no text is built for them.
+        // Misses are logged here too, so no text is built for them.
         if failure.code == .internalError {
             context.logger.error(
                 "a request failed", metadata: ["request_id": "\(context.requestID)", "error": "\(error)"])

@@ -11,10 +11,10 @@ public struct Route: Sendable {
     public let method: HTTPRequest.Method
     /// With parameters in braces, as in `openapi.yaml`: `/v1/cache/{namespace}`.
     public let path: String
-    /// Whether a caller who accepts no JSON is refused. Not where the answer is a stored value or has no body.
+    /// Whether a caller who accepts no JSON is refused. Not if the answer is a stored value or has no body.
     let answersJSON: Bool
-    /// Whether it may compute for milliseconds at a time, so that it must not keep its event loop from the other
-    /// connections.
+    /// Whether it may compute for milliseconds at a time, so that it must not run on the event loop, which serves other
+    /// connections too.
     let computesLong: Bool
     let handler: Handler
 
@@ -45,10 +45,10 @@ public struct RouteTable: Sendable {
         var methods: [String: [HTTPRequest.Method]] = [:]
         for route in routes {
             methods[route.path, default: []].append(route.method)
-            // HEAD wherever GET: the router derives it.
+            // HEAD exists wherever GET does: the router derives it.
             if route.method == .get { methods[route.path]!.append(.head) }
         }
-        // To the router a path is the same with a slash at its end and without.
+        // The router treats a path with and without a final slash as the same.
         for (path, known) in methods where path.hasSuffix("/") { methods[String(path.dropLast())] = known }
         paths = methods.map { path, methods in
             (
@@ -58,7 +58,8 @@ public struct RouteTable: Sendable {
         }
     }
 
-    /// The methods of a request's path; nil when nothing is served there. A linear search: only errors come here.
+    /// The methods of a request's path; nil if there is nothing at the path. A linear search, because it only serves
+    /// errors.
     func methods(for path: String) -> [HTTPRequest.Method]? {
         let segments = path.dropFirst().split(separator: "/", omittingEmptySubsequences: false)
         return paths.first { candidate in

@@ -63,7 +63,7 @@ struct SessionRoutes: Sendable {
         let id = try context.sessionID()
         try request.refuseQuery()
         let (session, before) = try await sessions.readSession(id)
-        // What the caller may have is the session before this look at it, which changed its activity.
+        // The caller may have the session from before this read, which itself changed the activity.
         return try .entity(session.json, before: request.condition == .none ? nil : before.json, for: request)
     }
 
@@ -138,7 +138,7 @@ extension SessionDraft {
 extension Session {
     var json: JSON { .object(members) }
 
-    /// Where it is found.
+    /// Its URL.
     fileprivate var location: String { "/v1/sessions/\(id.rawValue)" }
 
     fileprivate var members: [JSON.Member] {

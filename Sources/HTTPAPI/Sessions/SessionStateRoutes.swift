@@ -4,7 +4,7 @@ import Domain
 import HTTPTypes
 import Hummingbird
 
-/// A session's state. Its `ETag` is its version, for the whole and for each key alike.
+/// A session's state. Its `ETag` is its version, for the whole state and for each key alike.
 struct SessionStateRoutes: Sendable {
     let sessions: any SessionStore
 

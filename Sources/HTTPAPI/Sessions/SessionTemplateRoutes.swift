@@ -56,7 +56,7 @@ struct SessionTemplateRoutes: Sendable {
 }
 
 extension SessionTemplate {
-    /// - Parameter settings: what holds where the template leaves something open.
+    /// - Parameter settings: what applies where the template does not say.
     fileprivate func json(_ settings: Settings) -> JSON {
         let lifetime = content.timeToLive ?? .finite(milliseconds: settings.milliseconds(.sessionTTL))
         return [
