@@ -1,11 +1,11 @@
-// Threads for what must not run on an event loop, with a bounded queue before them.
+// Threads for work that must not run on an event loop, with a bounded queue.
 
 import Domain
 import Glibc
 import NIOPosix
 import Synchronization
 
-/// A few threads, started when first used, that take what waits in the order in which it came.
+/// A few threads, started when first used, that take waiting work in order of arrival.
 final class BoundedThreads: Sendable {
     private let count: Int
     private let maxAdmitted: Int
@@ -21,9 +21,9 @@ final class BoundedThreads: Sendable {
     }
 
     /// - Parameters:
-    ///   - maxQueued: how many may wait while all threads are busy.
-    ///   - niceness: how much less than other threads they get of the processor; 0 for as much.
-    ///   - refusal: what the caller is told whose work would have to wait beyond that.
+    ///   - maxQueued: how many calls may wait while all threads are busy.
+    ///   - niceness: how much less processor time than other threads they get; 0 for the same.
+    ///   - refusal: the detail for callers beyond that.
     init(count: Int, maxQueued: Int, niceness: Int32 = 0, refusal: String) {
         self.count = count
         maxAdmitted = count + maxQueued
@@ -31,7 +31,7 @@ final class BoundedThreads: Sendable {
         self.refusal = refusal
     }
 
-    /// Runs `body` on one of the threads. What still waits when the caller is cancelled is not run.
+    /// Runs `body` on one of the threads. A call that is cancelled while it waits is not run.
     /// - Throws: what `body` throws; `overloaded`, `shutting_down`.
     func run<T: Sendable>(_ body: @escaping @Sendable () throws -> T) async throws -> T {
         defer { admitted.wrappingSubtract(1, ordering: .relaxed) }
@@ -40,7 +40,7 @@ final class BoundedThreads: Sendable {
         }
         do {
             return try await threads().runIfActive { [niceness] in
-                // Of this thread alone, because Linux keeps a niceness for each thread.
+                // Applies to this thread only, because Linux has a niceness per thread.
                 if niceness > 0 { setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, niceness) }
                 return try body()
             }
@@ -63,7 +63,7 @@ final class BoundedThreads: Sendable {
         }
     }
 
-    /// Refuses what comes later and what waits; what runs ends first.
+    /// Refuses later and waiting calls; those that are running finish first.
     func close() async {
         let running = state.withLock { state -> NIOThreadPool? in
             defer { state = .closed }

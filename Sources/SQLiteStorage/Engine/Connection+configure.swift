@@ -1,5 +1,5 @@
-// What every connection is told before anything else. Nothing is left to the library's defaults: Debian compiles in
-// others than upstream (secure_delete on, for one).
+// What every connection is told before anything else. Nothing is left to the library's defaults, because Debian's
+// differ from upstream's (secure_delete is on, for one).
 
 import Domain
 
@@ -23,7 +23,7 @@ extension Connection {
         watchLog()
     }
 
-    /// Settings of a reading connection. A commit empties its page cache anyway, so a small one does.
+    /// Settings of a reading connection. A commit empties its page cache anyway, so a small one is enough.
     func configureReader(cacheKibibytes: Int) throws(SQLiteError) {
         try execute(
             """
@@ -34,8 +34,8 @@ extension Connection {
             """)
     }
 
-    /// Settings of a connection for SQL from outside. What it sorts and gathers stays in memory, where it is counted:
-    /// files would grow without bound.
+    /// Settings of a connection for ad-hoc SQL. What it sorts and collects stays in memory, where it is counted; files
+    /// would grow without bound.
     func configureInspector() throws(SQLiteError) {
         try execute(
             """

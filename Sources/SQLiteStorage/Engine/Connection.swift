@@ -6,14 +6,14 @@ import Domain
 
 /// An open database connection with a bounded cache of prepared statements.
 ///
-/// Not thread-safe and not `Sendable`: whoever shares one guards it with a lock. Opened with `SQLITE_OPEN_NOMUTEX`,
-/// so SQLite's own lock is not paid for twice.
+/// Not thread-safe and not `Sendable`: if one is shared, a lock must guard it. Opened with `SQLITE_OPEN_NOMUTEX`, so
+/// that there is only one lock.
 final class Connection {
     enum Mode {
-        /// The one connection that writes. Creates the file when it is missing.
+        /// The one connection that writes. Creates the file if it is missing.
         case writer
         case reader
-        /// A file that nobody writes meanwhile, in a folder that may not be written: read without locks and log.
+        /// A file that nobody is writing, in a folder that is not writable: read without locks and log.
         /// https://sqlite.org/uri.html#uriimmutable
         case immutable
     }
@@ -24,7 +24,7 @@ final class Connection {
     private let watch: Watch
     /// Pages in the write-ahead log after the latest commit of this connection.
     private let logPages: UnsafeMutablePointer<Int32>
-    /// What statements are held against, once ``confine(to:)`` was called. Kept here, for SQLite only points to it.
+    /// What statements may do, once ``confine(to:)`` was called. Kept here because SQLite only holds a pointer to it.
     private var policy: InspectionPolicy?
 
     /// Once for the process, before the first connection.
@@ -58,7 +58,7 @@ final class Connection {
         sqlite3_busy_timeout(handle, 5000)
         reprise_sqlite3_db_config_int(handle, SQLITE_DBCONFIG_DEFENSIVE, 1)
         reprise_sqlite3_db_config_int(handle, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
-        // Some tens of microseconds.
+        // Every few tens of microseconds.
         look(everyInstructions: 1000)
     }
 
@@ -126,7 +126,7 @@ final class Connection {
         }
     }
 
-    /// Runs several look-ups on one state of the database: in the transaction under way, else in one of their own.
+    /// Runs several look-ups on one snapshot of the database: in the current transaction, or in one of their own.
     func consistently<T>(_ body: () throws -> T) throws -> T {
         if isInTransaction { return try body() }
         try run("BEGIN")
@@ -150,7 +150,7 @@ final class Connection {
 
     // MARK: State
 
-    /// Rows the latest statement changed, triggers not counted.
+    /// Rows the latest statement changed, not counting triggers.
     var changes: Int { Int(sqlite3_changes64(handle)) }
 
     var isInTransaction: Bool { sqlite3_get_autocommit(handle) == 0 }
@@ -158,7 +158,7 @@ final class Connection {
     enum CheckpointMode {
         /// Writes back what no reader still needs.
         case passive
-        /// Waits for readers, for the busy timeout at most, and cuts the log's file to nothing.
+        /// Waits for readers, for the busy timeout at most, and truncates the log.
         case truncate
     }
 
@@ -183,7 +183,7 @@ final class Connection {
         let code = sqlite3_wal_checkpoint_v2(
             handle, nil, mode == .passive ? SQLITE_CHECKPOINT_PASSIVE : SQLITE_CHECKPOINT_TRUNCATE, &logFrames,
             &checkpointed)
-        // A reader in the way is no failure: the rest is written back next time.
+        // A reader in the way is not an error: the rest is written back next time.
         guard code == SQLITE_OK || code & 0xFF == SQLITE_BUSY else { throw SQLiteError(code: code, handle: handle) }
         return code == SQLITE_OK && logFrames == checkpointed
     }
@@ -195,8 +195,8 @@ final class Connection {
 
     // MARK: SQL from outside
 
-    /// Runs `body`, in which SQLite gets at most so much memory on this thread. Connections it opens must be gone when
-    /// it ends.
+    /// Runs `body`, in which SQLite gets at most `bytes` of memory on this thread. Connections it opens must be closed
+    /// when it ends.
     /// - Parameter mostBytes: gets the most bytes in use at once.
     static func withMemoryBudget<T>(bytes: Int, mostBytes: inout Int, _ body: () throws -> T) rethrows -> T {
         configureLibrary
@@ -205,8 +205,8 @@ final class Connection {
         return try body()
     }
 
-    /// Holds every statement prepared from here on against `policy`, and what it may take against ``Limits``. There is
-    /// no way back. https://sqlite.org/security.html
+    /// Restricts every statement prepared from now on to what `policy` permits, and its resources to ``Limits``. This
+    /// cannot be undone. https://sqlite.org/security.html
     func confine(to policy: InspectionPolicy) throws(SQLiteError) {
         for (option, value) in [
             (SQLITE_DBCONFIG_ENABLE_TRIGGER, 0), (SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, 0),
@@ -249,7 +249,7 @@ final class Connection {
     }
 
     /// The one statement in a text from outside, uncached.
-    /// - Throws: ``SQLiteError``, with the place where SQLite knows it; ``StatementCountError``.
+    /// - Throws: ``SQLiteError``, with the position if SQLite knows it; ``StatementCountError``.
     func prepare(_ text: String) throws -> Statement { try Statement(handle: handle, only: text) }
 
     /// Interrupts what runs once ``watch`` says so. https://sqlite.org/c3ref/progress_handler.html
@@ -260,12 +260,12 @@ final class Connection {
             Unmanaged.passUnretained(watch).toOpaque())
     }
 
-    /// The prepared statement for `sql`, kept for the next time. Static strings only: SQL is never put together from
-    /// input, and the text's address is its identity, so looking it up costs no hash of the text.
+    /// The prepared statement for `sql`, cached. Static strings only: SQL is never built from input, and the text's
+    /// address is its identity, so that a look-up needs no hash of the text.
     private func cached(_ sql: StaticString) throws(SQLiteError) -> Statement {
         if let statement = statements[sql.utf8Start], !statement.isBusy { return statement }
         let statement = try Statement(handle: handle, sql: sql.description)
-        // Every statement of the program fits; the bound only guards against a leak nobody foresaw.
+        // All statements of the program fit; the bound only guards against an unforeseen leak.
         if statements.count >= Limits.maxCachedStatements { statements.removeAll() }
         statements[sql.utf8Start] = statement
         return statement

@@ -2,14 +2,14 @@
 
 import Glibc
 
-/// Holds `<database>.lock` until it is released or no longer used. The kernel lets go of it with the process, however
-/// that ends, so a lock is never stale and its file may stay behind.
+/// Holds `<database>.lock` until it is released or no longer used. The kernel releases it when the process ends,
+/// however that happens, so a lock is never stale and its file may stay behind.
 final class DatabaseLock: Sendable {
     /// The database's path without symbolic links. Its log and this lock are named after it, whatever path was given.
     let database: String
     private let descriptor: Int32
 
-    /// - Throws: ``OpeningError`` naming the process that holds it, or telling why the path cannot be used.
+    /// - Throws: ``OpeningError`` naming the process that holds it, or saying why the path cannot be used.
     init(database given: String) throws(OpeningError) {
         let database = try Self.withoutLinks(given)
         self.database = database
@@ -37,7 +37,7 @@ final class DatabaseLock: Sendable {
         _ = text.withCString { pwrite(descriptor, $0, strlen($0), 0) }
     }
 
-    /// The path with all symbolic links resolved; the file itself need not be there yet.
+    /// The path with all symbolic links resolved; the file itself need not exist yet.
     private static func withoutLinks(_ path: String) throws(OpeningError) -> String {
         if let real = resolved(path) { return real }
         var status = stat()
@@ -56,12 +56,12 @@ final class DatabaseLock: Sendable {
         return String(cString: real)
     }
 
-    // Runs when `init` throws, too. Closed twice, the number could be another file's by then.
+    // Runs when `init` throws, too. If it were closed twice, the descriptor could be another file's by then.
     deinit {
         if descriptor >= 0 { close(descriptor) }
     }
 
-    /// Lets another server have the file.
+    /// Releases the file for another server.
     func release() { flock(descriptor, LOCK_UN) }
 
     private static func contents(of descriptor: Int32) -> String {

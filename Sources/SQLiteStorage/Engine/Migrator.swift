@@ -1,4 +1,4 @@
-// Brings a database's schema up to this program's, or refuses with the reason.
+// Updates a database's schema to this program's, or refuses with the reason.
 
 import Crypto
 import Domain
@@ -18,7 +18,7 @@ struct Migrator {
 
     var migrations = Migration.all
 
-    /// Brings the schema up to date. Nothing is half-applied, whatever happens.
+    /// Updates the schema. A migration is applied as a whole or not at all.
     /// - Returns: the versions that were applied now.
     /// - Throws: ``OpeningError`` when the database is not Reprise's, is from a newer Reprise, or has a migration
     ///   whose text differs from this program's; ``SQLiteError``.
@@ -55,7 +55,7 @@ struct Migrator {
         return pending.map(\.version)
     }
 
-    /// Changes nothing, so that another program's file stays as it is.
+    /// Changes nothing, so that another program's file is left alone.
     /// - Throws: ``OpeningError`` when the file is neither empty nor Reprise's; ``SQLiteError``.
     func checkOwnership(_ connection: Connection) throws {
         let id = try connection.first("PRAGMA application_id") { $0.integer(0) } ?? 0

@@ -4,7 +4,7 @@ import Domain
 import NIOCore
 import Synchronization
 
-/// A connection several threads take turns with. Opened when first used.
+/// A connection that several threads share, one at a time. Opened when first used.
 final class SharedConnection: Sendable {
     private let connection = Mutex<Connection?>(nil)
     private let isClosed = Atomic(false)
@@ -13,7 +13,7 @@ final class SharedConnection: Sendable {
     private let watch: Watch
 
     /// - Parameters:
-    ///   - cacheKibibytes: what its page cache may take.
+    ///   - cacheKibibytes: the size of its page cache.
     ///   - signal: ends what runs on it.
     init(path: String, cacheKibibytes: Int, signal: StopSignal = StopSignal()) {
         self.path = path
@@ -62,19 +62,18 @@ extension Failure {
 /// The connections for point look-ups, which keep their view of the database until there is something new.
 ///
 /// A read transaction takes and drops file locks, two system calls each, and when the database has changed it empties
-/// the page cache. A look-up itself is cheaper than that. As only this process writes, it knows when something has
+/// the page cache. A look-up itself is cheaper than that. Because only this process writes, it knows when something has
 /// changed: a connection keeps its transaction open and begins a new one when the count of commits is not the one it
 /// began at.
 ///
-/// The count is odd while a commit is under way, and then a look-up takes a transaction for itself. So an answer is
-/// never older than the latest commit that anybody was told of, and once somebody has seen a commit nobody is served
-/// the state before it.
+/// The count is odd during a commit, and then a look-up uses a transaction of its own. So an answer is never older than
+/// the latest acknowledged commit, and once any reader has seen a commit, no reader sees the state before it.
 ///
-/// A transaction that stays open keeps the log from being written back entirely and begun anew, so a checkpoint ends
+/// A transaction that stays open keeps the log from being written back completely and restarted, so a checkpoint ends
 /// them all first, and while it runs none is kept.
 final class Snapshots: Sendable {
     private let readers: [PointReader]
-    /// Two for each commit or checkpoint; odd while one is under way.
+    /// Two for each commit or checkpoint; odd during one.
     private let commits = Atomic<Int>(0)
 
     private final class PointReader: Sendable {
@@ -88,7 +87,7 @@ final class Snapshots: Sendable {
     }
 
     init(path: String) {
-        // As many as event loops, which are the threads that ask.
+        // One per event loop, because event loops are the threads that read.
         readers = (0..<min(System.coreCount, Limits.maxPointReaders)).map { _ in PointReader(path: path) }
     }
 
@@ -141,15 +140,15 @@ final class Snapshots: Sendable {
 }
 
 /// What a read off the event loops is for. Each lane has its own threads, connections and queue, so that none waits for
-/// another's. docs/design/read-lanes.md.
+/// another. docs/design/read-lanes.md.
 enum ReadLane: CaseIterable {
-    /// One chunk of a large value. A download has one under way at a time, so that many share the lane evenly.
+    /// One chunk of a large value. A download reads one at a time, so that many share the lane evenly.
     case chunks
     /// Pages of lists and look-ups of bounded size.
     case lists
-    /// What counts and sums up as many rows as there are in a range.
+    /// Aggregates over all rows of a range, however many.
     case aggregates
-    /// What background tasks and their dry runs look for, and the service's figures about itself.
+    /// Reads of background tasks and dry runs, and of the service's figures about itself.
     case upkeep
 
     var bounds: Limits.ReadLane {
@@ -172,7 +171,7 @@ final class Readers: Sendable {
         lanes = Dictionary(uniqueKeysWithValues: ReadLane.allCases.map { ($0, Lane(path: path, bounds: $0.bounds)) })
     }
 
-    /// Reads a row or two by key on the calling thread: microseconds, and no change of threads.
+    /// Reads a row or two by key on the calling thread: it takes microseconds and no change of threads.
     /// - Throws: what `body` throws, SQLite's errors as the caller's failures.
     func point<T: Sendable>(_ body: (Connection) throws -> T) throws -> T {
         do {
@@ -191,15 +190,15 @@ final class Readers: Sendable {
         try await lanes[lane]!.read(body)
     }
 
-    /// Reads on a thread of a lane like ``pooled(_:_:)``, all look-ups on one state of the database.
+    /// Reads on a thread of a lane like ``pooled(_:_:)``, all look-ups on one snapshot of the database.
     func consistently<T: Sendable>(
         _ lane: ReadLane = .lists, _ body: @escaping @Sendable (Connection) throws -> T
     ) async throws -> T {
         try await pooled(lane) { connection in try connection.consistently { try body(connection) } }
     }
 
-    /// Ends aggregates, those that wait among them. They may take seconds and their callers can ask again; a download
-    /// or a background task that were ended would have to begin anew.
+    /// Ends aggregates, including waiting ones. They may take seconds, and their callers can retry; an interrupted
+    /// download or background task would have to start over.
     func endLongReads() { lanes[.aggregates]!.stop() }
 
     /// Ends all reads.
@@ -232,7 +231,7 @@ private final class Lane: Sendable {
                 let bounded: (Connection) throws -> T = {
                     try $0.withDeadline(milliseconds: Limits.readDeadlineMilliseconds, body)
                 }
-                // As many threads as connections: one is free.
+                // There are as many threads as connections, so one is free.
                 for connection in connections {
                     if let value = try connection.useIfFree(bounded) { return value }
                 }

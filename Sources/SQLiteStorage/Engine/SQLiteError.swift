@@ -1,4 +1,4 @@
-// What SQLite reports, and what becomes of it.
+// What SQLite reports, and the failures it becomes.
 
 import CSQLite
 import Domain
@@ -8,7 +8,7 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
     /// The extended result code. https://sqlite.org/rescode.html
     let code: Int32
     let message: String
-    /// The byte of the statement's text the error is about, where SQLite knows it.
+    /// The byte of the statement's text that the error is about, if SQLite knows it.
     let offset: Int?
 
     init(code: Int32, handle: OpaquePointer?, offset: Int? = nil) {
@@ -27,10 +27,10 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
 
     private var primary: Int32 { code & 0xFF }
 
-    /// Whether a file with a write-ahead log could not be read because the files beside it cannot be made.
+    /// Whether a file with a write-ahead log could not be read because the files beside it cannot be created.
     var isOfReadingWithoutLog: Bool { primary == SQLITE_CANTOPEN || primary == SQLITE_READONLY }
 
-    /// Whether ``Watch`` ended what ran.
+    /// Whether ``Watch`` ended the statement.
     var isInterruption: Bool { primary == SQLITE_INTERRUPT }
 
     /// The decided outcome for the caller.
@@ -67,7 +67,7 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
         }
     }
 
-    /// The decided outcome for a caller whose own SQL it was.
+    /// The decided outcome for the author of an ad-hoc query.
     ///
     /// | result code | code, status |
     /// | --- | --- |
@@ -77,7 +77,7 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
     /// | `SQLITE_ERROR`, `SQLITE_MISMATCH`, `SQLITE_RANGE`, `SQLITE_CONSTRAINT` | `invalid_sql`, 422, SQLite's words |
     /// | anything else | as ``failure`` |
     func inspectionFailure(refusal: String?, deadlineMilliseconds: Int64) -> Failure {
-        // A refusal may come as another code: a pragma asked for as a table fails with what it failed with.
+        // A refusal may have another code: a pragma used as a table fails with the pragma's own code.
         if let refusal { return .sqlNotAllowed(refusal) }
         switch primary {
         case SQLITE_AUTH, SQLITE_READONLY: return .sqlNotAllowed("the statement is not read-only")

@@ -1,4 +1,4 @@
-// The SQLite engine: opens the file, holds the connections, closes them. One file for each area beside it.
+// The SQLite engine: opens the file, holds the connections, closes them. Each area has files of its own.
 
 import Domain
 import Glibc
@@ -25,9 +25,9 @@ public final class SQLiteStorage: Sendable {
     let path: String
     private let lock: DatabaseLock
 
-    /// What is known in memory of the rows, so that nothing has to be asked of the database every second.
+    /// What is known in memory about the rows, so that the database need not be queried every second.
     final class Signals: Sendable {
-        /// The next `entry_id` and `blob_id`, never used twice while the process runs.
+        /// The next `entry_id` and `blob_id`, never reused while the process runs.
         let nextEntryID: Atomic<Int64>
         let nextBlobID: Atomic<Int64>
         /// The next `sample_id`, and the last one that is in the roll-ups.
@@ -40,7 +40,7 @@ public final class SQLiteStorage: Sendable {
         let hasClearedRows: Atomic<Bool>
         let hasExceededCaps: Atomic<Bool>
         let hasOrphans: Atomic<Bool>
-        /// Rows went, so pages may be free.
+        /// Rows were removed, so pages may be free.
         let hasSpareSpace = Atomic(true)
         /// Reasons of removal written since they were last counted.
         let newRemovals = Atomic(Limits.maxRememberedRemovals)
@@ -52,13 +52,13 @@ public final class SQLiteStorage: Sendable {
         ) {
             self.nextEntryID = Atomic(nextEntryID)
             self.nextBlobID = Atomic(nextBlobID)
-            // Samples up to the mark may be removed already; their numbers must not come again.
+            // Samples up to the mark may be removed already; their numbers must not be reused.
             self.nextSampleID = Atomic(max(lastSampleID, rolledUpTo) + 1)
             self.rolledUpTo = Atomic(rolledUpTo)
             self.earliestExpiry = Atomic(earliestExpiry)
             self.earliestSessionExpiry = Atomic(earliestSessionExpiry)
             self.hasClearedRows = Atomic(hasClearedRows)
-            // A ranking or an eviction may have been broken off; one look at start-up finds out.
+            // A ranking or an eviction may have been interrupted; one look-up at start-up tells.
             self.hasExceededCaps = Atomic(true)
             self.hasOrphans = Atomic(hasOrphans)
         }
@@ -72,11 +72,11 @@ public final class SQLiteStorage: Sendable {
         }
     }
 
-    /// Opens the database, creating it and its folder when missing, and brings its schema up to date.
+    /// Opens the database, creating it and its folder if missing, and updates its schema.
     ///
     /// - Parameters:
-    ///   - path: the database file. Beside it stand `-wal`, `-shm` and `.lock`.
-    ///   - settings: `durability` is read once; what concerns entries, at each write.
+    ///   - path: the database file. Beside it are `-wal`, `-shm` and `.lock`.
+    ///   - settings: `durability` is read once; settings about entries, at each write.
     /// - Throws: ``OpeningError`` with the remedy.
     public init(path: String, settings: LiveSettings, clock: WallClock, logger: Logger) throws(OpeningError) {
         try Self.createFolder(of: path)
@@ -84,7 +84,7 @@ public final class SQLiteStorage: Sendable {
         let path = lock.database
         do {
             let connection = try Connection(path: path, mode: .writer)
-            // Before anything is set, for some settings are written into the file.
+            // Before anything is set, because some settings are written into the file.
             try Migrator().checkOwnership(connection)
             try connection.configureWriter()
             let applied = try Migrator().migrate(connection, now: clock.now())
@@ -123,7 +123,7 @@ public final class SQLiteStorage: Sendable {
         }
     }
 
-    /// A handful of look-ups at the ends of indexes: start-up takes the same time however large the database is.
+    /// A few look-ups at the ends of indexes, so that start-up takes the same time however large the database is.
     private static func signals(_ connection: Connection) throws(SQLiteError) -> Signals {
         func one(_ sql: StaticString) throws(SQLiteError) -> Int64? {
             try connection.first(sql) { $0.optionalInteger(0) } ?? nil
@@ -135,19 +135,19 @@ public final class SQLiteStorage: Sendable {
             earliestExpiry: try connection.earliestExpiry()?.milliseconds ?? .max,
             earliestSessionExpiry: try connection.earliestSessionExpiry()?.milliseconds ?? .max,
             hasClearedRows: try one("SELECT 1 FROM cache_generations WHERE cleared_at_ms IS NOT NULL LIMIT 1") != nil,
-            // Named, for where SQLite's statistics are of a small table it would rather walk that.
+            // Named, because with statistics of a small table SQLite would rather scan it.
             hasOrphans: try one(
                 "SELECT 1 FROM cache_blobs INDEXED BY cache_blobs_orphaned WHERE is_attached = 0 LIMIT 1") != nil)
     }
 
-    /// Ends what may take seconds, SQL and aggregates, with `shutting_down`, and refuses more of it: called when the
-    /// service begins to stop, so that the rest can finish soon.
+    /// Ends reads that may take seconds, SQL and aggregates, with `shutting_down`, and refuses new ones. Called when
+    /// the service begins to stop, so that the rest can finish soon.
     public func endLongReads() {
         inspector.stop()
         readers.endLongReads()
     }
 
-    /// Writes what is gathered in memory, finishes what waits and closes the file. Later calls fail with
+    /// Writes what is held in memory, finishes what is waiting and closes the file. Later calls fail with
     /// `shutting_down`.
     public func close() async {
         do { try await flushCounters() } catch { logger.error("counters were lost", metadata: ["error": "\(error)"]) }
@@ -176,10 +176,10 @@ public final class SQLiteStorage: Sendable {
     ) async throws -> T {
         let withdrawal = AccessLedger.Withdrawal(from: ledger)
         do {
-            // Power lost, what the background did to the cache is done again.
+            // After a power loss, the background work on the cache is simply done again.
             let persistence: Writer.Persistence = priority == .background ? .withNext : .durable
             return try await writer.perform(priority, bytes: bytes, persistence) { connection in
-                // Run once more after its group failed, it has not written what it took out.
+                // If it is run again after its group failed, what it took out has not been written.
                 withdrawal.undo()
                 return try body(
                     CacheTransaction(
@@ -195,7 +195,7 @@ public final class SQLiteStorage: Sendable {
 extension SQLiteStorage: HealthStore {
     public func checkReadiness() async throws -> Int {
         try await writer.perform { connection in
-            // Changes nothing, but writes a page to the log: proof that the file can be written.
+            // Changes nothing, but writes a page to the log, which proves that the file can be written.
             try connection.run("UPDATE schema_migrations SET applied_at_ms = applied_at_ms WHERE version = 1")
             return try connection.first("SELECT max(version) FROM schema_migrations") { $0.int(0) } ?? 0
         }

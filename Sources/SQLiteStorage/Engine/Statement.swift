@@ -39,8 +39,8 @@ final class Statement {
         self.connection = connection
     }
 
-    /// The one statement in a text from outside.
-    /// - Throws: ``SQLiteError``, with the place where SQLite knows it; ``StatementCountError``.
+    /// The one statement in a caller's text.
+    /// - Throws: ``SQLiteError``, with the position if SQLite knows it; ``StatementCountError``.
     init(handle connection: OpaquePointer, only text: String) throws {
         var text = text
         handle = try text.withUTF8 { buffer throws -> OpaquePointer in
@@ -52,7 +52,7 @@ final class Statement {
                     guard let second = try Self.next(of: &rest, connection) else { return first }
                     sqlite3_finalize(second)
                 } catch {
-                    // What follows is something, if no statement.
+                    // What follows is not empty, even if it is not a statement.
                 }
                 sqlite3_finalize(first)
                 throw StatementCountError.several
@@ -61,7 +61,7 @@ final class Statement {
         self.connection = connection
     }
 
-    /// Compiles the next statement of a text; nil when there is none before its end.
+    /// Compiles the next statement of a text; nil if there is none left.
     private static func next(
         of rest: inout Slice<UnsafeBufferPointer<CChar>>, _ connection: OpaquePointer
     ) throws(SQLiteError) -> OpaquePointer? {
@@ -82,13 +82,13 @@ final class Statement {
 
     deinit { sqlite3_finalize(handle) }
 
-    /// The names of the columns of its rows; none for a statement that has no rows.
+    /// The names of the columns of its rows; empty for a statement without rows.
     var columnNames: [String] {
         (0..<sqlite3_column_count(handle)).map { String(cString: sqlite3_column_name(handle, $0)) }
     }
 
     /// The number of the column of a name. Looked up once: later rows find it by the literal's address, in a list that
-    /// is short enough to need no hash. A name that no column or more than one has is a mistake in the program.
+    /// is short enough to need no hash. A name that no column or more than one has is a programming error.
     fileprivate func column(_ name: StaticString) -> Int32 {
         if let known = places.first(where: { $0.name == name.utf8Start }) { return known.column }
         let wanted = name.description
@@ -98,7 +98,7 @@ final class Statement {
         return Int32(found[0])
     }
 
-    /// Whether it leaves the file as it is. https://sqlite.org/c3ref/stmt_readonly.html
+    /// Whether it does not change the file. https://sqlite.org/c3ref/stmt_readonly.html
     var isReadOnly: Bool { sqlite3_stmt_readonly(handle) != 0 }
 
     /// How many values it takes, and the names of those that have one, with their first character.
@@ -131,7 +131,7 @@ final class Statement {
 
     private func bindText(_ bytes: UnsafeBufferPointer<UInt8>, _ place: Int32) -> Int32 {
         bytes.withMemoryRebound(to: CChar.self) { chars in
-            // An empty buffer may have no address, which SQLite would take for NULL.
+            // An empty buffer may have no address, which SQLite would treat as NULL.
             guard let start = chars.baseAddress else { return reprise_sqlite3_bind_text(handle, place, "", 0) }
             return reprise_sqlite3_bind_text(handle, place, start, Int32(chars.count))
         }
@@ -152,7 +152,8 @@ final class Statement {
         }
     }
 
-    /// Makes it ready for the next run and lets go of what was bound: a kept statement must not keep a value alive.
+    /// Makes it ready for the next run and drops what was bound, because a cached statement must not keep a value
+    /// alive.
     func reset() {
         sqlite3_reset(handle)
         sqlite3_clear_bindings(handle)
@@ -174,7 +175,7 @@ final class Statement {
     }
 
     fileprivate func bytes(_ column: Int32) -> UnsafeRawBufferPointer {
-        // The order matters: column_blob may convert, column_bytes then tells the converted length.
+        // The order matters: column_blob may convert, and column_bytes then gives the converted length.
         let start = sqlite3_column_blob(handle, column)
         return UnsafeRawBufferPointer(start: start, count: start == nil ? 0 : Int(sqlite3_column_bytes(handle, column)))
     }

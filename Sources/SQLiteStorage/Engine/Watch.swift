@@ -1,8 +1,8 @@
-// When what runs on a connection must end: at its deadline, or because whoever owns it closes.
+// When a running statement must end: at its deadline, or because its owner closes.
 
 import Synchronization
 
-/// Ends what runs on several connections at once, and whatever is run on them later. There is no way back.
+/// Ends what is running on several connections at once, and whatever runs on them later. This cannot be undone.
 final class StopSignal: Sendable {
     private let raised = Atomic(false)
 
@@ -14,17 +14,17 @@ final class StopSignal: Sendable {
 /// What SQLite asks, between instructions and inside the functions of ``Connection/confine(to:)``, whether to go on.
 ///
 /// Only the thread that has the connection sets the deadline; any thread may raise the signal. SQLite asks anew each
-/// time, so a signal that comes before a statement begins ends that statement too.
+/// time, so a signal raised before a statement begins ends that statement too.
 final class Watch: Sendable {
     let signal: StopSignal
-    /// Milliseconds of the monotonic clock; the largest value for none.
+    /// Milliseconds of the monotonic clock; the largest value if there is none.
     private let deadline = Atomic<Int64>(.max)
 
     init(signal: StopSignal = StopSignal()) { self.signal = signal }
 
     var isOver: Bool { signal.isRaised || monotonicMilliseconds() > deadline.load(ordering: .relaxed) }
 
-    /// Runs `body` with a deadline so far away.
+    /// Runs `body` with a deadline this far away.
     func withDeadline<T>(milliseconds: Int64, _ body: () throws -> T) rethrows -> T {
         deadline.store(monotonicMilliseconds() + milliseconds, ordering: .relaxed)
         defer { deadline.store(.max, ordering: .relaxed) }

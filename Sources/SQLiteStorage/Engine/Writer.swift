@@ -6,26 +6,26 @@ import Logging
 import NIOPosix
 import Synchronization
 
-/// Writes in groups: whatever waits is run in one transaction and committed once, then everybody is answered.
+/// Writes in groups: all waiting operations run in one transaction and are committed once, then all are answered.
 ///
-/// While one commit waits for the disk the next group gathers, so a group is as large as the load makes it and a lone
-/// write waits for nobody. Each operation runs in a savepoint of its own: one that fails leaves its neighbours alone.
-/// If the transaction as a whole fails (disk full, say), its operations are run once more, each on its own, so that
-/// those that can succeed do.
+/// While one commit waits for the disk the next group forms, so that groups grow with the load and a lone write does
+/// not wait. Each operation runs in a savepoint of its own: one that fails leaves its neighbours alone. If the
+/// transaction as a whole fails (disk full, say), its operations are run again, each on its own, so that those that can
+/// succeed do.
 ///
 /// The same idea as in PostgreSQL's `commit_siblings` and MySQL's binary-log group commit. Measurements and bounds:
 /// docs/design/group-commit.md.
 final class Writer: Sendable {
     enum Priority {
         case foreground
-        /// Waits until no foreground operation does, or until its share of the writer's time has come, so that it is
-        /// never starved. It is committed alone, so that nobody's answer waits for it.
+        /// Waits until no foreground operation is waiting, or until its share of the writer's time has come, so that it
+        /// is never starved. It is committed alone, so that no other answer waits for it.
         case background
     }
 
     /// What a commit of only these must promise.
     enum Persistence {
-        /// On the disk when answered, as far as the setting `durability` says.
+        /// On disk when answered, as far as the setting `durability` promises.
         case durable
         /// Must be on the disk only when a later durable operation is: the chunks of an upload.
         case withNext
@@ -36,7 +36,7 @@ final class Writer: Sendable {
         var groups = 0
         var largestGroup = 0
         var groupSizes = Histogram(bounds: [1, 2, 4, 8, 16, 32, 64, 128, 256, Double(Limits.maxGroupOperations)])
-        /// From what a commit to memory takes to what a disk takes that is in trouble.
+        /// From the time of a commit to memory to that of a failing disk.
         var commitSeconds = Histogram(
             bounds: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5])
     }
@@ -71,7 +71,7 @@ final class Writer: Sendable {
     private let fullSynchronous: Bool
     private let snapshots: Snapshots
     private let microseconds: @Sendable () -> Int64
-    /// When the operation under way is to end its step, and from when on it is to do so if a foreground one waits.
+    /// When the current operation must end its step, and when it must do so if a foreground operation is waiting.
     private let stepEnds = Atomic<Int64>(.max)
     private let stepYields = Atomic<Int64>(.max)
     private let nextCheckpointPages = Atomic(Limits.checkpointPages)
@@ -79,7 +79,7 @@ final class Writer: Sendable {
 
     /// - Parameters:
     ///   - connection: a configured connection in mode `.writer`.
-    ///   - snapshots: told of each commit, and asked to get out of a checkpoint's way.
+    ///   - snapshots: notified of each commit, and told to end for a checkpoint.
     ///   - microseconds: a clock that never steps.
     init(
         connection: sending Connection, isDurable: Bool, snapshots: Snapshots, logger: Logger,
@@ -93,7 +93,7 @@ final class Writer: Sendable {
         thread.start()
     }
 
-    /// Operations that wait, and the bytes they hold.
+    /// Waiting operations, and the bytes they hold.
     var waiting: (operations: Int, bytes: Int) {
         queue.withLock { ($0.foreground.count + $0.background.count, $0.bytes) }
     }
@@ -102,9 +102,9 @@ final class Writer: Sendable {
 
     /// Runs `body` in the next group and returns once it is committed.
     ///
-    /// `body` may be run twice, so it must do nothing but work on the connection.
+    /// `body` may be run twice, so it must have no effects besides those on the connection.
     /// - Parameter bytes: about how much it holds in memory while it waits.
-    /// - Throws: what `body` throws; `overloaded` when too much waits; `shutting_down`; the storage failures.
+    /// - Throws: what `body` throws; `overloaded` when too much is waiting; `shutting_down`; the storage failures.
     func perform<T: Sendable>(
         _ priority: Priority = .foreground, bytes: Int = 0, _ persistence: Persistence = .durable,
         _ body: @escaping @Sendable (Connection) throws -> T
@@ -125,8 +125,8 @@ final class Writer: Sendable {
         }
     }
 
-    /// Whether the operation under way should end its step and leave the rest to another operation. Asked by operations
-    /// of unknown length after each row or so; they must have done some of their work by then.
+    /// Whether the current operation should end its step and leave the rest to another operation. Operations of unknown
+    /// length check it after each row or so, when they have done some of their work.
     var isStepOver: Bool {
         let now = microseconds()
         if now >= stepEnds.load(ordering: .relaxed) { return true }
@@ -155,7 +155,7 @@ final class Writer: Sendable {
 
     /// Writes the log back into the database, between two groups.
     ///
-    /// - Parameter truncating: also waits a moment for readers and cuts the file to nothing.
+    /// - Parameter truncating: also waits a moment for readers and truncates the file.
     func checkpoint(truncating: Bool) async throws {
         try await betweenGroups { connection in
             if truncating { try connection.execute("PRAGMA busy_timeout = 50") }
@@ -166,7 +166,7 @@ final class Writer: Sendable {
         }
     }
 
-    /// Runs `body` outside any transaction; nothing once the storage is closed.
+    /// Runs `body` outside any transaction; does nothing once the storage is closed.
     func betweenGroups(_ body: @escaping @Sendable (Connection) throws -> Void) async throws {
         try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
             thread.submit { _ in
@@ -182,13 +182,13 @@ final class Writer: Sendable {
         }
     }
 
-    /// Refuses what comes from now on, finishes what waits, writes the log back and closes the connection.
+    /// Refuses new operations, finishes waiting ones, writes the log back and closes the connection.
     func close() async {
         queue.withLock { $0.isClosed = true }
         while queue.withLock({ $0.isDraining }) { try? await Task.sleep(for: .milliseconds(1)) }
         connection.withLock { connection in
             // Only saves the next start some work; failing loses nothing. No `PRAGMA optimize`: statistics of tables
-            // that were small once would have them walked when they are large.
+            // that were small once would make SQLite scan them when they are large.
             _ = try? connection?.checkpoint(.truncate)
             connection = nil
         }
@@ -210,12 +210,12 @@ final class Writer: Sendable {
         }
     }
 
-    /// Writes the log back when it has grown by ``Limits/checkpointPages``, after the group is answered. A pooled
-    /// reader in the way leaves a rest for the next time.
+    /// Writes the log back when it has grown by ``Limits/checkpointPages``, after the group is answered. If a pooled
+    /// reader is in the way, the rest is left for the next time.
     private func checkpointIfLong(_ connection: Connection) {
         let pages = connection.pagesInLog
         guard pages >= nextCheckpointPages.load(ordering: .relaxed) else {
-            // The log began anew.
+            // The log was restarted.
             if pages < Limits.checkpointPages { nextCheckpointPages.store(Limits.checkpointPages, ordering: .relaxed) }
             return
         }
@@ -247,7 +247,7 @@ final class Writer: Sendable {
         }
     }
 
-    /// Commits a group, in more than one transaction if its time is up before its end.
+    /// Commits a group, in more than one transaction if its time is up before it is done.
     private func commit(_ group: ArraySlice<Operation>, on connection: Connection) {
         var rest = group
         while !rest.isEmpty { rest = commitFront(of: rest, on: connection) }
@@ -286,7 +286,7 @@ final class Writer: Sendable {
     }
 
     /// Runs one operation so that its failure undoes only itself.
-    /// - Throws: when the transaction is lost with it.
+    /// - Throws: when the whole transaction is lost.
     private func attempt(
         _ operation: Operation, aloneIn isAlone: Bool, on connection: Connection
     ) throws(SQLiteError) -> Attempt {
@@ -318,8 +318,8 @@ final class Writer: Sendable {
         }
     }
 
-    /// A commit syncs the log only when somebody in the group needs it to. The next synced commit makes everything
-    /// before it durable too, for it syncs the same file.
+    /// A commit syncs the log only when an operation in the group needs it. The next synced commit makes everything
+    /// before it durable too, because it syncs the same file.
     private func setSynchronous(for group: ArraySlice<Operation>, on connection: Connection) throws(SQLiteError) {
         let isDurable = fullSynchronous && group.contains { $0.persistence == .durable }
         if isDurable {
@@ -340,7 +340,7 @@ final class Writer: Sendable {
     }
 }
 
-/// How long background work may keep foreground operations waiting: a fixed share of the time these have taken.
+/// How long background work may keep foreground operations waiting: a fixed share of the time those have taken.
 struct BackgroundShare {
     /// Microseconds; never more than one step.
     private(set) var credit: Int64 = 0
@@ -358,7 +358,7 @@ struct BackgroundShare {
     }
 }
 
-/// The failure a caller sees of whatever the engine threw.
+/// The failure that a caller sees for an error of the engine.
 func storageFailure(_ error: any Error) -> any Error {
     if let error = error as? SQLiteError { return error.failure }
     return error

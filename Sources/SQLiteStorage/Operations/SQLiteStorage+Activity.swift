@@ -3,7 +3,7 @@
 import Domain
 
 extension SQLiteStorage {
-    /// Merges the minutes that are no longer kept into hours, and further what is too much, in steps.
+    /// Merges minutes past their retention into hours, and more if there are too many rows, in steps.
     func rollUpActivity() async throws {
         let now = clock.now()
         let before = now.advanced(milliseconds: -Limits.activityMinutesMilliseconds)
@@ -22,14 +22,14 @@ extension SQLiteStorage {
             try connection.first("SELECT count(*) FROM cache_activity WHERE period_seconds > 0") { $0.int(0) } ?? 0
         }
         guard rows > Limits.maxCacheActivityRows else { return }
-        // A tenth less, so that the next minutes do not bring it here again at once.
+        // A tenth less, so that the next minutes do not exceed it again at once.
         let excess = rows - Limits.maxCacheActivityRows / 10 * 9
         let minute = now.rounded(downTo: MetricResolution.minute.periodMilliseconds)
         let left = excess - (try await mergeActivity(of: .minute, before: minute, atMost: excess))
         try await mergeActivity(of: .hour, before: now, atMost: left)
     }
 
-    /// - Returns: how many rows went.
+    /// - Returns: how many rows were removed.
     @discardableResult
     private func mergeActivity(of period: MetricResolution, before: Instant, atMost limit: Int) async throws -> Int {
         var merged = 0

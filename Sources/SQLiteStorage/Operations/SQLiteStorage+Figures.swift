@@ -1,4 +1,4 @@
-// How the engine is doing: its queue, its file, its namespaces, how far its cleanup is behind.
+// The engine's figures: its queue, its file, its namespaces, how far cleanup lags.
 
 import Domain
 import Glibc
@@ -42,7 +42,7 @@ extension SQLiteStorage: OperationalStore {
             }
             return (stored, namespaces.map(\.id))
         }
-        // From memory, where they are exact and never go back, not even when the process is killed.
+        // From memory, where they are exact and never go back, even if the process was killed.
         for (index, lookups) in ledger.lookups(of: ids).enumerated() {
             stored.namespaces[index].hits = lookups.hits
             stored.namespaces[index].misses = lookups.misses
@@ -57,7 +57,7 @@ extension SQLiteStorage: OperationalStore {
 }
 
 extension Connection {
-    /// When the oldest of these expired or was cleared, or will.
+    /// When the oldest of these expired or was cleared, or will expire.
     fileprivate func oldest(_ leftover: OperationalFigures.Leftover) throws(SQLiteError) -> Instant? {
         func one(_ sql: StaticString) throws(SQLiteError) -> Instant? {
             try first(sql) { $0.optionalInstant(0) } ?? nil

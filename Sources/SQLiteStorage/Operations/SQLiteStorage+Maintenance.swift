@@ -1,4 +1,4 @@
-// The background work: what each task does, its record, counters, free space. Areas have files of their own.
+// The background work: what each task does, its record, counters, free space. Each area has a file of its own.
 
 import Domain
 import Glibc
@@ -113,8 +113,8 @@ extension SQLiteStorage: MaintenanceStore {
 
     static let pageBytes = 4096
 
-    /// Pages to give back in the next step. A tenth of the file may stay free: the next writes use it without growing
-    /// it.
+    /// Pages to give back in the next step. A tenth of the file may stay free, because the next writes use it without
+    /// growing the file.
     static func sparePages(free: Int, of all: Int) -> Int {
         max(0, min(free - max(Limits.keptFreePages, all / 10), Limits.vacuumStepPages))
     }

@@ -1,13 +1,13 @@
-// Reads must not write: when sessions were read is noted here and written about once a second.
+// Reads must not write: the time of each session's latest read is noted here and written about once a second.
 
 import Domain
 import Synchronization
 
-/// When sessions were read since it was last written, in memory and bounded.
+/// When sessions were read since that was last written, in memory and bounded.
 ///
 /// A session lives if its activity here *or* in its row is recent enough. So an activity is dropped from here only
-/// after the commit that wrote it, and who has read a row that looks expired and finds nothing here must make sure that
-/// no activity was moved to the row in between: ``settlements`` tells.
+/// after the commit that wrote it, and a reader that finds a row expired, and nothing here, must check with
+/// ``settlements`` that no activity was moved to the row in between.
 final class ActivityLedger: Sendable {
     private struct State {
         /// By `session_ref`.
@@ -18,7 +18,7 @@ final class ActivityLedger: Sendable {
     private let state = Mutex(State())
 
     /// Notes an activity.
-    /// - Returns: false when there is no room, and the caller must write it.
+    /// - Returns: false if there is no room and the caller must write it.
     func note(_ ref: Int64, at now: Instant) -> Bool {
         state.withLock { state in
             if let known = state.activities[ref] {
@@ -43,7 +43,7 @@ final class ActivityLedger: Sendable {
         state.withLock { $0.activities.map { ($0.key, $0.value) } }
     }
 
-    /// Drops activities whose rows are committed, unless there were later ones meanwhile.
+    /// Drops activities whose rows are committed, unless there have been later ones.
     func settle(_ written: some Sequence<(ref: Int64, instant: Instant)>) {
         state.withLock { state in
             for (ref, instant) in written where state.activities[ref].map({ $0 <= instant }) ?? false {

@@ -4,7 +4,7 @@ import Domain
 
 extension SQLiteStorage {
     public func debounce(_ name: Name, of id: Name, delayMilliseconds: Int64) async throws -> DebounceDecision {
-        // A refusal changes nothing, so it needs no write: who is refused by what is committed is refused.
+        // A refusal changes nothing, so it needs no write: a refusal by the committed state is final.
         let refusal = try await visit(id) { connection, row -> DebounceDecision? in
             let now = clock.now()
             let decision = DebounceDecision(
@@ -56,7 +56,7 @@ extension SessionTransaction {
 }
 
 extension Connection {
-    /// When a call was allowed last, unless that is forgotten.
+    /// When a call was last allowed, unless that is forgotten.
     fileprivate func lastAllowed(_ name: Name, of ref: Int64, now: Instant) throws(SQLiteError) -> Instant? {
         try first(
             """

@@ -8,7 +8,7 @@ extension SQLiteStorage: HistoryStore {
         let (item, isNew, ref, step) = try await sessionTransaction(bytes: draft.data.sizeBytes) { transaction in
             try transaction.append(draft, to: id)
         }
-        // Where the cap was lowered by much, more may be beyond it than one step removes: go on until nothing is.
+        // If the cap was lowered a lot, more items may exceed it than one step removes, so continue until none does.
         let removal = try await finishTrimming(ref, after: step)
         return HistoryAppend(item: item, isNew: isNew, removed: removal.removed)
     }
@@ -108,7 +108,7 @@ extension SQLiteStorage: HistoryStore {
     public func history(
         _ filter: HistoryFilter, after: CollectionPosition?, limit: Int
     ) async throws -> Page<HistoryItem> {
-        // The clock first: what was active by then is then written.
+        // The clock is read first, so that activity up to then is written.
         let now = clock.now()
         try await flushActivity(.foreground)
         let since = Value.integer(filter.since?.milliseconds ?? .min)
@@ -142,9 +142,9 @@ extension SQLiteStorage: HistoryStore {
         }
     }
 
-    /// Goes on removing items beyond a session's cap until none is left.
+    /// Continues removing items beyond a session's cap until none is left.
     /// - Parameter first: what the first step removed.
-    /// - Returns: all that went.
+    /// - Returns: everything that was removed.
     func finishTrimming(
         _ ref: Int64, after first: Removal, _ priority: Writer.Priority = .foreground
     ) async throws -> Removal {
@@ -183,7 +183,7 @@ extension Removal {
     var isFullStep: Bool { removed >= Limits.sweepBatchSessionRows || freedBytes >= Limits.sweepBatchBytes }
 }
 
-/// Gathers rows until the page is full. Asked for one row more than its limit, it knows whether another page follows.
+/// Collects rows until the page is full. Asked for one row more than its limit, it knows whether another page follows.
 private struct HistoryPage {
     private(set) var page = Page<HistoryItem>(items: [], next: nil)
     private let limit: Int

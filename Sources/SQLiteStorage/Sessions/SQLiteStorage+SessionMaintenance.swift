@@ -6,7 +6,7 @@ import Synchronization
 extension SQLiteStorage {
     // MARK: Expired sessions
 
-    /// Removes expired sessions with all that is theirs. Bytes are those of state values and history data.
+    /// Removes expired sessions and everything in them. Bytes are those of state values and history data.
     func removeExpiredSessions(isDryRun: Bool) async throws -> Removal {
         try await flushActivity(.background)
         if isDryRun { return try await countExpiredSessions() }
@@ -17,7 +17,7 @@ extension SQLiteStorage {
             if step != Removal() { signals.hasSpareSpace.store(true, ordering: .relaxed) }
             if isDone { break }
         }
-        // Sessions created meanwhile have lowered the mark themselves or are found by this look-up.
+        // Sessions created in the meantime have lowered the mark themselves, or this look-up finds them.
         signals.earliestSessionExpiry.store(.max, ordering: .relaxed)
         let earliest = try await writer.perform(.background) { try $0.earliestSessionExpiry() }
         signals.note(sessionExpiry: earliest)
@@ -44,11 +44,10 @@ extension SQLiteStorage {
 
     // MARK: Histories over their caps
 
-    /// Cuts the histories of live sessions to their caps: those were lowered, for an append holds its session's cap
-    /// itself.
+    /// Trims the histories of live sessions whose caps were lowered. An append already trims its own session's.
     ///
     /// The cap of a session without its own is its template's or the setting, so sessions are looked at template by
-    /// template: the index finds just those with more items than their cap. A session's own cap never changes.
+    /// template: the index finds only those with more items than their cap. A session's own cap never changes.
     func removeExcessHistory(isDryRun: Bool) async throws -> Removal {
         var total = Removal()
         var group = try await readers.pooled(.upkeep) { try $0.capGroup(after: nil) }
@@ -106,7 +105,7 @@ extension SQLiteStorage {
 
     // MARK: Temporary keys
 
-    /// Removes what sessions idle for `memory_cleanup_interval` can compute again.
+    /// Removes the temporary keys of sessions idle for `memory_cleanup_interval`.
     func removeTemporaryKeys(isDryRun: Bool) async throws -> Removal {
         let idle = settings.current.milliseconds(.cleanupInterval)
         try await flushActivity(.background)
@@ -136,7 +135,7 @@ extension SQLiteStorage {
 
     // MARK: Debounce marks
 
-    /// Forgets marks of live sessions whose time is over; those of expired sessions go with them.
+    /// Removes marks of live sessions that have expired; those of expired sessions are removed with the session.
     func removeDebounceMarks(isDryRun: Bool) async throws -> Removal {
         if isDryRun {
             let now = clock.now()
@@ -160,8 +159,8 @@ extension SQLiteStorage {
 }
 
 extension SessionTransaction {
-    /// One step of the sweep. A session that memory knows to be live has its row brought up to date instead; of one too
-    /// large for a step, a part of the history goes first.
+    /// One step of the sweep. If a session is live by its activity in memory, its row is updated instead. If it is too
+    /// large for one step, a part of its history is removed first.
     func removeExpired() throws -> (removal: Removal, isDone: Bool) {
         let due = try connection.all(
             """
@@ -203,7 +202,7 @@ extension SessionTransaction {
     }
 
     /// One step over sessions whose history may be over its cap.
-    /// - Returns: what went, and the sessions another step must look at.
+    /// - Returns: what was removed, and the sessions another step must look at.
     fileprivate func trimHistories(_ refs: ArraySlice<Int64>) throws -> (removal: Removal, left: ArraySlice<Int64>) {
         var removal = Removal()
         for index in refs.indices {
@@ -236,7 +235,7 @@ extension SessionTransaction {
             }
             try connection.run(
                 "DELETE FROM session_state WHERE session_ref = ?1 AND is_temporary", .integer(session.ref))
-            // The state changed, but nobody was active.
+            // The state changed, but that is not activity.
             let left = try connection.first(
                 """
                 UPDATE sessions SET own_version = own_version + 1 WHERE session_ref = ?1
@@ -248,7 +247,7 @@ extension SessionTransaction {
         return removal
     }
 
-    /// - Returns: how many of a step's marks went.
+    /// - Returns: how many marks the step removed.
     fileprivate func removeDebounceMarks() throws -> Int {
         try connection.run(
             """
@@ -271,7 +270,7 @@ private struct CapGroup: Sendable {
 }
 
 extension Connection {
-    /// When the first session expires; nil when none does.
+    /// When the first session expires; nil if none does.
     func earliestSessionExpiry() throws(SQLiteError) -> Instant? {
         try first("SELECT min(expires_at_ms) FROM sessions WHERE expires_at_ms IS NOT NULL") {
             $0.optionalInstant(0)

@@ -35,7 +35,7 @@ extension SQLiteStorage {
         }
     }
 
-    /// The usual case of a front end that is run again: all defaults are set already. Then nothing is written.
+    /// The usual case of a front end that reruns: all defaults are set already, and nothing is written.
     private func patchUnchanged(
         _ id: Name, _ patch: StatePatch, _ condition: EntityCondition
     ) async throws -> StateChange? {
@@ -81,7 +81,7 @@ extension SQLiteStorage {
 }
 
 extension SessionTransaction {
-    /// Deletes keys, deletes prefixes, sets, sets defaults. What is deleted and set again by one patch was replaced,
+    /// Deletes keys, deletes prefixes, sets, sets defaults. A key deleted and set by the same patch counts as replaced,
     /// not removed.
     func patch(_ id: Name, _ patch: StatePatch, _ condition: EntityCondition) throws -> StateChange {
         var row = try live(id)

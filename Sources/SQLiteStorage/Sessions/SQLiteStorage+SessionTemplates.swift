@@ -2,13 +2,13 @@
 
 import Domain
 
-// How a template is a part of its sessions' versions
+// How a template counts in the versions of its sessions
 //
-// A session's state is what it stores and what its template adds. When the template changes, the state of each of its
-// sessions does, and a tag a client has seen must not match any more. Changing the rows of all sessions would cost as
-// much as there are sessions; instead a session's version is the sum of its own count and its template's revision, and
-// both only go up. For the same reason a deleted template leaves an empty row behind while sessions name it: should it
-// come back, its revision goes on from there.
+// A session's state is what it stores and what its template adds. When the template changes, so does the state of each
+// of its sessions, and a tag that a client has seen must no longer match. Changing the rows of all sessions would cost
+// time in proportion to their number; instead a session's version is the sum of its own count and its template's
+// revision, and both only go up. For the same reason a deleted template leaves an empty row behind while sessions name
+// it: if it comes back, its revision continues from there.
 
 extension SQLiteStorage {
     public func templates(after name: String?, limit: Int) async throws -> (items: [SessionTemplate], next: Name?) {
@@ -124,7 +124,7 @@ extension SessionTransaction {
             """, .integer(live.id), .instant(now))
     }
 
-    /// Removes the rows deleted templates left behind for sessions that are gone by now.
+    /// Removes the rows deleted templates left behind for sessions that no longer exist.
     func removeUnusedTemplates(after id: Int64, limit: Int) throws -> Int64? {
         let rows = try connection.all(
             """
@@ -140,7 +140,7 @@ extension SessionTransaction {
     }
 }
 
-/// A template's row, without its defaults; it may be what a deleted one left behind.
+/// A template's row, without its defaults; it may be the row that a deleted template left behind.
 struct TemplateRow: Sendable {
     var id: Int64
     var name: Name
@@ -152,7 +152,7 @@ struct TemplateRow: Sendable {
     var isDeleted: Bool
     var defaultsSizeBytes: Int
 
-    /// Another whenever what is answered of it is: what it leaves open is answered from the settings.
+    /// Changes whenever the answer does: what the template leaves open is answered from the settings.
     func tag(_ settings: Settings) -> String {
         let lifetime = timeToLive == nil ? "-\(settings.milliseconds(.sessionTTL))" : ""
         let cap = maxHistoryItems == nil ? "-\(settings.integer(.maxHistoryItems))" : ""

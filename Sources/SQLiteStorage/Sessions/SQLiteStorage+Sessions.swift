@@ -39,8 +39,8 @@ extension SQLiteStorage: SessionStore {
         }
     }
 
-    /// The usual case of a front end that is run again: the session is there and has all its keys. Then opening it is
-    /// reading it, and nothing is written.
+    /// The usual case of a front end that reruns: the session exists and has all its keys. Then opening it is a read,
+    /// and nothing is written.
     private func openUnchanged(_ id: Name, defaults: [StateEntry]) async throws -> Session? {
         guard defaults.count <= Limits.maxPointReadKeys else { return nil }
         do {
@@ -73,7 +73,7 @@ extension SQLiteStorage: SessionStore {
     public func sessions(
         activeWithinMilliseconds: Int64?, after: CollectionPosition?, limit: Int
     ) async throws -> Page<Session> {
-        // The clock first: what was active by then is then written.
+        // The clock is read first, so that activity up to then is written.
         let now = clock.now()
         try await flushActivity(.foreground)
         let since = activeWithinMilliseconds.map { now.advanced(milliseconds: -$0) }
@@ -126,9 +126,9 @@ extension SQLiteStorage: SessionStore {
 
     // MARK: Reading and its activity
 
-    /// Reads a live session on the calling thread, as one state of the database, and notes that as its activity.
+    /// Reads a live session on the calling thread, on one snapshot of the database, and notes that as activity.
     ///
-    /// - Parameter body: gets the row with this activity counted in.
+    /// - Parameter body: gets the row including this activity.
     /// - Throws: `session_not_found`, and what `body` throws.
     func visit<T: Sendable>(_ id: Name, _ body: (Connection, SessionRow) throws -> T) async throws -> T {
         while true {
@@ -157,7 +157,7 @@ extension SQLiteStorage: SessionStore {
         }
     }
 
-    /// Reads a live session on a thread of the pool, as one state of the database, and notes that as its activity.
+    /// Reads a live session on a thread of the pool, on one snapshot of the database, and notes that as activity.
     /// - Throws: `session_not_found`, and what `body` throws.
     func visitPooled<T: Sendable>(
         _ id: Name, _ body: @escaping @Sendable (Connection, SessionRow) throws -> T
@@ -202,7 +202,7 @@ extension SQLiteStorage: SessionStore {
     }
 }
 
-/// What looking a session up found.
+/// The result of looking up a session.
 private enum Visit<T: Sendable>: Sendable {
     case absent, expired
     /// - Parameter isNoted: whether there was room to note the activity in memory.

@@ -11,7 +11,7 @@ struct SessionTransaction {
 
     // MARK: Looking up
 
-    /// A session's row, its activity in memory counted in; live, or expired and not swept yet.
+    /// A session's row, including its activity in memory; live, or expired and not swept yet.
     func row(_ id: Name) throws -> SessionRow? {
         guard var row = try connection.session(id) else { return nil }
         row.raiseActivity(to: storage.activity.lastActivity(of: row.ref))
@@ -26,8 +26,8 @@ struct SessionTransaction {
 
     // MARK: Creating and removing
 
-    /// Creates a session in place of the expired one of its id, if that is still there. Its version goes on from the
-    /// highest one any removed session had, so that no tag of an earlier session of its id comes again.
+    /// Creates a session in place of the expired one of its id, if that is still there. Its version continues from the
+    /// highest one any removed session had, so that no tag of an earlier session of its id is repeated.
     func create(_ id: Name, _ draft: SessionDraft, inPlaceOf old: SessionRow?) throws -> SessionRow {
         let template = try draft.template.map { name in
             guard let template = try connection.templateRow(name), !template.isDeleted else {
@@ -54,14 +54,14 @@ struct SessionTransaction {
         return row
     }
 
-    /// Removes a session at once, or if that would keep other writes waiting frees its id and leaves its rows to the
+    /// Removes a session at once or, if that would keep other writes waiting, frees its id and leaves its rows to the
     /// sweep.
     func remove(_ row: SessionRow) throws {
         guard row.rowCount > Limits.sweepBatchSessionRows || row.storedBytes > Limits.sweepBatchBytes else {
             try connection.run("DELETE FROM sessions WHERE session_ref = ?1", .integer(row.ref))
             return
         }
-        // Without an id nobody finds it, and it expired in 1970.
+        // Without an id it cannot be found, and it expired in 1970.
         try connection.run(
             "UPDATE sessions SET id = NULL, ttl_ms = 0, last_active_at_ms = 0 WHERE session_ref = ?1",
             .integer(row.ref))
@@ -70,7 +70,7 @@ struct SessionTransaction {
 
     // MARK: Changing
 
-    /// Notes the activity a write is, and counts the version up if the write changed the state.
+    /// Notes a write as activity, and increments the version if the write changed the state.
     func touch(_ row: inout SessionRow, changingState: Bool = false) throws {
         try connection.run(
             """
@@ -159,7 +159,7 @@ struct SessionTransaction {
         return removal
     }
 
-    /// Removes items beyond the cap of a session's history, the oldest first, as many as one step may.
+    /// Removes items beyond the cap of a session's history, the oldest first, at most as many as one step may.
     func trimHistory(of ref: Int64) throws -> Removal {
         let standard = storage.settings.current.integer(.maxHistoryItems)
         let excess = try connection.first(
@@ -182,7 +182,7 @@ struct SessionRow: Sendable {
     var ownVersion: Int64
     var createdAt: Instant
     var lastActiveAt: Instant
-    /// The latest activity before that of the read under way, if one is.
+    /// During a read, the latest activity before it.
     var activeBefore: Instant?
     var storedKeyCount: Int
     var storedSizeBytes: Int
@@ -195,10 +195,10 @@ struct SessionRow: Sendable {
     var defaultsSizeBytes: Int
 
     var version: Int64 { ownVersion + templateRevision }
-    /// Rows and bytes of values that go with it.
+    /// Rows and bytes of values that are removed with it.
     var rowCount: Int { storedKeyCount + historyCount }
     var storedBytes: Int { storedSizeBytes + historySizeBytes }
-    /// Upper bounds of what its resolved state holds.
+    /// Upper bounds for its resolved state.
     var maxKeyCount: Int { storedKeyCount + defaultCount }
     var maxStateBytes: Int { storedSizeBytes + defaultsSizeBytes }
 
@@ -240,7 +240,7 @@ extension Connection {
         ) { SessionRow($0) }
     }
 
-    /// The session with the figures of its resolved state: what is stored, and the defaults that does not override.
+    /// The session with the figures of its resolved state: what is stored, and the defaults it does not override.
     func resolved(_ row: SessionRow) throws(SQLiteError) -> Session {
         var overridden = Removal()
         if let templateID = row.templateID, row.defaultCount > 0, row.storedKeyCount > 0 {
