@@ -273,7 +273,7 @@ def test_it_says_what_to_send_when_it_is_empty(server, browser):
         assert f"'http://{server.host}:{server.port}/v1/" in command
     screenshot(browser, "empty")
     find(browser, "#operations .copy").click()
-    wait(browser, lambda: text(browser, "live").startswith(("Copied", "The command is marked")))
+    wait(browser, lambda: text(browser, "live").startswith(("Copied", "The command is selected")))
     # What it says works as it stands, from the top of the page down.
     for code in browser.find_elements(By.CSS_SELECTOR, "main code"):
         answer = subprocess.run(code.text + " -s --fail-with-body", shell=True, capture_output=True, text=True)
@@ -325,7 +325,7 @@ def test_it_shows_an_outage_and_recovers(server, browser):
     server.start()
     wait(browser, lambda: not is_out(browser), seconds=20)
     assert "Updated" in text(browser, "status") and browser.title == "Reprise"
-    assert text(browser, "live") == "The service answers again."
+    assert text(browser, "live") == "The service is answering again."
     # Failed requests are told by the browser itself; the page has none of its own.
     assert [each for each in console(browser) if "net::ERR_CONNECTION_REFUSED" not in each] == []
 

@@ -84,7 +84,7 @@ async function refresh(byHand = false) {
     arrived = new Date();
     failing = null;
     paint();
-    if (isBack) announce("The service answers again.");
+    if (isBack) announce("The service is answering again.");
     else if (byHand || Date.now() - announced > 60_000) announce(`Updated at ${clock(arrived)}.`);
   } catch (error) {
     if (asking !== running) return;
@@ -502,7 +502,7 @@ function paint(...only) {
   $("version").textContent = `${data.service.version} · up ${uptime(data.service.uptime_seconds)}`;
   const isOff = data.monitoring === "disabled";
   $("notice").hidden = !isOff;
-  put("notice", isOff ? [el("p", {}, "Monitoring is off: samples that are sent now are not kept. To turn it on:"),
+  put("notice", isOff ? [el("p", {}, "Monitoring is off: new samples are not stored. To turn it on:"),
     empty("", curl("PATCH", "/v1/config", { enable_monitoring: true }))[1]] : []);
 }
 
@@ -588,7 +588,7 @@ function operations() {
     ? ` The ${count(data.timings.length)} most frequent operations of ${count(data.timings_total)}.` : "";
   const left = data.timings.reduce((n, timing) => n + timing.parts_total - timing.parts.length, 0);
   const cut = left > 0 && view.split === "apart" ? ` ${several(left, "rare part is", "rare parts are")} left out.` : "";
-  const splits = { apart: "by variant, hits and misses apart", together: "all together" };
+  const splits = { apart: "by variant, with hits and misses separate", together: "all together" };
   return [data.timings.some((timing) => timing.parts_total > 0) && el("div", { class: "picks" },
     el("label", { class: "field" }, "Percentiles ", el("select", { "data-do": "split", autocomplete: "off" },
       Object.entries(splits).map(([split, name]) =>
@@ -703,7 +703,7 @@ function comparison() {
   const side = (figures) => [seconds(figures.p50_seconds),
     el("small", {}, `p95 ${seconds(figures.p95_seconds)} · ${several(figures.count, "sample", "samples")}`)];
   const picks = el("div", { class: "picks" }, pick("baseline", "Original"), pick("candidate", "Optimized"));
-  if (!data.comparison) return [picks, empty("Choose which variant is held against which.")];
+  if (!data.comparison) return [picks, empty("Choose the variants to compare.")];
   if (now.items.length === 0) return [picks, empty("No operation was timed with both variants in this range.")];
   return [picks, table("comparison-table", "Medians, and the change from original to optimized.", [
     { title: "Operation", cell: (row) => breakable(row.name) },
@@ -718,7 +718,7 @@ function comparison() {
 function cache() {
   const { items, namespace_count: n, totals, series } = data.cache;
   if (n === 0 && totals.hits + totals.misses === 0) {
-    return empty("Nothing was cached yet. Store a value for half an hour:",
+    return empty("Nothing has been cached yet. Store a value for half an hour:",
       `curl -X PUT '${service}/v1/cache/scores/entries/song-1' \\\n  -H 'Reprise-TTL: 1800' -d '0.93'`);
   }
   const reasons = (row) => Object.entries(row.misses_by_reason).filter(([, n]) => n > 0)
@@ -767,7 +767,7 @@ const memoryMetrics = { rss_bytes: "resident (RSS)", vms_bytes: "virtual (VMS)",
 
 function memory() {
   if (data.memory.length === 0) {
-    return empty("No process said in this range how much memory it has. Send a sample:", curl("POST", "/v1/samples",
+    return empty("No process reported its memory in this range. Send a sample:", curl("POST", "/v1/samples",
       { kind: "memory", name: "melodai", rss_bytes: 157286400, vms_bytes: 1073741824, percent: 1.9 }));
   }
   // More lines than there are colours and dashes could not be told apart.
@@ -849,10 +849,10 @@ function runs() {
 
 function requests() {
   if (data.requests.length === 0) {
-    return empty("No request was timed in this range. Those to come appear within seconds; ask for one:",
+    return empty("No request was timed in this range. New ones appear within seconds. Send one:",
       `curl '${service}/health/ready'`);
   }
-  return table("requests-table", "How long the service took to begin its answers, by route."
+  return table("requests-table", "Time until the service began its answers, by route."
     + (data.requests_total > data.requests.length
       ? ` The ${count(data.requests.length)} most frequent of ${count(data.requests_total)}.` : ""), [
     { title: "Route", cell: (row) => breakable(row.name) },
@@ -897,7 +897,7 @@ const actions = {
       // Without TLS only this machine's own pages may use the clipboard; elsewhere it is marked, to be copied by hand.
       getSelection().selectAllChildren(code);
       button.textContent = "Marked";
-      announce("The command is marked; copy it with the keyboard.");
+      announce("The command is selected: copy it with the keyboard.");
     }
     setTimeout(() => { button.textContent = "Copy"; }, 2000);
   },
