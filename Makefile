@@ -35,6 +35,10 @@ bench: build ## Runs the benchmarks against the release binary
 	@scripts/ensure-packages.sh wrk python3
 	Benchmarks/run.sh
 
+.PHONY: mutants
+mutants: setup ## Puts defects into a copy one by one and lists those no test notices; flags go into ARGS
+	scripts/mutants.py $(ARGS)
+
 .PHONY: outdated
 outdated: ## Lists dependencies that have a newer version
 	@scripts/versions.sh outdated

@@ -85,3 +85,27 @@ def test_a_head_that_differs_from_its_get_is_refused(copy):
     assert run(copy, "scripts/head-operations.py").returncode == 1
     assert run(copy, "scripts/head-operations.py", "--write").returncode == 0
     assert run(copy, "scripts/head-operations.py").returncode == 0
+
+
+def test_every_mutant_can_be_put_in():
+    checked = subprocess.run(
+        [os.path.join(ROOT, "scripts", "mutants.py"), "--check"], capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("file, old, message", [
+    ("Sources/A.swift", "let a = 2", "0 times"),
+    ("Sources/A.swift", "let", "2 times"),
+    ("Sources/B.swift", "let a = 1", "no file"),
+])
+def test_a_mutant_that_cannot_be_put_in_is_an_error(tmp_path, file, old, message):
+    for folder in ("scripts", "Sources", "Tests/Mutants"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(os.path.join(ROOT, "scripts", "mutants.py"), tmp_path / "scripts")
+    (tmp_path / "Sources" / "A.swift").write_text("let a = 1\nlet b = 1\n")
+    mutant = '[[mutant]]\nname = "m"\nfile = "{}"\nold = "{}"\nnew = "x"\ntests = "T"\n'
+    (tmp_path / "Tests" / "Mutants" / "a.toml").write_text(mutant.format("Sources/A.swift", "let a = 1"))
+    assert run(tmp_path, "scripts/mutants.py", "--check").returncode == 0
+    (tmp_path / "Tests" / "Mutants" / "b.toml").write_text(mutant.format(file, old))
+    checked = run(tmp_path, "scripts/mutants.py", "--check")
+    assert checked.returncode == 2 and message in checked.stderr
