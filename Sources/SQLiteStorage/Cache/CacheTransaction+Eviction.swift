@@ -6,9 +6,8 @@ import Synchronization
 // How eviction works
 //
 // Entries of a namespace with caps carry an `eviction_rank`, and an index keeps them in its order; the lowest goes
-// first. What the rank is depends on the policy: for lru the tick of the last use, for lfu the number of hits, for fifo
-// the tick of creation. A tick is a microsecond clock that never gives the same number twice, so uses within one
-// millisecond keep their order.
+// first. What the rank is depends on the policy (Domain/Cache/EvictionRank.swift): for lru the tick of the last use, for
+// lfu the number of hits, for fifo the tick of creation.
 //
 // A write that leaves its namespace over a cap makes room in the same transaction: expired entries first, then the
 // lowest ranks, never the entry just written. Uses still counted in memory are written before ranks are compared, so
@@ -19,14 +18,17 @@ import Synchronization
 // order, existing entries are ranked in steps (see SQLiteStorage+CacheNamespaces).
 
 extension CacheTransaction {
-    /// The rank of an entry that is used now; NULL where none is kept.
-    func rank(in namespace: Namespace, hitCount: Int, creating: Bool) -> Value {
+    /// The rank of an entry that is created now; NULL where none is kept.
+    func rankOfNewEntry(in namespace: Namespace) -> Value {
         guard namespace.isRanked else { return .null }
-        switch namespace.policy.eviction {
-        case .leastRecentlyUsed: return .integer(storage.ledger.tick(now))
-        case .leastFrequentlyUsed: return .integer(hitCount)
-        case .firstInFirstOut: return creating ? .integer(storage.ledger.tick(now)) : .null
-        }
+        return .integer(namespace.policy.eviction.rank(createdAt: storage.ledger.tick(now)))
+    }
+
+    /// The rank of an entry whose value or lifetime is renewed now; NULL where none is kept, or where the ranking
+    /// under way has not come to it.
+    func rank(ofRenewed entry: Entry, in namespace: Namespace) -> Value {
+        guard namespace.isRanked, let rank = entry.rank else { return .null }
+        return .integer(namespace.policy.eviction.rank(rank, renewedAt: storage.ledger.tick(now)))
     }
 
     /// What was evicted, and whether nothing is left to do.
@@ -40,7 +42,7 @@ extension CacheTransaction {
         // As long as expired entries are left no live one goes.
         var left = Limits.maxEvictionsPerWrite - (try removeExpired(of: namespace))
         var evicted = Removal()
-        if try left > 0 && isExceeded(namespace) { try apply(withdrawal.takeAccesses(namespaceID: namespace.id)) }
+        if try left > 0 && isExceeded(namespace) { try apply(withdrawal.takeAccesses(namespaceID: namespace.id), namespaceID: namespace.id) }
         while try left > 0 && isExceeded(namespace), let victim = try lowestRanked(of: namespace, sparing: entryID) {
             try remember(victim.key, in: namespace.id, reason: .evicted, at: now)
             try removeRow(victim.id, blobID: victim.blobID)
@@ -89,21 +91,29 @@ extension CacheTransaction {
         return due.count
     }
 
-    /// Writes uses that were counted in memory.
-    func apply(_ accesses: [Int64: AccessLedger.Access]) throws {
+    /// Writes uses of a namespace's entries that were counted in memory.
+    func apply(_ accesses: [Int64: AccessLedger.Access], namespaceID: Int64) throws {
+        guard !accesses.isEmpty else { return }
+        // nil: the namespace has no caps, or is gone, and its entries wait for the sweep.
+        let eviction = try connection.first(
+            "SELECT eviction FROM cache_namespaces WHERE namespace_id = ?1 AND is_ranked <> 0", .integer(namespaceID)
+        ) { Eviction(rawValue: $0.text(0))! }
         for (entryID, access) in accesses {
+            let rank = try eviction.flatMap { _ in
+                try connection.first(
+                    "SELECT eviction_rank FROM cache_entries WHERE entry_id = ?1", .integer(entryID)
+                ) { $0.optionalInteger(0) } ?? nil
+            }
             try connection.run(
                 """
                 UPDATE cache_entries SET hit_count = hit_count + ?2,
                     last_accessed_at_ms = max(coalesce(last_accessed_at_ms, 0), ?3),
-                    eviction_rank = CASE WHEN eviction_rank IS NOT NULL THEN (
-                        SELECT CASE n.eviction
-                            WHEN 'lru' THEN max(cache_entries.eviction_rank, ?4)
-                            WHEN 'lfu' THEN cache_entries.hit_count + ?2
-                            ELSE cache_entries.eviction_rank END
-                        FROM cache_namespaces n WHERE n.generation_id = cache_entries.generation_id) END
+                    eviction_rank = coalesce(?4, eviction_rank)
                 WHERE entry_id = ?1
-                """, .integer(entryID), .integer(access.hits), .instant(access.lastAccess), .integer(access.tick))
+                """, .integer(entryID), .integer(access.hits), .instant(access.lastAccess),
+                .optional(rank) {
+                    .integer(eviction!.rank($0, readTimes: access.hits, lastAt: access.tick))
+                })
         }
     }
 }

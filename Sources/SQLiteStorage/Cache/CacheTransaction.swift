@@ -28,7 +28,8 @@ struct CacheTransaction {
         var updatedAt: Instant
         var expiresAt: Instant?
         var timeToLiveMilliseconds: Int64?
-        var hitCount: Int
+        /// Its place in the order of eviction; nil where none is kept.
+        var rank: Int64?
 
         func isLive(at now: Instant) -> Bool { expiresAt.map { $0 > now } ?? true }
     }
@@ -67,15 +68,14 @@ struct CacheTransaction {
     func entry(_ key: Key, in namespace: Namespace) throws -> Entry? {
         try connection.first(
             """
-            SELECT entry_id, sha256, size_bytes, blob_id, updated_at_ms, expires_at_ms, ttl_ms, hit_count
+            SELECT entry_id, sha256, size_bytes, blob_id, updated_at_ms, expires_at_ms, ttl_ms, eviction_rank
             FROM cache_entries WHERE generation_id = ?1 AND key = ?2
             """, .integer(namespace.generationID), .text(key.rawValue)
         ) { row in
             Entry(
                 id: row.integer(0), digest: row.blob(1), sizeBytes: row.int(2), blobID: row.optionalInteger(3),
                 updatedAt: row.instant(4), expiresAt: row.optionalInstant(5),
-                timeToLiveMilliseconds: row.optionalInteger(6),
-                hitCount: row.int(7))
+                timeToLiveMilliseconds: row.optionalInteger(6), rank: row.optionalInteger(7))
         }
     }
 
@@ -176,7 +176,7 @@ struct CacheTransaction {
             .optional(write.description.type, Value.text),
             .optional(write.description.encoding, Value.text), .instant(now), .optional(expiresAt, Value.instant),
             .optional(lifetime.milliseconds, Value.integer), .optional(write.computeSeconds, Value.real),
-            rank(in: namespace, hitCount: 0, creating: true))
+            rankOfNewEntry(in: namespace))
         // Why an earlier entry left explains nothing about this one.
         try connection.run(
             "DELETE FROM cache_removals WHERE namespace_id = ?1 AND key = ?2",
@@ -192,7 +192,7 @@ struct CacheTransaction {
             """
             UPDATE cache_entries SET size_bytes = ?2, blob_id = ?3, sha256 = ?4, content_type = ?5,
                 content_encoding = ?6, updated_at_ms = ?7, expires_at_ms = ?8, ttl_ms = ?9, compute_seconds = ?10,
-                eviction_rank = CASE WHEN ?12 THEN coalesce(?11, eviction_rank) END
+                eviction_rank = ?11
             WHERE entry_id = ?1
             """,
             .integer(old.id), .integer(write.sizeBytes), .optional(blobID, Value.integer),
@@ -200,8 +200,7 @@ struct CacheTransaction {
             .optional(write.description.type, Value.text), .optional(write.description.encoding, Value.text),
             .instant(now),
             .optional(expiresAt, Value.instant), .optional(lifetime.milliseconds, Value.integer),
-            .optional(write.computeSeconds, Value.real), rank(in: namespace, hitCount: old.hitCount, creating: false),
-            .integer(namespace.isRanked ? 1 : 0))
+            .optional(write.computeSeconds, Value.real), rank(ofRenewed: old, in: namespace))
     }
 
     private func setTags(_ tags: [Tag], of entryID: Int64, key: Key, in namespace: Namespace, hadEntry: Bool) throws {
@@ -247,16 +246,10 @@ struct CacheTransaction {
     private func setExpiry(_ expiresAt: Instant?, _ lifetime: TimeToLive, of entry: Entry, in namespace: Namespace)
         throws
     {
-        let rank =
-            namespace.policy.eviction == .leastRecentlyUsed
-            ? rank(in: namespace, hitCount: entry.hitCount, creating: false) : .null
         try connection.run(
-            """
-            UPDATE cache_entries SET expires_at_ms = ?2, ttl_ms = ?3, eviction_rank = coalesce(?4, eviction_rank)
-            WHERE entry_id = ?1
-            """,
+            "UPDATE cache_entries SET expires_at_ms = ?2, ttl_ms = ?3, eviction_rank = ?4 WHERE entry_id = ?1",
             .integer(entry.id), .optional(expiresAt, Value.instant), .optional(lifetime.milliseconds, Value.integer),
-            rank)
+            rank(ofRenewed: entry, in: namespace))
         storage.signals.note(expiry: expiresAt)
     }
 
@@ -281,13 +274,12 @@ struct CacheTransaction {
         try connection.run(
             """
             UPDATE cache_entries SET size_bytes = ?2, sha256 = ?3, updated_at_ms = ?4, expires_at_ms = ?5, ttl_ms = ?6,
-                eviction_rank = coalesce(?7, eviction_rank)
+                eviction_rank = ?7
             WHERE entry_id = ?1
             """,
             .integer(old.id), .integer(bytes.count), .blob(entityTag.digest), .instant(now),
             .optional(expiresAt, Value.instant), .optional(lifetime.milliseconds, Value.integer),
-            namespace.policy.eviction == .leastRecentlyUsed
-                ? rank(in: namespace, hitCount: old.hitCount, creating: false) : .null)
+            rank(ofRenewed: old, in: namespace))
         try connection.run("UPDATE cache_values SET value = ?2 WHERE entry_id = ?1", .integer(old.id), .blob(bytes))
         storage.signals.note(expiry: expiresAt)
         if namespace.policy.isCapped { try holdCaps(of: namespace, sparing: old.id) }

@@ -243,7 +243,7 @@ extension CacheTransaction {
         for minute in tally.minutes {
             try record(minute.lookups.activity, namespaceID: namespaceID, at: minute.start)
         }
-        try apply(tally.entries)
+        try apply(tally.entries, namespaceID: namespaceID)
     }
 
     /// One step over the due rows of a namespace's generation; those of a cleared one are ``removeCleared()``'s.

@@ -34,28 +34,7 @@ extension SQLiteStorage {
     func rankEntries(of name: Name) async throws {
         var key: String? = ""
         while let start = key {
-            key = try await transaction(.background) { transaction in
-                guard let namespace = try transaction.namespace(name), namespace.isRanked else { return nil }
-                let keys = try transaction.connection.all(
-                    "SELECT key FROM cache_entries WHERE generation_id = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
-                    .integer(namespace.generationID), .text(start), .integer(Limits.sweepBatchRows)
-                ) { $0.text(0) }
-                guard let last = keys.last else {
-                    try transaction.connection.run(
-                        "UPDATE cache_namespaces SET is_ranked = 2 WHERE namespace_id = ?1", .integer(namespace.id))
-                    return nil
-                }
-                try transaction.connection.run(
-                    """
-                    UPDATE cache_entries SET eviction_rank = CASE ?4
-                        WHEN 'lru' THEN max(coalesce(last_accessed_at_ms, 0), updated_at_ms) * 1000
-                        WHEN 'lfu' THEN hit_count
-                        ELSE created_at_ms * 1000 END
-                    WHERE generation_id = ?1 AND key > ?2 AND key <= ?3
-                    """, .integer(namespace.generationID), .text(start), .text(last),
-                    .text(namespace.policy.eviction.rawValue))
-                return last
-            }
+            key = try await transaction(.background) { try $0.rankEntries(of: name, after: start) }
         }
     }
 
@@ -182,6 +161,36 @@ extension SQLiteStorage {
 }
 
 extension CacheTransaction {
+    /// One step of ranking a namespace's entries, in the order of their keys.
+    /// - Returns: the last key that was ranked; nil once all are.
+    fileprivate func rankEntries(of name: Name, after start: String) throws -> String? {
+        guard let namespace = try namespace(name), namespace.isRanked else { return nil }
+        let eviction = namespace.policy.eviction
+        var last = start
+        let step = try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
+            let entries = try connection.all(
+                """
+                SELECT entry_id, key, created_at_ms, max(coalesce(last_accessed_at_ms, 0), updated_at_ms), hit_count
+                FROM cache_entries WHERE generation_id = ?1 AND key > ?2 ORDER BY key LIMIT ?3
+                """, .integer(namespace.generationID), .text(last), .integer(rows)
+            ) { row in
+                let rank = eviction.rank(createdAt: row.instant(2), lastUsedAt: row.instant(3), hits: row.int(4))
+                return (id: row.integer(0), key: row.text(1), rank: rank)
+            }
+            for entry in entries {
+                try connection.run(
+                    "UPDATE cache_entries SET eviction_rank = ?2 WHERE entry_id = ?1", .integer(entry.id),
+                    .integer(entry.rank))
+                last = entry.key
+            }
+            return entries.count
+        }
+        guard step.isExhausted else { return last }
+        try connection.run(
+            "UPDATE cache_namespaces SET is_ranked = 2 WHERE namespace_id = ?1", .integer(namespace.id))
+        return nil
+    }
+
     /// Handles items one by one until the writer's step is over, one at least.
     /// - Returns: what was removed, and how many items were handled.
     func step<Item>(
