@@ -271,7 +271,7 @@ public enum Limits {
     /// Sessions whose activity waits in memory to be written; above it a read writes it itself.
     public static let maxTrackedSessions = 100_000
     /// Activities one write of the flush carries.
-    public static let flushBatchRows = 512
+    public static let flushBatchRows = 128
 
     // MARK: Background work
 
@@ -281,13 +281,19 @@ public enum Limits {
     public static let sweepReadRows = 16
     /// Sessions one background step removes, and rows of theirs.
     public static let sweepBatchSessions = 64
-    public static let sweepBatchSessionRows = 1024
+    public static let sweepBatchSessionRows = 128
+    /// Bytes of values that rows may hold which go together; a step looks at the time after them.
+    public static let sweepReadBytes = 1024 * 1024
     /// Raw samples, or roll-ups of one resolution, one background step removes.
     public static let sweepBatchSamples = 500
     /// Bytes of values one step removes.
     public static let sweepBatchBytes = 8 * 1024 * 1024
     /// Entries one write evicts at most to hold its namespace's caps; the background task does the rest.
     public static let maxEvictionsPerWrite = 256
+    /// Expired entries that a clear counts within its write; more are counted after it.
+    public static let maxExpiredCountedPerWrite = 1024
+    /// Entries one write looks at to find those to evict while uses of many are counted in memory only.
+    public static let maxEvictionLooks = 1024
     /// Removed keys whose reason is remembered, so that a later miss can be explained.
     public static let maxRememberedRemovals = 100_000
     /// How long the reason is remembered: one day, in milliseconds.

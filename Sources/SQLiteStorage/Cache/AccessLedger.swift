@@ -126,6 +126,11 @@ final class AccessLedger: Sendable {
         body(&state.namespaces[namespaceID, default: Tally()])
     }
 
+    /// The reads of an entry that are not written yet.
+    func access(namespaceID: Int64, entryID: Int64) -> Access? {
+        state.withLock { $0.namespaces[namespaceID]?.entries[entryID] }
+    }
+
     var isEmpty: Bool { state.withLock { $0.namespaces.isEmpty } }
 
     /// Namespaces with something to write, and how many of their entries were read.
@@ -152,11 +157,13 @@ final class AccessLedger: Sendable {
             }
         }
 
-        /// Takes out the reads of all of a namespace's entries, before these are put in order of use.
-        func takeAccesses(namespaceID: Int64) -> [Int64: Access] {
-            take(namespaceID) { tally in
-                defer { tally.entries = [:] }
-                return Tally(entries: tally.entries)
+        /// Takes out the reads of some of a namespace's entries.
+        func takeAccesses(namespaceID: Int64, of entryIDs: [Int64]) -> [Int64: Access] {
+            guard !entryIDs.isEmpty else { return [:] }
+            return take(namespaceID) { tally in
+                var taken: [Int64: Access] = [:]
+                for entryID in entryIDs { taken[entryID] = tally.entries.removeValue(forKey: entryID) }
+                return Tally(entries: taken)
             }.entries
         }
 

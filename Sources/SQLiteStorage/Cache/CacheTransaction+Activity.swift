@@ -36,13 +36,13 @@ extension CacheTransaction {
     /// - Parameters:
     ///   - period: of the rows that are merged: minutes, or hours, which then no longer tell namespaces apart.
     /// - Returns: how many rows went.
-    func mergeActivity(of period: MetricResolution, before: Instant) throws -> Int {
+    func mergeActivity(of period: MetricResolution, before: Instant, atMost limit: Int) throws -> Int {
         let seconds = Value.integer(period.periodMilliseconds / 1000)
         let oldest = try connection.all(
             """
             SELECT start_ms, namespace_id FROM cache_activity
             WHERE period_seconds = ?1 AND start_ms < ?2 AND namespace_id > 0 ORDER BY start_ms, namespace_id LIMIT ?3
-            """, seconds, .instant(before), .integer(Limits.sweepBatchRows)
+            """, seconds, .instant(before), .integer(limit)
         ) { (start: $0.instant(0), namespaceID: $0.integer(1)) }
         guard let last = oldest.last else { return 0 }
         try connection.run(

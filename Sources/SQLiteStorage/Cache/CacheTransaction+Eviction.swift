@@ -10,12 +10,26 @@ import Synchronization
 // lfu the number of hits, for fifo the tick of creation.
 //
 // A write that leaves its namespace over a cap makes room in the same transaction: expired entries first, then the
-// lowest ranks, never the entry just written. Uses still counted in memory are written before ranks are compared, so
-// an entry read a moment ago is not taken for an old one. One write removes a bounded number of entries; should that
-// not do (one large value in place of thousands of small ones), the background task goes on at once.
+// lowest ranks, never the entry just written. One write removes a bounded number of entries; should that not do (one
+// large value in place of thousands of small ones), the background task goes on at once.
+//
+// An entry whose uses are still counted in memory stands too low in the index. So the search walks the index from the
+// lowest rank on, adds to each rank what is counted, keeps the lowest sum, and stops when the index alone is not below
+// it: uses only ever raise a rank. What it passed over would be passed over again by the next write, so the uses of
+// some of these are written. Where very many entries were read since the counters were last written, the search ends
+// with the lowest sum among those it may look at.
 //
 // Entries of namespaces without caps have no rank, and cost no index. When a policy first sets a cap, or another
 // order, existing entries are ranked in steps (see SQLiteStorage+CacheNamespaces).
+
+/// An expired entry's row.
+struct DueEntry {
+    var id: Int64
+    var key: String
+    var expiry: Instant
+    var sizeBytes: Int
+    var blobID: Int64?
+}
 
 extension CacheTransaction {
     /// The rank of an entry that is created now; NULL where none is kept.
@@ -34,23 +48,35 @@ extension CacheTransaction {
     /// What was evicted, and whether nothing is left to do.
     typealias CapStep = (evicted: Removal, isDone: Bool)
 
-    /// Removes entries until the namespace is within its caps or the bound for one write is reached.
+    /// Removes entries until the namespace is within its caps, or the bound for one write is reached: in rows, and after
+    /// the first few also in time.
     /// - Parameter entryID: an entry that must stay; nil in the background.
     @discardableResult
     func holdCaps(of namespace: Namespace, sparing entryID: Int64?) throws -> CapStep {
         guard try isExceeded(namespace) else { return (Removal(), isDone: true) }
-        // As long as expired entries are left no live one goes.
-        var left = Limits.maxEvictionsPerWrite - (try removeExpired(of: namespace))
-        var evicted = Removal()
-        if try left > 0 && isExceeded(namespace) { try apply(withdrawal.takeAccesses(namespaceID: namespace.id), namespaceID: namespace.id) }
-        while try left > 0 && isExceeded(namespace), let victim = try lowestRanked(of: namespace, sparing: entryID) {
-            try remember(victim.key, in: namespace.id, reason: .evicted, at: now)
-            try removeRow(victim.id, blobID: victim.blobID)
-            evicted += Removal(removed: 1, freedBytes: victim.sizeBytes)
-            left -= 1
+        var search = VictimSearch(sparing: entryID)
+        var (evicted, expired) = (Removal(), 0)
+        let step = try storage.writer.step(rows: Limits.maxEvictionsPerWrite) { rows in
+            for row in 0..<rows {
+                guard try isExceeded(namespace) else { return row }
+                // As long as expired entries are left, no live one goes.
+                if let entry = search.mayFindExpired ? try dueEntries(of: namespace.generationID, 1).first : nil {
+                    try removeExpired(entry, namespaceID: namespace.id)
+                    expired += 1
+                } else if let victim = try search.next(of: namespace, in: self) {
+                    search.mayFindExpired = false
+                    try remember(victim.key, in: namespace.id, reason: .evicted, at: now)
+                    try removeRow(victim.id, blobID: victim.blobID)
+                    evicted += Removal(removed: 1, freedBytes: victim.sizeBytes)
+                } else {
+                    return row
+                }
+            }
+            return rows
         }
+        if expired > 0 { try countExpirations(expired, namespaceID: namespace.id) }
         if evicted.removed > 0 { try countEvictions(evicted.removed, namespaceID: namespace.id) }
-        let isDone = try left > 0 || !isExceeded(namespace)
+        let isDone = try step.isExhausted || !isExceeded(namespace)
         if !isDone { storage.signals.hasExceededCaps.store(true, ordering: .relaxed) }
         return (evicted, isDone)
     }
@@ -62,33 +88,24 @@ extension CacheTransaction {
         ) { namespace.policy.isExceeded(entries: $0.int(0), bytes: $0.int(1)) } ?? false
     }
 
-    private func lowestRanked(
-        of namespace: Namespace, sparing entryID: Int64?
-    ) throws -> (id: Int64, key: String, sizeBytes: Int, blobID: Int64?)? {
-        try connection.first(
+    /// Expired entries of a generation, those that expired first.
+    func dueEntries(of generationID: Int64, _ limit: Int) throws -> [DueEntry] {
+        try connection.all(
             """
-            SELECT entry_id, key, size_bytes, blob_id FROM cache_entries
-            WHERE generation_id = ?1 AND eviction_rank IS NOT NULL AND entry_id <> ?2
-            ORDER BY eviction_rank LIMIT 1
-            """, .integer(namespace.generationID), .integer(entryID ?? 0)
-        ) { ($0.integer(0), $0.text(1), $0.int(2), $0.optionalInteger(3)) }
+            SELECT entry_id, key, expires_at_ms, size_bytes, blob_id FROM cache_entries INDEXED BY cache_entries_due
+            WHERE generation_id = ?1 AND expires_at_ms <= ?2 ORDER BY expires_at_ms LIMIT ?3
+            """, .integer(generationID), .instant(now), .integer(limit)
+        ) {
+            DueEntry(
+                id: $0.integer(0), key: $0.text(1), expiry: $0.instant(2), sizeBytes: $0.int(3),
+                blobID: $0.optionalInteger(4))
+        }
     }
 
-    /// Removes expired entries of one namespace, a bounded number of them.
-    /// - Returns: how many.
-    private func removeExpired(of namespace: Namespace) throws -> Int {
-        let due = try connection.all(
-            """
-            SELECT entry_id, key, expires_at_ms, blob_id FROM cache_entries INDEXED BY cache_entries_due
-            WHERE expires_at_ms <= ?1 AND generation_id = ?2 ORDER BY expires_at_ms LIMIT ?3
-            """, .instant(now), .integer(namespace.generationID), .integer(Limits.maxEvictionsPerWrite)
-        ) { (id: $0.integer(0), key: $0.text(1), expiry: $0.instant(2), blobID: $0.optionalInteger(3)) }
-        for entry in due {
-            try remember(entry.key, in: namespace.id, reason: .expired, at: entry.expiry)
-            try removeRow(entry.id, blobID: entry.blobID)
-        }
-        if !due.isEmpty { try countExpirations(due.count, namespaceID: namespace.id) }
-        return due.count
+    /// Removes an expired entry; its expiration is to be counted by the caller, together with others.
+    func removeExpired(_ entry: DueEntry, namespaceID: Int64) throws {
+        try remember(entry.key, in: namespaceID, reason: .expired, at: entry.expiry)
+        try removeRow(entry.id, blobID: entry.blobID)
     }
 
     /// Writes uses of a namespace's entries that were counted in memory.
@@ -115,5 +132,51 @@ extension CacheTransaction {
                     .integer(eviction!.rank($0, readTimes: access.hits, lastAt: access.tick))
                 })
         }
+    }
+}
+
+/// The search of one write for entries to evict, bounded as a whole.
+private struct VictimSearch {
+    typealias Victim = (id: Int64, key: String, sizeBytes: Int, blobID: Int64?)
+
+    /// An entry that must stay.
+    private let sparedID: Int64
+    /// Whether expired entries may be left.
+    var mayFindExpired = true
+    /// Entries it may still look at; beyond them the lowest in the index goes.
+    private var looks = Limits.maxEvictionLooks
+
+    init(sparing entryID: Int64?) { sparedID = entryID ?? 0 }
+
+    /// The entry with the lowest rank, the uses counted in memory added.
+    mutating func next(of namespace: CacheTransaction.Namespace, in transaction: CacheTransaction) throws -> Victim? {
+        let (ledger, eviction) = (transaction.storage.ledger, namespace.policy.eviction)
+        var lowest: (id: Int64, rank: Int64)?
+        var passed: [Int64] = []
+        try transaction.connection.each(
+            """
+            SELECT entry_id, eviction_rank FROM cache_entries
+            WHERE generation_id = ?1 AND eviction_rank IS NOT NULL AND entry_id <> ?2 ORDER BY eviction_rank
+            """, .integer(namespace.generationID), .integer(sparedID)
+        ) { row in
+            let (id, stored) = (row.integer(0), row.integer(1))
+            // Of equal ranks the older entry goes first, and the index has them in that order.
+            if let lowest, looks <= 0 || (stored, id) >= (lowest.rank, lowest.id) { return false }
+            looks -= 1
+            var rank = stored
+            if let access = ledger.access(namespaceID: namespace.id, entryID: id) {
+                rank = eviction.rank(stored, readTimes: access.hits, lastAt: access.tick)
+                if rank > stored && passed.count < Limits.sweepReadRows { passed.append(id) }
+            }
+            if lowest.map({ (rank, id) < ($0.rank, $0.id) }) ?? true { lowest = (id, rank) }
+            return true
+        }
+        guard let lowest else { return nil }
+        passed.removeAll { $0 == lowest.id }
+        let accesses = transaction.withdrawal.takeAccesses(namespaceID: namespace.id, of: passed)
+        try transaction.apply(accesses, namespaceID: namespace.id)
+        return try transaction.connection.first(
+            "SELECT entry_id, key, size_bytes, blob_id FROM cache_entries WHERE entry_id = ?1", .integer(lowest.id)
+        ) { ($0.integer(0), $0.text(1), $0.int(2), $0.optionalInteger(3)) }
     }
 }

@@ -20,7 +20,7 @@ extension SQLiteStorage {
         // Entries written meanwhile have lowered the mark themselves or are found by this look-up: who noted a deadline
         // before the mark was raised is committed once an operation after that is.
         signals.earliestExpiry.store(.max, ordering: .relaxed)
-        try await writer.perform(.background, .withNext) { _ in }
+        try await writer.perform(.background) { _ in }
         signals.note(expiry: try await readers.pooled(.upkeep) { try $0.earliestExpiry() })
         return total
     }
@@ -50,7 +50,7 @@ extension SQLiteStorage {
         while true {
             let limit = excess > 0 ? min(excess, Limits.sweepBatchRows) : Limits.sweepBatchRows
             let until = excess > 0 ? Instant(milliseconds: .max) : horizon
-            let step = try await writer.perform(.background, .withNext) { connection in
+            let step = try await writer.perform(.background) { connection in
                 try self.writer.step(rows: limit) { rows in
                     try connection.run(
                         """
@@ -115,7 +115,7 @@ extension SQLiteStorage {
         defer { leases.forget(blobID) }
         var freed = 0
         while true {
-            let step: Int? = try await writer.perform(.background, .withNext) { connection in
+            let step: Int? = try await writer.perform(.background) { connection in
                 let isOrphan = try connection.first(
                     "SELECT 1 FROM cache_blobs WHERE blob_id = ?1 AND is_attached = 0", .integer(blobID)
                 ) { _ in true }
@@ -254,21 +254,9 @@ extension CacheTransaction {
         ) { $0.integer(0) }
         guard let namespaceID else { return (removal, isDone: true) }
         let step = try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
-            let due = try connection.all(
-                """
-                SELECT entry_id, key, expires_at_ms, size_bytes, blob_id
-                FROM cache_entries INDEXED BY cache_entries_due
-                WHERE generation_id = ?1 AND expires_at_ms <= ?2 ORDER BY expires_at_ms LIMIT ?3
-                """, .integer(generationID), .instant(now), .integer(rows)
-            ) {
-                (
-                    id: $0.integer(0), key: $0.text(1), expiry: $0.instant(2), sizeBytes: $0.int(3),
-                    blobID: $0.optionalInteger(4)
-                )
-            }
+            let due = try dueEntries(of: generationID, rows)
             for entry in due {
-                try remember(entry.key, in: namespaceID, reason: .expired, at: entry.expiry)
-                try removeRow(entry.id, blobID: entry.blobID)
+                try removeExpired(entry, namespaceID: namespaceID)
                 removal += Removal(removed: 1, freedBytes: entry.sizeBytes)
             }
             return due.count
@@ -277,16 +265,22 @@ extension CacheTransaction {
         return (removal, step.isExhausted)
     }
 
-    /// - Returns: nil when no cleared generation is left.
+    /// - Returns: nil when no cleared generation is left that may be swept.
     fileprivate func removeCleared() throws -> Removal? {
-        let generation = try connection.first(
+        let held = storage.heldGenerations.withLock { $0 }
+        var next: (id: Int64, clearedAt: Instant, namespaceID: Int64?)?
+        try connection.each(
             """
             SELECT g.generation_id, g.cleared_at_ms, n.namespace_id FROM cache_generations g
             LEFT JOIN cache_namespaces n ON n.namespace_id = g.cleared_namespace_id
-            WHERE g.cleared_at_ms IS NOT NULL ORDER BY g.cleared_at_ms LIMIT 1
+            WHERE g.cleared_at_ms IS NOT NULL ORDER BY g.cleared_at_ms
             """
-        ) { (id: $0.integer(0), clearedAt: $0.instant(1), namespaceID: $0.optionalInteger(2)) }
-        guard let generation else { return nil }
+        ) { row in
+            if held[row.integer(0)] != nil { return true }
+            next = (row.integer(0), row.instant(1), row.optionalInteger(2))
+            return false
+        }
+        guard let generation = next else { return nil }
         var removal = Removal()
         let step = try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
             let entries = try connection.all(

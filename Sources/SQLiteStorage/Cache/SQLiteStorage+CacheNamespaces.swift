@@ -52,21 +52,30 @@ extension SQLiteStorage {
     }
 
     public func removeNamespace(_ name: Name) async throws {
-        try await transaction { transaction in
+        let hold = SweepHold(on: self)
+        defer { hold.release() }
+        let retired = try await transaction { transaction in
             guard let namespace = try transaction.namespace(name) else { throw Failure.namespaceNotFound(name) }
-            if try transaction.retire(namespace).rows == 0 {
+            let retired = try transaction.retire(namespace, hold)
+            if retired.rows == 0 {
                 try transaction.connection.run(
                     "DELETE FROM cache_generations WHERE generation_id = ?1", .integer(namespace.generationID))
             }
             try transaction.connection.run(
                 "DELETE FROM cache_namespaces WHERE namespace_id = ?1", .integer(namespace.id))
+            return retired
         }
+        _ = try await removal(by: [retired])
     }
 
     // MARK: Clearing
 
     public func clear(_ name: Name, filter: EntryFilter) async throws -> Removal {
-        if filter.isEmpty { return try await transaction { try $0.clear(name) } }
+        if filter.isEmpty {
+            let hold = SweepHold(on: self)
+            defer { hold.release() }
+            return try await removal(by: [try await transaction { try $0.clear(name, hold) }])
+        }
         let began = clock.now()
         let cutoff = began.advanced(milliseconds: -(filter.olderThanMilliseconds ?? 0))
         var total = Removal()
@@ -86,17 +95,18 @@ extension SQLiteStorage {
                     "SELECT name FROM cache_namespaces ORDER BY name LIMIT ?1", .integer(Limits.maxNamespaces)
                 ) { Name(stored: $0.text(0)) }
             }
-            var total = Removal()
+            let hold = SweepHold(on: self)
+            defer { hold.release() }
+            var retired: [RetiredGeneration] = []
             var rest = names[...]
             while !rest.isEmpty {
                 let part = rest
-                let (removal, count) = try await transaction { transaction in
-                    try transaction.step(part) { try transaction.clear($0) }
+                retired += try await transaction { transaction in
+                    try transaction.step(part) { try transaction.clear($0, hold) }
                 }
-                total += removal
-                rest = part.dropFirst(count)
+                rest = names[retired.count...]
             }
-            return total
+            return try await removal(by: retired)
         }
         let began = clock.now()
         var total = Removal()
@@ -150,11 +160,11 @@ extension SQLiteStorage {
         var rest = ids[...]
         while !rest.isEmpty {
             let part = rest
-            let (removal, count) = try await transaction { transaction in
+            let removals = try await transaction { transaction in
                 try transaction.step(part) { try transaction.remove($0, updatedBy: cutoff) }
             }
-            total += removal
-            rest = part.dropFirst(count)
+            total = removals.reduce(into: total) { $0 += $1 }
+            rest = part.dropFirst(removals.count)
         }
         return total
     }
@@ -192,16 +202,14 @@ extension CacheTransaction {
     }
 
     /// Handles items one by one until the writer's step is over, one at least.
-    /// - Returns: what was removed, and how many items were handled.
-    func step<Item>(
-        _ items: ArraySlice<Item>, _ body: (Item) throws -> Removal
-    ) throws -> (removal: Removal, count: Int) {
-        var removal = Removal()
-        for (index, item) in items.enumerated() {
-            removal += try body(item)
-            if storage.writer.isStepOver { return (removal, index + 1) }
+    /// - Returns: what became of each that was handled.
+    func step<Item, Result>(_ items: ArraySlice<Item>, _ body: (Item) throws -> Result) rethrows -> [Result] {
+        var results: [Result] = []
+        for item in items {
+            results.append(try body(item))
+            if storage.writer.isStepOver { break }
         }
-        return (removal, items.count)
+        return results
     }
 
     /// Removes an entry unless it was replaced after `cutoff` or is in a cleared generation already.
@@ -225,46 +233,120 @@ extension CacheTransaction {
     }
 }
 
+/// The rows of a namespace that was cleared or removed: nobody finds them any more, and the sweep will remove them.
+struct RetiredGeneration: Sendable {
+    var id: Int64
+    var namespaceID: Int64
+    var clearedAt: Instant
+    /// All its entries, and the expired ones among them; nil while these are not counted.
+    var all = Removal()
+    var expired: Removal? = Removal()
+
+    var rows: Int { all.removed }
+}
+
+/// Keeps the sweep from the rows of retired generations until their expired ones are counted.
+final class SweepHold: Sendable {
+    private let storage: SQLiteStorage
+    private let held = Mutex<Set<Int64>>([])
+
+    init(on storage: SQLiteStorage) { self.storage = storage }
+
+    /// Called within the write that retires the generation, which may be run twice or fail.
+    func add(_ generationID: Int64) {
+        guard held.withLock({ $0.insert(generationID).inserted }) else { return }
+        storage.heldGenerations.withLock { $0[generationID, default: 0] += 1 }
+    }
+
+    func release() {
+        let ids = held.withLock { held in
+            defer { held = [] }
+            return held
+        }
+        guard !ids.isEmpty else { return }
+        storage.heldGenerations.withLock { generations in
+            for id in ids { generations[id] = generations[id].flatMap { $0 == 1 ? nil : $0 - 1 } }
+        }
+        storage.signals.hasClearedRows.store(true, ordering: .relaxed)
+    }
+}
+
+extension SQLiteStorage {
+    /// The live entries that went with these generations.
+    ///
+    /// Where the expired ones were too many to be counted within the write, they are counted here: nobody changes the
+    /// rows of a retired generation but the sweep, and that is held off. If the process ends before, these expirations
+    /// are not counted.
+    fileprivate func removal(by retired: [RetiredGeneration]) async throws -> Removal {
+        var live = Removal()
+        for generation in retired {
+            let expired: Removal
+            if let counted = generation.expired {
+                expired = counted
+            } else {
+                expired = try await readers.pooled { try $0.expired(in: generation.id, at: generation.clearedAt) }
+                try await transaction { try $0.countExpirations(expired.removed, namespaceID: generation.namespaceID) }
+            }
+            live.removed += generation.all.removed - expired.removed
+            live.freedBytes += generation.all.freedBytes - expired.freedBytes
+        }
+        return live
+    }
+}
+
 extension CacheTransaction {
     /// Empties a namespace by giving it a new generation.
-    func clear(_ name: Name) throws -> Removal {
-        guard let namespace = try namespace(name) else { return Removal() }
-        let removal = try retire(namespace)
-        guard removal.rows > 0 else { return removal.live }
+    fileprivate func clear(_ name: Name, _ hold: SweepHold) throws -> RetiredGeneration {
+        guard let namespace = try namespace(name) else {
+            return RetiredGeneration(id: 0, namespaceID: 0, clearedAt: now)
+        }
+        let retired = try retire(namespace, hold)
+        guard retired.rows > 0 else { return retired }
         try connection.run(
             "UPDATE cache_namespaces SET generation_id = ?2 WHERE namespace_id = ?1",
             .integer(namespace.id), .integer(try newGeneration()))
-        return removal.live
+        return retired
     }
 
-    /// Marks a namespace's generation for removal.
-    /// - Returns: its live entries, and all its rows.
-    func retire(_ namespace: Namespace) throws -> (live: Removal, rows: Int) {
-        let expired = try connection.first(
-            """
-            SELECT count(*), coalesce(sum(size_bytes), 0) FROM cache_entries INDEXED BY cache_entries_due
-            WHERE expires_at_ms <= ?1 AND generation_id = ?2
-            """,
-            .instant(now), .integer(namespace.generationID)
-        ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) }!
-        let all = try connection.first(
+    /// Marks a namespace's generation for removal. Takes the same time however many entries there are.
+    fileprivate func retire(_ namespace: Namespace, _ hold: SweepHold) throws -> RetiredGeneration {
+        var retired = RetiredGeneration(id: namespace.generationID, namespaceID: namespace.id, clearedAt: now)
+        retired.all = try connection.first(
             "SELECT entry_count, size_bytes FROM cache_generations WHERE generation_id = ?1",
             .integer(namespace.generationID)
         ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) }!
-        guard all.removed > 0 else {
-            // Nothing to sweep: the generation stays with the namespace, or goes with it.
-            return (Removal(), 0)
-        }
+        // Nothing to sweep: the generation stays with the namespace, or goes with it.
+        guard retired.rows > 0 else { return retired }
         try connection.run(
             "UPDATE cache_generations SET cleared_at_ms = ?2, cleared_namespace_id = ?3 WHERE generation_id = ?1",
             .integer(namespace.generationID), .instant(now), .integer(namespace.id))
-        // The sweep counts expirations of namespaces' current generations only.
-        if expired.removed > 0 { try countExpirations(expired.removed, namespaceID: namespace.id) }
         storage.signals.hasClearedRows.store(true, ordering: .relaxed)
-        return (
-            Removal(removed: all.removed - expired.removed, freedBytes: all.freedBytes - expired.freedBytes),
-            all.removed
-        )
+        // The sweep counts expirations of namespaces' current generations only.
+        let limit = Limits.maxExpiredCountedPerWrite
+        let expired = try connection.expired(in: namespace.generationID, at: now, limit: limit + 1)
+        if expired.removed > limit {
+            retired.expired = nil
+            hold.add(namespace.generationID)
+        } else {
+            retired.expired = expired
+            if expired.removed > 0 { try countExpirations(expired.removed, namespaceID: namespace.id) }
+        }
+        return retired
+    }
+}
+
+extension Connection {
+    /// The rows of a generation that are expired at an instant, counted from the index alone.
+    fileprivate func expired(
+        in generationID: Int64, at instant: Instant, limit: Int = .max
+    ) throws(SQLiteError) -> Removal {
+        try first(
+            """
+            SELECT count(*), coalesce(sum(size_bytes), 0) FROM (
+                SELECT size_bytes FROM cache_entries INDEXED BY cache_entries_due
+                WHERE expires_at_ms <= ?1 AND generation_id = ?2 LIMIT ?3)
+            """, .instant(instant), .integer(generationID), .integer(limit)
+        ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) }!
     }
 }
 

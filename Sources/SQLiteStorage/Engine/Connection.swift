@@ -153,6 +153,9 @@ final class Connection {
     /// Rows the latest statement changed, not counting triggers.
     var changes: Int { Int(sqlite3_changes64(handle)) }
 
+    /// Rows that all statements changed since the connection was opened, those of triggers and foreign keys counted.
+    var totalChanges: Int { Int(sqlite3_total_changes64(handle)) }
+
     var isInTransaction: Bool { sqlite3_get_autocommit(handle) == 0 }
 
     enum CheckpointMode {

@@ -20,6 +20,8 @@ public final class SQLiteStorage: Sendable {
     let activity = ActivityLedger()
     let leases = BlobLeases()
     let signals: Signals
+    /// Retired generations whose rows are being counted, so that the sweep leaves them alone.
+    let heldGenerations = Mutex<[Int64: Int]>([:])
     /// What the background tasks did since the start.
     let taskRuns = Mutex<[MaintenanceTask: OperationalFigures.TaskRuns]>([:])
     let path: String
@@ -78,7 +80,18 @@ public final class SQLiteStorage: Sendable {
     ///   - path: the database file. Beside it are `-wal`, `-shm` and `.lock`.
     ///   - settings: `durability` is read once; settings about entries, at each write.
     /// - Throws: ``OpeningError`` with the remedy.
-    public init(path: String, settings: LiveSettings, clock: WallClock, logger: Logger) throws(OpeningError) {
+    public convenience init(
+        path: String, settings: LiveSettings, clock: WallClock, logger: Logger
+    ) throws(OpeningError) {
+        try self.init(
+            path: path, settings: settings, clock: clock, logger: logger, microseconds: monotonicMicroseconds)
+    }
+
+    /// - Parameter microseconds: the clock by which the writer ends steps; it never steps itself.
+    init(
+        path: String, settings: LiveSettings, clock: WallClock, logger: Logger,
+        microseconds: @escaping @Sendable () -> Int64
+    ) throws(OpeningError) {
         try Self.createFolder(of: path)
         lock = try DatabaseLock(database: path)
         let path = lock.database
@@ -96,7 +109,9 @@ public final class SQLiteStorage: Sendable {
             let snapshots = Snapshots(path: path)
             readers = Readers(path: path, snapshots: snapshots)
             inspector = SQLInspector(path: path)
-            writer = Writer(connection: connection, isDurable: isDurable, snapshots: snapshots, logger: logger)
+            writer = Writer(
+                connection: connection, isDurable: isDurable, snapshots: snapshots, logger: logger,
+                microseconds: microseconds)
         } catch let error as OpeningError {
             throw OpeningError("\(path): \(error.description)")
         } catch {
@@ -176,10 +191,8 @@ public final class SQLiteStorage: Sendable {
     ) async throws -> T {
         let withdrawal = AccessLedger.Withdrawal(from: ledger)
         do {
-            // After a power loss, the background work on the cache is simply done again.
-            let persistence: Writer.Persistence = priority == .background ? .withNext : .durable
-            return try await writer.perform(priority, bytes: bytes, persistence) { connection in
-                // If it is run again after its group failed, what it took out has not been written.
+            return try await writer.perform(priority, bytes: bytes) { connection in
+                // Run once more after its group failed, it has not written what it took out.
                 withdrawal.undo()
                 return try body(
                     CacheTransaction(

@@ -18,8 +18,9 @@ import Synchronization
 final class Writer: Sendable {
     enum Priority {
         case foreground
-        /// Waits until no foreground operation is waiting, or until its share of the writer's time has come, so that it
-        /// is never starved. It is committed alone, so that no other answer waits for it.
+        /// Waits until no foreground operation does, or until its share of the writer's time has come, so that it is
+        /// never starved. It is committed alone, so that nobody's answer waits for it, and without a sync, because
+        /// after a power cut it is done again.
         case background
     }
 
@@ -35,6 +36,9 @@ final class Writer: Sendable {
         var operations = 0
         var groups = 0
         var largestGroup = 0
+        /// Rows that one operation changed at most, with those that triggers and foreign keys changed.
+        var mostForegroundChanges = 0
+        var mostBackgroundChanges = 0
         var groupSizes = Histogram(bounds: [1, 2, 4, 8, 16, 32, 64, 128, 256, Double(Limits.maxGroupOperations)])
         /// From the time of a commit to memory to that of a failing disk.
         var commitSeconds = Histogram(
@@ -292,7 +296,9 @@ final class Writer: Sendable {
     ) throws(SQLiteError) -> Attempt {
         beginStep(operation.priority)
         if !isAlone { try connection.run("SAVEPOINT operation") }
+        let changesBefore = connection.totalChanges
         let attempt = operation.attempt(connection)
+        count(changes: connection.totalChanges - changesBefore, operation.priority)
         if let error = attempt.error {
             if let error = error as? SQLiteError { logger.error("a write failed", metadata: ["error": "\(error)"]) }
             // SQLite rolls back by itself after some failures: https://sqlite.org/lang_transaction.html
@@ -321,11 +327,21 @@ final class Writer: Sendable {
     /// A commit syncs the log only when an operation in the group needs it. The next synced commit makes everything
     /// before it durable too, because it syncs the same file.
     private func setSynchronous(for group: ArraySlice<Operation>, on connection: Connection) throws(SQLiteError) {
-        let isDurable = fullSynchronous && group.contains { $0.persistence == .durable }
+        let isDurable =
+            fullSynchronous && group.contains { $0.priority == .foreground && $0.persistence == .durable }
         if isDurable {
             try connection.run("PRAGMA synchronous = FULL")
         } else {
             try connection.run("PRAGMA synchronous = NORMAL")
+        }
+    }
+
+    private func count(changes: Int, _ priority: Priority) {
+        statisticsBox.withLock { statistics in
+            switch priority {
+            case .foreground: statistics.mostForegroundChanges = max(statistics.mostForegroundChanges, changes)
+            case .background: statistics.mostBackgroundChanges = max(statistics.mostBackgroundChanges, changes)
+            }
         }
     }
 

@@ -34,9 +34,14 @@ extension SQLiteStorage {
     private func mergeActivity(of period: MetricResolution, before: Instant, atMost limit: Int) async throws -> Int {
         var merged = 0
         while merged < limit {
-            let step = try await transaction(.background) { try $0.mergeActivity(of: period, before: before) }
-            guard step > 0 else { break }
-            merged += step
+            let left = min(limit - merged, Limits.sweepBatchRows)
+            let step = try await transaction(.background) { transaction in
+                try self.writer.step(rows: left) {
+                    try transaction.mergeActivity(of: period, before: before, atMost: $0)
+                }
+            }
+            merged += step.rows
+            if step.isExhausted { break }
         }
         return merged
     }

@@ -100,8 +100,8 @@ extension SQLiteStorage: HistoryStore {
             let step = try await sessionTransaction { transaction in
                 try transaction.removeOldestHistory(of: ref, count: .max, upTo: newest)
             }
-            removed += step.removed
-            guard step.isFullStep else { return removed }
+            removed += step.removal.removed
+            if step.isDone { return removed }
         }
     }
 
@@ -142,17 +142,15 @@ extension SQLiteStorage: HistoryStore {
         }
     }
 
-    /// Continues removing items beyond a session's cap until none is left.
-    /// - Parameter first: what the first step removed.
-    /// - Returns: everything that was removed.
-    func finishTrimming(
-        _ ref: Int64, after first: Removal, _ priority: Writer.Priority = .foreground
-    ) async throws -> Removal {
-        var total = first
-        var step = first
-        while step.isFullStep {
-            step = try await sessionTransaction(priority) { transaction in try transaction.trimHistory(of: ref) }
-            total += step
+    /// Goes on removing items beyond a session's cap until none is left.
+    /// - Parameter first: what became of the first step.
+    /// - Returns: all that went.
+    func finishTrimming(_ ref: Int64, after first: SessionTransaction.Step) async throws -> Removal {
+        var (total, isDone) = first
+        while !isDone {
+            let step = try await sessionTransaction { transaction in try transaction.trimHistory(of: ref) }
+            total += step.removal
+            isDone = step.isDone
         }
         return total
     }
@@ -162,10 +160,12 @@ extension SessionTransaction {
     /// Appends an item and removes what is then beyond the cap, as much as one step may.
     func append(
         _ draft: HistoryDraft, to id: Name
-    ) throws -> (item: HistoryItem, isNew: Bool, ref: Int64, removal: Removal) {
+    ) throws -> (item: HistoryItem, isNew: Bool, ref: Int64, trimming: Step) {
         var row = try live(id)
         try touch(&row)
-        if let item = try connection.historyItem(draft.id, of: row) { return (item, false, row.ref, Removal()) }
+        if let item = try connection.historyItem(draft.id, of: row) {
+            return (item, false, row.ref, (Removal(), isDone: true))
+        }
         try connection.run(
             """
             INSERT INTO history_items (session_ref, id, kind, created_at_ms, updated_at_ms, data)
@@ -176,11 +176,6 @@ extension SessionTransaction {
         let item = try connection.historyItem(draft.id, of: row)!
         return (item, true, row.ref, try trimHistory(of: row.ref))
     }
-}
-
-extension Removal {
-    /// Whether a step stopped because it had removed as much as one step may, so that more may be left.
-    var isFullStep: Bool { removed >= Limits.sweepBatchSessionRows || freedBytes >= Limits.sweepBatchBytes }
 }
 
 /// Collects rows until the page is full. Asked for one row more than its limit, it knows whether another page follows.

@@ -152,53 +152,92 @@ extension SQLiteStorage {
         var total = Removal()
         while true {
             let step = try await sessionTransaction(.background) { try $0.removeDebounceMarks() }
-            total.removed += step
-            guard step == Limits.sweepBatchRows else { return total }
+            total.removed += step.rows
+            if step.isExhausted { return total }
         }
     }
 }
 
 extension SessionTransaction {
-    /// One step of the sweep. If a session is live by its activity in memory, its row is updated instead. If it is too
-    /// large for one step, a part of its history is removed first.
-    func removeExpired() throws -> (removal: Removal, isDone: Bool) {
+    /// One step of the sweep. A session that memory knows to be live has its row brought up to date instead; one too
+    /// large to go at once goes part by part.
+    func removeExpired() throws -> Step {
         let due = try connection.all(
             """
             SELECT session_ref, ttl_ms, state_key_count, history_count, state_size_bytes, history_size_bytes
             FROM sessions WHERE expires_at_ms <= ?1 ORDER BY expires_at_ms LIMIT ?2
             """, .instant(now), .integer(Limits.sweepBatchSessions)
         ) { row in
-            (
+            DueSession(
                 ref: row.integer(0), lifetime: row.integer(1), keys: row.int(2), items: row.int(3),
-                bytes: row.int(4) + row.int(5)
-            )
+                bytes: row.int(4) + row.int(5))
         }
         var removal = Removal()
-        var rows = 0
         for session in due {
             if let activity = storage.activity.lastActivity(of: session.ref),
                 activity.advanced(milliseconds: session.lifetime) > now
             {
-                try connection.run(
-                    "UPDATE sessions SET last_active_at_ms = max(last_active_at_ms, ?2) WHERE session_ref = ?1",
-                    .integer(session.ref), .instant(activity))
-                continue
+                try raiseActivity(of: session.ref, to: activity)
+            } else {
+                let step = try remove(session)
+                removal += step.removal
+                if !step.isDone { return (removal, isDone: false) }
             }
-            let isTooMuch =
-                rows + session.keys + session.items > Limits.sweepBatchSessionRows
-                || removal.freedBytes + session.bytes > Limits.sweepBatchBytes
-            if isTooMuch {
-                if removal.removed > 0 { return (removal, false) }
-                if session.items > 0 {
-                    let part = try removeOldestHistory(of: session.ref, count: .max)
-                    return (Removal(removed: 0, freedBytes: part.freedBytes), false)
-                }
-            }
-            try connection.run("DELETE FROM sessions WHERE session_ref = ?1", .integer(session.ref))
-            rows += session.keys + session.items
-            removal += Removal(removed: 1, freedBytes: session.bytes)
+            if storage.writer.isStepOver { return (removal, isDone: false) }
         }
-        return (removal, due.count < Limits.sweepBatchSessions)
+        return (removal, isDone: due.count < Limits.sweepBatchSessions)
+    }
+
+    /// Removes an expired session, or as much of it as the step has time for: its row goes last.
+    private func remove(_ session: DueSession) throws -> Step {
+        var removal = Removal()
+        let rows = session.keys + session.items + (try debounceMarks(of: session.ref, atMost: Limits.sweepReadRows + 1))
+        if rows > Limits.sweepReadRows || session.bytes > Limits.sweepReadBytes {
+            let history = try removeOldestHistory(of: session.ref, count: .max)
+            removal.freedBytes += history.removal.freedBytes
+            guard history.isDone else { return (removal, isDone: false) }
+            let state = try removeState(of: session.ref)
+            removal.freedBytes += state.removal.freedBytes
+            guard state.isDone else { return (removal, isDone: false) }
+            guard try removeDebounceMarks(of: session.ref).isExhausted else { return (removal, isDone: false) }
+        }
+        try connection.run("DELETE FROM sessions WHERE session_ref = ?1", .integer(session.ref))
+        return (Removal(removed: 1, freedBytes: session.bytes), isDone: true)
+    }
+
+    private func removeState(of ref: Int64, onlyTemporary: Bool = false) throws -> Step {
+        var removal = Removal()
+        let step = try storage.writer.step(rows: Limits.sweepBatchSessionRows) { rows in
+            let keys = try connection.all(
+                """
+                SELECT state_id, size_bytes FROM session_state WHERE session_ref = ?1 AND (is_temporary OR NOT ?2)
+                ORDER BY key LIMIT ?3
+                """, .integer(ref), .integer(onlyTemporary ? 1 : 0), .integer(rows)
+            ) { (id: $0.integer(0), bytes: $0.int(1)) }
+            for key in keys {
+                try connection.run("DELETE FROM session_state WHERE state_id = ?1", .integer(key.id))
+                removal += Removal(removed: 1, freedBytes: key.bytes)
+            }
+            return keys.count
+        }
+        return (removal, step.isExhausted)
+    }
+
+    private func removeDebounceMarks(of ref: Int64) throws -> (rows: Int, isExhausted: Bool) {
+        try storage.writer.step(rows: Limits.sweepBatchSessionRows) { rows in
+            try connection.run(
+                """
+                DELETE FROM debounce_marks WHERE session_ref = ?1 AND name IN (
+                    SELECT name FROM debounce_marks WHERE session_ref = ?1 ORDER BY name LIMIT ?2)
+                """, .integer(ref), .integer(rows))
+            return connection.changes
+        }
+    }
+
+    private func raiseActivity(of ref: Int64, to activity: Instant) throws {
+        try connection.run(
+            "UPDATE sessions SET last_active_at_ms = max(last_active_at_ms, ?2) WHERE session_ref = ?1",
+            .integer(ref), .instant(activity))
     }
 
     /// One step over sessions whose history may be over its cap.
@@ -206,9 +245,10 @@ extension SessionTransaction {
     fileprivate func trimHistories(_ refs: ArraySlice<Int64>) throws -> (removal: Removal, left: ArraySlice<Int64>) {
         var removal = Removal()
         for index in refs.indices {
-            removal += try trimHistory(of: refs[index])
-            // This one may have more.
-            if removal.isFullStep { return (removal, refs[index...]) }
+            let step = try trimHistory(of: refs[index])
+            removal += step.removal
+            if !step.isDone { return (removal, refs[index...]) }
+            if storage.writer.isStepOver { return (removal, refs[(index + 1)...]) }
         }
         return (removal, [])
     }
@@ -219,46 +259,50 @@ extension SessionTransaction {
         let cutoff = now.advanced(milliseconds: -idleMilliseconds)
         let idle = try connection.all(
             """
-            SELECT session_ref, state_key_count, state_size_bytes FROM sessions
+            SELECT session_ref FROM sessions
             WHERE temporary_key_count > 0 AND last_active_at_ms <= ?1 AND (expires_at_ms IS NULL OR expires_at_ms > ?2)
             ORDER BY last_active_at_ms LIMIT ?3
             """, .instant(cutoff), .instant(now), .integer(Limits.sweepBatchSessions)
-        ) { (ref: $0.integer(0), keys: $0.int(1), bytes: $0.int(2)) }
+        ) { $0.integer(0) }
         guard !idle.isEmpty else { return nil }
         var removal = Removal()
-        for session in idle where !removal.isFullStep {
-            if let activity = storage.activity.lastActivity(of: session.ref), activity > cutoff {
+        for ref in idle {
+            if let activity = storage.activity.lastActivity(of: ref), activity > cutoff {
+                try raiseActivity(of: ref, to: activity)
+            } else {
+                removal += try removeState(of: ref, onlyTemporary: true).removal
+                // The state changed, but nobody was active.
                 try connection.run(
-                    "UPDATE sessions SET last_active_at_ms = max(last_active_at_ms, ?2) WHERE session_ref = ?1",
-                    .integer(session.ref), .instant(activity))
-                continue
+                    "UPDATE sessions SET own_version = own_version + 1 WHERE session_ref = ?1", .integer(ref))
             }
-            try connection.run(
-                "DELETE FROM session_state WHERE session_ref = ?1 AND is_temporary", .integer(session.ref))
-            // The state changed, but that is not activity.
-            let left = try connection.first(
-                """
-                UPDATE sessions SET own_version = own_version + 1 WHERE session_ref = ?1
-                RETURNING state_key_count, state_size_bytes
-                """, .integer(session.ref)
-            ) { (keys: $0.int(0), bytes: $0.int(1)) }!
-            removal += Removal(removed: session.keys - left.keys, freedBytes: session.bytes - left.bytes)
+            if storage.writer.isStepOver { break }
         }
         return removal
     }
 
-    /// - Returns: how many marks the step removed.
-    fileprivate func removeDebounceMarks() throws -> Int {
-        try connection.run(
-            """
-            DELETE FROM debounce_marks WHERE (session_ref, name) IN (
-                SELECT m.session_ref, m.name
-                FROM debounce_marks m CROSS JOIN sessions s ON s.session_ref = m.session_ref
-                WHERE m.expires_at_ms <= ?1 AND (s.expires_at_ms IS NULL OR s.expires_at_ms > ?1)
-                ORDER BY m.expires_at_ms LIMIT ?2)
-            """, .instant(now), .integer(Limits.sweepBatchRows))
-        return connection.changes
+    /// One step over marks whose time is over.
+    fileprivate func removeDebounceMarks() throws -> (rows: Int, isExhausted: Bool) {
+        try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
+            try connection.run(
+                """
+                DELETE FROM debounce_marks WHERE (session_ref, name) IN (
+                    SELECT m.session_ref, m.name
+                    FROM debounce_marks m CROSS JOIN sessions s ON s.session_ref = m.session_ref
+                    WHERE m.expires_at_ms <= ?1 AND (s.expires_at_ms IS NULL OR s.expires_at_ms > ?1)
+                    ORDER BY m.expires_at_ms LIMIT ?2)
+                """, .instant(now), .integer(rows))
+            return connection.changes
+        }
     }
+}
+
+/// An expired session's row.
+private struct DueSession {
+    var ref: Int64
+    var lifetime: Int64
+    var keys: Int
+    var items: Int
+    var bytes: Int
 }
 
 /// Sessions whose history has the same cap.

@@ -135,6 +135,7 @@ extension SessionTransaction {
         ) { (id: $0.integer(0), isUsed: $0.bool(1)) }
         for row in rows where !row.isUsed {
             try connection.run("DELETE FROM session_templates WHERE template_id = ?1", .integer(row.id))
+            if storage.writer.isStepOver { return row.id }
         }
         return rows.last?.id
     }

@@ -104,24 +104,23 @@ extension SQLiteStorage: SessionStore {
 
     public func optimizeSession(_ id: Name, keep: [Key]) async throws -> SessionOptimization {
         let kept = Set(keep)
-        let (ref, step, keys) = try await sessionTransaction { transaction in
+        let (ref, step, keys, keyBytes) = try await sessionTransaction { transaction in
             var row = try transaction.live(id)
             var keys: [Key] = []
-            var removal = Removal()
+            var keyBytes = 0
             for prefix in TemporaryKeys.prefixes {
                 for (key, sizeBytes) in try transaction.storedKeys(prefix: prefix, of: row) where !kept.contains(key) {
                     _ = try transaction.removeKey(key, from: row)
                     keys.append(key)
-                    removal.freedBytes += sizeBytes
+                    keyBytes += sizeBytes
                 }
             }
             try transaction.touch(&row, changingState: !keys.isEmpty)
-            removal += try transaction.trimHistory(of: row.ref)
-            return (row.ref, removal, keys)
+            return (row.ref, try transaction.trimHistory(of: row.ref), keys, keyBytes)
         }
         let removal = try await finishTrimming(ref, after: step)
         return SessionOptimization(
-            historyRemoved: removal.removed, keysRemoved: keys, freedBytes: removal.freedBytes)
+            historyRemoved: removal.removed, keysRemoved: keys, freedBytes: keyBytes + removal.freedBytes)
     }
 
     // MARK: Reading and its activity
@@ -173,21 +172,29 @@ extension SQLiteStorage: SessionStore {
 
     /// Writes the activity noted so far.
     func flushActivity(_ priority: Writer.Priority) async throws {
-        let noted = activity.all()
-        for start in stride(from: 0, to: noted.count, by: Limits.flushBatchRows) {
-            let part = Array(noted[start..<min(start + Limits.flushBatchRows, noted.count)])
-            try await write(part, priority)
-            activity.settle(part)
+        var rest = activity.all()[...]
+        while !rest.isEmpty {
+            let written = rest.prefix(try await write(rest.prefix(Limits.flushBatchRows), priority))
+            activity.settle(written)
+            rest = rest.dropFirst(written.count)
         }
     }
 
-    private func write(_ activities: [(ref: Int64, instant: Instant)], _ priority: Writer.Priority) async throws {
+    /// - Returns: how many were written when the step was over.
+    @discardableResult
+    private func write(
+        _ activities: ArraySlice<(ref: Int64, instant: Instant)>, _ priority: Writer.Priority
+    ) async throws -> Int {
         try await writer.perform(priority) { connection in
+            var written = 0
             for (ref, instant) in activities {
                 try connection.run(
                     "UPDATE sessions SET last_active_at_ms = max(last_active_at_ms, ?2) WHERE session_ref = ?1",
                     .integer(ref), .instant(instant))
+                written += 1
+                if self.writer.isStepOver { break }
             }
+            return written
         }
     }
 

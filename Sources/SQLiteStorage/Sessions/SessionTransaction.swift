@@ -57,7 +57,8 @@ struct SessionTransaction {
     /// Removes a session at once or, if that would keep other writes waiting, frees its id and leaves its rows to the
     /// sweep.
     func remove(_ row: SessionRow) throws {
-        guard row.rowCount > Limits.sweepBatchSessionRows || row.storedBytes > Limits.sweepBatchBytes else {
+        let rows = row.rowCount + (try debounceMarks(of: row.ref, atMost: Limits.sweepBatchSessionRows))
+        guard rows > Limits.sweepBatchSessionRows || row.storedBytes > Limits.sweepReadBytes else {
             try connection.run("DELETE FROM sessions WHERE session_ref = ?1", .integer(row.ref))
             return
         }
@@ -137,30 +138,45 @@ struct SessionTransaction {
         return session
     }
 
-    /// Removes a session's oldest items, from the oldest on: at most `count`, at most those up to `last`, and not many
-    /// more bytes than ``Limits/sweepBatchBytes``.
-    func removeOldestHistory(of ref: Int64, count: Int, upTo last: Int64 = .max) throws -> Removal {
-        var removal = Removal()
-        var end: Int64 = 0
-        try connection.each(
-            """
-            SELECT item_ref, size_bytes FROM history_items WHERE session_ref = ?1 AND item_ref <= ?2
-            ORDER BY item_ref LIMIT ?3
-            """, .integer(ref), .integer(last), .integer(min(count, Limits.sweepBatchSessionRows))
-        ) { row in
-            end = row.integer(0)
-            removal += Removal(removed: 1, freedBytes: row.int(1))
-            return removal.freedBytes < Limits.sweepBatchBytes
-        }
-        if removal.removed > 0 {
-            try connection.run(
-                "DELETE FROM history_items WHERE session_ref = ?1 AND item_ref <= ?2", .integer(ref), .integer(end))
-        }
-        return removal
+    /// How many debounces a session remembers, counted up to a number.
+    func debounceMarks(of ref: Int64, atMost limit: Int) throws -> Int {
+        try connection.first(
+            "SELECT count(*) FROM (SELECT 1 FROM debounce_marks WHERE session_ref = ?1 LIMIT ?2)",
+            .integer(ref), .integer(limit)
+        ) { $0.int(0) } ?? 0
     }
 
-    /// Removes items beyond the cap of a session's history, the oldest first, at most as many as one step may.
-    func trimHistory(of ref: Int64) throws -> Removal {
+    /// What a step removed, and whether nothing is left for another one.
+    typealias Step = (removal: Removal, isDone: Bool)
+
+    /// One step of removing a session's oldest items, from the oldest on: at most `count`, at most those up to `last`.
+    func removeOldestHistory(of ref: Int64, count: Int, upTo last: Int64 = .max) throws -> Step {
+        var removal = Removal()
+        while removal.removed < min(count, Limits.sweepBatchSessionRows) {
+            let limit = min(count - removal.removed, Limits.sweepReadRows)
+            var part = Removal()
+            var end: Int64 = 0
+            try connection.each(
+                """
+                SELECT item_ref, size_bytes FROM history_items WHERE session_ref = ?1 AND item_ref <= ?2
+                ORDER BY item_ref LIMIT ?3
+                """, .integer(ref), .integer(last), .integer(limit)
+            ) { row in
+                end = row.integer(0)
+                part += Removal(removed: 1, freedBytes: row.int(1))
+                return part.freedBytes < Limits.sweepReadBytes
+            }
+            if part.removed == 0 { return (removal, isDone: true) }
+            try connection.run(
+                "DELETE FROM history_items WHERE session_ref = ?1 AND item_ref <= ?2", .integer(ref), .integer(end))
+            removal += part
+            if storage.writer.isStepOver { break }
+        }
+        return (removal, isDone: removal.removed == count)
+    }
+
+    /// One step of removing items beyond the cap of a session's history, the oldest first.
+    func trimHistory(of ref: Int64) throws -> Step {
         let standard = storage.settings.current.integer(.maxHistoryItems)
         let excess = try connection.first(
             """
@@ -168,7 +184,7 @@ struct SessionTransaction {
             FROM sessions s LEFT JOIN session_templates t ON t.name = s.template_name WHERE s.session_ref = ?1
             """, .integer(ref), .integer(standard)
         ) { $0.int(0) }
-        guard let excess, excess > 0 else { return Removal() }
+        guard let excess, excess > 0 else { return (Removal(), isDone: true) }
         return try removeOldestHistory(of: ref, count: excess)
     }
 }

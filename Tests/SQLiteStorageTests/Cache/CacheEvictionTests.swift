@@ -153,6 +153,46 @@ import Testing
         }
     }
 
+    // MARK: Any order of uses
+
+    /// Writes, replacements and reads at random, some of them still counted in memory only: what stays is what a list
+    /// of all uses says.
+    @Test(arguments: Engine.allCases, Eviction.allCases)
+    func theOrderIsThatOfAllUses(engine: Engine, eviction: Eviction) async throws {
+        try await engine.run { store, clock in
+            let cap = 20
+            try await self.cap(store, entries: cap, eviction)
+            var random = RepeatableNumbers(seed: 7)
+            var entries: [String: (created: Int, used: Int, hits: Int)] = [:]
+            for step in 1...600 {
+                let key = "key\(Int.random(in: 0..<40, using: &random))"
+                let choice = Int.random(in: 0..<10, using: &random)
+                if choice < 6, entries[key] != nil {
+                    try await use(store, key)
+                    entries[key]!.used = step
+                    entries[key]!.hits += 1
+                } else {
+                    try await store.put(key)
+                    entries[key] = (entries[key]?.created ?? step, step, entries[key]?.hits ?? 0)
+                    if entries.count > cap {
+                        let victim = entries.filter { $0.key != key }.min { a, b in
+                            switch eviction {
+                            case .leastRecentlyUsed: a.value.used < b.value.used
+                            case .leastFrequentlyUsed:
+                                (a.value.hits, a.value.created) < (b.value.hits, b.value.created)
+                            case .firstInFirstOut: a.value.created < b.value.created
+                            }
+                        }
+                        entries[victim!.key] = nil
+                    }
+                }
+                if choice == 9 { try await store.flushCounters() }
+                if step % 7 == 0 { clock.advance(milliseconds: 1) }
+                #expect(try await store.keys() == entries.keys.sorted(), "after step \(step)")
+            }
+        }
+    }
+
     // MARK: Bytes
 
     @Test(arguments: Engine.allCases)

@@ -203,7 +203,9 @@ struct CacheFiguresTests {
             for period in [MetricResolution.minute, .hour] {
                 var (steps, last) = (0, 1)
                 while last > 0 {
-                    last = try await storage.transaction { try $0.mergeActivity(of: period, before: clock.now) }
+                    last = try await storage.transaction {
+                        try $0.mergeActivity(of: period, before: clock.now, atMost: Limits.sweepBatchRows)
+                    }
                     #expect(last <= Limits.sweepBatchRows)
                     steps += 1
                 }
