@@ -26,6 +26,7 @@ struct MaintenanceSchedule {
             lastFullRun = now
             lastRollUp = now
             lastSpaceRun = now
+            if elapsed < 0 { failures = failures.mapValues { (count: $0.count, retryAt: now) } }
             return MaintenanceTask.allCases.map { ($0, isFirst ? .startup : .interval) }.filter { isReady($0.0, now) }
         }
         var due: [(task: MaintenanceTask, trigger: MaintenanceTrigger)] = []

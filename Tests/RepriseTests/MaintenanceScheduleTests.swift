@@ -134,4 +134,11 @@ struct MaintenanceScheduleTests {
         #expect(due(600) == all("interval").filter { $0 != "space interval" })
         #expect(due(600.5) == ["space backlog"])
     }
+
+    @Test mutating func aClockSetBackEndsEveryPause() {
+        _ = due(0)
+        for _ in 0..<7 { finished(.space, 100, succeeded: false) }
+        #expect(due(-3600) == all("interval"))
+        #expect(due(-3599) == ["space backlog"])
+    }
 }

@@ -67,14 +67,15 @@ public struct CacheMiss: Hashable, Sendable {
     public static let absent = CacheMiss(reason: .absent, removedAt: nil)
 
     /// A miss explained by the latest of the removals known for a key. Removals older than
-    /// ``Limits/removalMemoryMilliseconds`` are forgotten, whether their records are still there or not.
+    /// ``Limits/removalMemoryMilliseconds`` are forgotten, whether their records are still there or not. One in the
+    /// future was recorded before the clock was set back, and counts as one of now.
     public init(after removals: [EntryRemoval], now: Instant) {
         let horizon = now.advanced(milliseconds: -Limits.removalMemoryMilliseconds)
         guard let latest = removals.max(by: { $0.instant < $1.instant }), latest.instant >= horizon else {
             self = .absent
             return
         }
-        self.init(reason: latest.reason.missReason, removedAt: latest.instant)
+        self.init(reason: latest.reason.missReason, removedAt: min(latest.instant, now))
     }
 
     /// For a person.

@@ -93,6 +93,9 @@ final class AccessLedger: Sendable {
     /// A number greater than any before it: the order of uses, finer than the clock.
     func tick(_ now: Instant) -> Int64 { state.withLock { $0.nextTick(now) } }
 
+    /// Makes all ticks from now on greater than one from before.
+    func raiseTick(to tick: Int64) { state.withLock { $0.lastTick = max($0.lastTick, tick) } }
+
     func countHit(namespaceID: Int64, entryID: Int64, at now: Instant) {
         state.withLock { state in
             let tick = state.nextTick(now)

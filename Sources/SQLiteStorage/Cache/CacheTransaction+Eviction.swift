@@ -6,8 +6,8 @@ import Synchronization
 // How eviction works
 //
 // Entries of a namespace with caps carry an `eviction_rank`, and an index keeps them in its order; the lowest goes
-// first. What the rank is depends on the policy (Domain/Cache/EvictionRank.swift): for lru the tick of the last use, for
-// lfu the number of hits, for fifo the tick of creation.
+// first. What the rank is depends on the policy (Domain/Cache/EvictionRank.swift): for lru the tick of the last use,
+// for lfu the number of hits, for fifo the tick of creation.
 //
 // A write that leaves its namespace over a cap makes room in the same transaction: expired entries first, then the
 // lowest ranks, never the entry just written. One write removes a bounded number of entries; should that not do (one
@@ -48,8 +48,8 @@ extension CacheTransaction {
     /// What was evicted, and whether nothing is left to do.
     typealias CapStep = (evicted: Removal, isDone: Bool)
 
-    /// Removes entries until the namespace is within its caps, or the bound for one write is reached: in rows, and after
-    /// the first few also in time.
+    /// Removes entries until the namespace is within its caps, or the bound for one write is reached: in rows, and
+    /// after the first few also in time.
     /// - Parameter entryID: an entry that must stay; nil in the background.
     @discardableResult
     func holdCaps(of namespace: Namespace, sparing entryID: Int64?) throws -> CapStep {

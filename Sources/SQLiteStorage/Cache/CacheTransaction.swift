@@ -168,15 +168,16 @@ struct CacheTransaction {
         try connection.run(
             """
             INSERT INTO cache_entries (entry_id, generation_id, key, size_bytes, blob_id, sha256, content_type,
-                content_encoding, created_at_ms, updated_at_ms, expires_at_ms, ttl_ms, compute_seconds, eviction_rank)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?11, ?12, ?13)
+                content_encoding, created_at_ms, updated_at_ms, expires_at_ms, ttl_ms, compute_seconds, eviction_rank,
+                write_number)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9, ?10, ?11, ?12, ?13, ?14)
             """,
             .integer(entryID), .integer(namespace.generationID), .text(write.key.rawValue), .integer(write.sizeBytes),
             .optional(blobID, Value.integer), .blob(write.entityTag.digest),
             .optional(write.description.type, Value.text),
             .optional(write.description.encoding, Value.text), .instant(now), .optional(expiresAt, Value.instant),
             .optional(lifetime.milliseconds, Value.integer), .optional(write.computeSeconds, Value.real),
-            rankOfNewEntry(in: namespace))
+            rankOfNewEntry(in: namespace), nextWriteNumber())
         // Why an earlier entry left explains nothing about this one.
         try connection.run(
             "DELETE FROM cache_removals WHERE namespace_id = ?1 AND key = ?2",
@@ -192,7 +193,7 @@ struct CacheTransaction {
             """
             UPDATE cache_entries SET size_bytes = ?2, blob_id = ?3, sha256 = ?4, content_type = ?5,
                 content_encoding = ?6, updated_at_ms = ?7, expires_at_ms = ?8, ttl_ms = ?9, compute_seconds = ?10,
-                eviction_rank = ?11
+                eviction_rank = ?11, write_number = ?12
             WHERE entry_id = ?1
             """,
             .integer(old.id), .integer(write.sizeBytes), .optional(blobID, Value.integer),
@@ -200,7 +201,13 @@ struct CacheTransaction {
             .optional(write.description.type, Value.text), .optional(write.description.encoding, Value.text),
             .instant(now),
             .optional(expiresAt, Value.instant), .optional(lifetime.milliseconds, Value.integer),
-            .optional(write.computeSeconds, Value.real), rank(ofRenewed: old, in: namespace))
+            .optional(write.computeSeconds, Value.real), rank(ofRenewed: old, in: namespace),
+            nextWriteNumber())
+    }
+
+    /// The number of a write of a value: higher than those of all earlier ones.
+    private func nextWriteNumber() -> Value {
+        .integer(storage.signals.nextWriteNumber.wrappingAdd(1, ordering: .relaxed).oldValue)
     }
 
     private func setTags(_ tags: [Tag], of entryID: Int64, key: Key, in namespace: Namespace, hadEntry: Bool) throws {
@@ -274,12 +281,12 @@ struct CacheTransaction {
         try connection.run(
             """
             UPDATE cache_entries SET size_bytes = ?2, sha256 = ?3, updated_at_ms = ?4, expires_at_ms = ?5, ttl_ms = ?6,
-                eviction_rank = ?7
+                eviction_rank = ?7, write_number = ?8
             WHERE entry_id = ?1
             """,
             .integer(old.id), .integer(bytes.count), .blob(entityTag.digest), .instant(now),
             .optional(expiresAt, Value.instant), .optional(lifetime.milliseconds, Value.integer),
-            rank(ofRenewed: old, in: namespace))
+            rank(ofRenewed: old, in: namespace), nextWriteNumber())
         try connection.run("UPDATE cache_values SET value = ?2 WHERE entry_id = ?1", .integer(old.id), .blob(bytes))
         storage.signals.note(expiry: expiresAt)
         if namespace.policy.isCapped { try holdCaps(of: namespace, sparing: old.id) }
@@ -297,14 +304,16 @@ struct CacheTransaction {
         if blobID != nil { storage.signals.hasOrphans.store(true, ordering: .relaxed) }
     }
 
+    /// Records why a key has no entry any more, unless its latest removal is known already. A removal in the future was
+    /// recorded before the clock was set back, so it does not count as later than now.
     func remember(_ key: String, in namespaceID: Int64, reason: RemovalReason, at instant: Instant) throws {
         try connection.run(
             """
             INSERT INTO cache_removals (namespace_id, key, reason, removed_at_ms) VALUES (?1, ?2, ?3, ?4)
             ON CONFLICT (namespace_id, key) DO UPDATE
             SET reason = excluded.reason, removed_at_ms = excluded.removed_at_ms
-            WHERE excluded.removed_at_ms >= removed_at_ms
-            """, .integer(namespaceID), .text(key), .text(reason.rawValue), .instant(instant))
+            WHERE excluded.removed_at_ms >= min(removed_at_ms, ?5)
+            """, .integer(namespaceID), .text(key), .text(reason.rawValue), .instant(instant), .instant(now))
         storage.signals.newRemovals.wrappingAdd(1, ordering: .relaxed)
     }
 

@@ -76,13 +76,13 @@ extension SQLiteStorage {
             defer { hold.release() }
             return try await removal(by: [try await transaction { try $0.clear(name, hold) }])
         }
-        let began = clock.now()
-        let cutoff = began.advanced(milliseconds: -(filter.olderThanMilliseconds ?? 0))
+        let writtenBefore = signals.nextWriteNumber.load(ordering: .relaxed)
+        let updatedBy = filter.olderThanMilliseconds.map { clock.now().advanced(milliseconds: -$0) }
         var total = Removal()
         var last: String? = ""
         while let start = last {
-            let page = try await page(of: name, filter: filter, after: start, updatedBy: cutoff)
-            total += try await remove(page.ids, updatedBy: cutoff)
+            let page = try await page(of: name, filter: filter, after: start, updatedBy: updatedBy)
+            total += try await remove(page.ids, writtenBefore: writtenBefore)
             last = page.last
         }
         return total
@@ -108,7 +108,7 @@ extension SQLiteStorage {
             }
             return try await removal(by: retired)
         }
-        let began = clock.now()
+        let writtenBefore = signals.nextWriteNumber.load(ordering: .relaxed)
         var total = Removal()
         var last: (generation: Int64, key: String)? = (-1, "")
         while let start = last {
@@ -121,7 +121,7 @@ extension SQLiteStorage {
                     .integer(Limits.sweepBatchRows)
                 ) { (id: $0.integer(0), generation: $0.integer(1), key: $0.text(2)) }
             }
-            total += try await remove(rows.map(\.id), updatedBy: began)
+            total += try await remove(rows.map(\.id), writtenBefore: writtenBefore)
             last = rows.last.map { ($0.generation, $0.key) }
         }
         return total
@@ -129,7 +129,7 @@ extension SQLiteStorage {
 
     /// The next entries a filtered clear is about, and where to go on; nil at the end.
     private func page(
-        of name: Name, filter: EntryFilter, after start: String, updatedBy cutoff: Instant
+        of name: Name, filter: EntryFilter, after start: String, updatedBy cutoff: Instant?
     ) async throws -> (ids: [Int64], last: String?) {
         let range = KeyRange(prefix: filter.prefix, after: start)
         let rows = try await readers.pooled { connection in
@@ -150,18 +150,19 @@ extension SQLiteStorage {
                 """, .text(tag.rawValue), .text(name.rawValue), range.start, range.end, .integer(Limits.sweepBatchRows)
             ) { (id: $0.integer(0), key: $0.text(1), updatedAt: $0.instant(2)) }
         }
-        return (rows.filter { $0.updatedAt <= cutoff }.map(\.id), rows.last?.key)
+        let ids = rows.filter { row in cutoff.map { row.updatedAt <= $0 } ?? true }.map(\.id)
+        return (ids, rows.last?.key)
     }
 
-    /// Removes entries unless they were replaced after `cutoff` or are in a cleared generation already.
+    /// Removes entries unless they were written since the clear began or are in a cleared generation already.
     /// - Returns: those that were live.
-    private func remove(_ ids: [Int64], updatedBy cutoff: Instant) async throws -> Removal {
+    private func remove(_ ids: [Int64], writtenBefore number: Int64) async throws -> Removal {
         var total = Removal()
         var rest = ids[...]
         while !rest.isEmpty {
             let part = rest
             let removals = try await transaction { transaction in
-                try transaction.step(part) { try transaction.remove($0, updatedBy: cutoff) }
+                try transaction.step(part) { try transaction.remove($0, writtenBefore: number) }
             }
             total = removals.reduce(into: total) { $0 += $1 }
             rest = part.dropFirst(removals.count)
@@ -191,6 +192,8 @@ extension CacheTransaction {
                 try connection.run(
                     "UPDATE cache_entries SET eviction_rank = ?2 WHERE entry_id = ?1", .integer(entry.id),
                     .integer(entry.rank))
+                // Its last use may have been before the clock was set back.
+                storage.ledger.raiseTick(to: entry.rank)
                 last = entry.key
             }
             return entries.count
@@ -212,14 +215,14 @@ extension CacheTransaction {
         return results
     }
 
-    /// Removes an entry unless it was replaced after `cutoff` or is in a cleared generation already.
+    /// Removes an entry unless it was written since the clear began or is in a cleared generation already.
     /// - Returns: it, if it was live.
-    fileprivate func remove(_ id: Int64, updatedBy cutoff: Instant) throws -> Removal {
+    fileprivate func remove(_ id: Int64, writtenBefore number: Int64) throws -> Removal {
         let row = try connection.first(
             """
             SELECT n.namespace_id, e.key, e.size_bytes, e.blob_id, e.expires_at_ms FROM cache_entries e
-            JOIN cache_namespaces n USING (generation_id) WHERE e.entry_id = ?1 AND e.updated_at_ms <= ?2
-            """, .integer(id), .instant(cutoff)
+            JOIN cache_namespaces n USING (generation_id) WHERE e.entry_id = ?1 AND e.write_number < ?2
+            """, .integer(id), .integer(number)
         ) { (namespaceID: $0.integer(0), $0.text(1), $0.int(2), $0.optionalInteger(3), $0.optionalInstant(4)) }
         guard let (namespaceID, key, size, blobID, expiry) = row else { return Removal() }
         try removeRow(id, blobID: blobID)
@@ -361,6 +364,21 @@ extension Connection {
             FROM cache_namespaces n WHERE n.generation_id > 0
             """
         ) { $0.optionalInstant(0) } ?? nil
+    }
+}
+
+extension Connection {
+    /// The highest rank of any entry; 0 without one. One look-up for each namespace with caps.
+    func highestRank() throws(SQLiteError) -> Int64 {
+        let rank = try first(
+            """
+            SELECT max((
+                SELECT max(e.eviction_rank) FROM cache_entries e
+                WHERE e.generation_id = n.generation_id AND e.eviction_rank IS NOT NULL))
+            FROM cache_namespaces n WHERE n.is_ranked <> 0 AND n.name > ''
+            """
+        ) { $0.optionalInteger(0) }
+        return (rank ?? nil) ?? 0
     }
 }
 

@@ -32,6 +32,8 @@ public final class SQLiteStorage: Sendable {
         /// The next `entry_id` and `blob_id`, never reused while the process runs.
         let nextEntryID: Atomic<Int64>
         let nextBlobID: Atomic<Int64>
+        /// The number of the next write of an entry's value.
+        let nextWriteNumber: Atomic<Int64>
         /// The next `sample_id`, and the last one that is in the roll-ups.
         let nextSampleID: Atomic<Int64>
         let rolledUpTo: Atomic<Int64>
@@ -48,12 +50,12 @@ public final class SQLiteStorage: Sendable {
         let newRemovals = Atomic(Limits.maxRememberedRemovals)
 
         init(
-            nextEntryID: Int64, nextBlobID: Int64, lastSampleID: Int64, rolledUpTo: Int64, earliestExpiry: Int64,
-            earliestSessionExpiry: Int64,
-            hasClearedRows: Bool, hasOrphans: Bool
+            nextEntryID: Int64, nextBlobID: Int64, nextWriteNumber: Int64, lastSampleID: Int64, rolledUpTo: Int64,
+            earliestExpiry: Int64, earliestSessionExpiry: Int64, hasClearedRows: Bool, hasOrphans: Bool
         ) {
             self.nextEntryID = Atomic(nextEntryID)
             self.nextBlobID = Atomic(nextBlobID)
+            self.nextWriteNumber = Atomic(nextWriteNumber)
             // Samples up to the mark may be removed already; their numbers must not be reused.
             self.nextSampleID = Atomic(max(lastSampleID, rolledUpTo) + 1)
             self.rolledUpTo = Atomic(rolledUpTo)
@@ -105,6 +107,8 @@ public final class SQLiteStorage: Sendable {
                 logger.info("applied migrations", metadata: ["versions": "\(applied)", "database": "\(path)"])
             }
             signals = try Self.signals(connection)
+            // Ranks from before the clock was set back must not be above those of later uses.
+            ledger.raiseTick(to: try connection.highestRank())
             let isDurable = settings.current.text(.durability) == "full"
             let snapshots = Snapshots(path: path)
             readers = Readers(path: path, snapshots: snapshots)
@@ -143,9 +147,13 @@ public final class SQLiteStorage: Sendable {
         func one(_ sql: StaticString) throws(SQLiteError) -> Int64? {
             try connection.first(sql) { $0.optionalInteger(0) } ?? nil
         }
+        try connection.run("UPDATE cache_openings SET openings = openings + 1")
+        // 40 bits last for a year and more at 20 000 writes a second.
+        let nextWriteNumber = (try one("SELECT openings FROM cache_openings") ?? 0) << 40
         return Signals(
             nextEntryID: (try one("SELECT max(entry_id) FROM cache_entries") ?? 0) + 1,
             nextBlobID: (try one("SELECT max(blob_id) FROM cache_blobs") ?? 0) + 1,
+            nextWriteNumber: nextWriteNumber,
             lastSampleID: try one("SELECT max(sample_id) FROM samples") ?? 0, rolledUpTo: try connection.rolledUpTo(),
             earliestExpiry: try connection.earliestExpiry()?.milliseconds ?? .max,
             earliestSessionExpiry: try connection.earliestSessionExpiry()?.milliseconds ?? .max,

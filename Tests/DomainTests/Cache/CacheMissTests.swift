@@ -57,4 +57,10 @@ struct CacheMissTests {
         }
         #expect(!Failure.miss(.absent).detail.contains(" at "))
     }
+
+    /// Recorded before the clock was set back.
+    @Test func noRemovalIsInTheFuture() {
+        let miss = CacheMiss(after: [EntryRemoval(.deleted, at: Self.ago(-1000))], now: Self.now)
+        #expect((miss.reason, miss.removedAt) == (.deleted, Self.now))
+    }
 }

@@ -4,7 +4,7 @@ import Domain
 import Testing
 
 struct EvictionRankTests {
-    /// What became of a rank of 5, by use; for the one that is created and the one ranked anew there is no earlier rank.
+    /// What became of a rank of 5, by use. One that is created or ranked anew has no earlier rank.
     private struct Ranks: Equatable {
         var created: Int64
         var renewed: Int64

@@ -83,6 +83,22 @@ import Testing
         }
     }
 
+    /// What was written before the clock was set back was written before the clear.
+    @Test(arguments: Engine.allCases)
+    func aClearDoesNotDependOnTheClock(engine: Engine) async throws {
+        try await engine.run { store, clock in
+            for key in ["a1", "a2", "b"] { try await store.put(key, "12", tags: [key == "b" ? "t" : "u"]) }
+            _ = try await store.increment(CacheIncrement(key: Key(stored: "a3")), namespace: .n)
+            clock.advance(milliseconds: -3_600_000)
+            #expect(try await store.clear(.n, filter: EntryFilter(olderThanMilliseconds: 0)) == Removal())
+            #expect(
+                try await store.clear(.n, filter: EntryFilter(prefix: "a")) == Removal(removed: 3, freedBytes: 5))
+            #expect(try await store.clearAll(tag: Tag(stored: "t")) == Removal(removed: 1, freedBytes: 2))
+            #expect(try await store.keys() == [])
+            #expect(await store.missReason("a1") == .cleared)
+        }
+    }
+
     @Test(arguments: Engine.allCases)
     func clearingByPrefixGoesInSteps(engine: Engine) async throws {
         try await engine.run { store, _ in

@@ -193,4 +193,18 @@ import Testing
             #expect(await store.missReason("key0") == .cleared)
         }
     }
+
+    @Test(arguments: Engine.allCases)
+    func theLatestRemovalIsToldThoughTheClockWasSetBack(engine: Engine) async throws {
+        try await engine.run { store, clock in
+            try await store.put("key")
+            try await store.delete("key")
+            clock.advance(milliseconds: -3_600_000)
+            _ = try await store.setPolicy(CachePolicy(maxEntries: 1), of: .n)
+            #expect(await store.miss("key")?.removedAt == clock.now)
+            try await store.put("key")
+            try await store.put("other")
+            #expect(await store.missReason("key") == .evicted)
+        }
+    }
 }

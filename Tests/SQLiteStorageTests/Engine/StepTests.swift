@@ -8,8 +8,8 @@ import Testing
 @testable import SQLiteStorage
 
 struct StepTests {
-    /// Each look at this clock takes as long as a whole step, so an operation is told at its first look that its step is
-    /// over. What it has changed by then is the least it does.
+    /// Each look at this clock takes as long as a whole step, so an operation is told at its first look that its step
+    /// is over. What it has changed by then is the least it does.
     private final class SlowClock: Sendable {
         private let microseconds = Atomic<Int64>(0)
         let cost: Int64

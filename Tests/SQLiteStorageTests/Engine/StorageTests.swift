@@ -292,4 +292,34 @@ struct StorageTests {
             #expect(try await storage.metadata(EntryAddress("a")).hitCount == 1)
         }
     }
+
+    // MARK: A clock set back while the storage is closed
+
+    @Test func aClearTakesWhatWasWrittenBeforeTheRestart() async throws {
+        try await session { storage in
+            for number in 0..<10 { try await storage.put("a\(number)") }
+        }
+        clock.advance(milliseconds: -3_600_000)
+        try await session { storage in
+            try await storage.put("a0", "again")
+            #expect(try await storage.clear(.n, filter: EntryFilter(prefix: "a")).removed == 10)
+        }
+    }
+
+    @Test(arguments: [false, true])
+    func whatIsUsedAfterTheRestartIsNotEvictedFirst(isRankedBefore: Bool) async throws {
+        func cap(_ storage: SQLiteStorage) async throws {
+            _ = try await storage.setPolicy(CachePolicy(maxEntries: 2), of: .n)
+        }
+        try await session { storage in
+            if isRankedBefore { try await cap(storage) }
+            for key in ["a", "b"] { try await storage.put(key) }
+        }
+        clock.advance(milliseconds: -3_600_000)
+        try await session { storage in
+            if !isRankedBefore { try await cap(storage) }
+            for key in ["c", "d"] { try await storage.put(key) }
+            #expect(try await storage.keys() == ["c", "d"])
+        }
+    }
 }
