@@ -47,11 +47,12 @@ public protocol CacheStore: Sendable {
     func list(_ namespace: Name, filter: EntryFilter, after key: String?, limit: Int) async throws -> [CacheMetadata]
 
     /// Removes entries. Without a filter the cost does not grow with their number; with one, entries go in steps, and
-    /// those written after the call began stay.
-    func clear(_ namespace: Name, filter: EntryFilter) async throws -> Removal
+    /// those written after the call began stay. A dry run only tells what that would remove now.
+    func clear(_ namespace: Name, filter: EntryFilter, isDryRun: Bool) async throws -> Removal
 
-    /// Removes a tag's entries across all namespaces, in steps; with nil, every entry of every namespace.
-    func clearAll(tag: Tag?) async throws -> Removal
+    /// Removes a tag's entries across all namespaces, in steps; with nil, every entry of every namespace. A dry run only
+    /// tells what that would remove now.
+    func clearAll(tag: Tag?, isDryRun: Bool) async throws -> Removal
 
     /// Namespaces by name, after `name`.
     func namespaces(after name: String?, limit: Int) async throws -> [CacheNamespace]
@@ -76,4 +77,12 @@ public protocol CacheStore: Sendable {
     /// Removes a namespace: entries, figures and policy.
     /// - Throws: `namespace_not_found`.
     func removeNamespace(_ name: Name) async throws
+}
+
+extension CacheStore {
+    public func clear(_ namespace: Name, filter: EntryFilter) async throws -> Removal {
+        try await clear(namespace, filter: filter, isDryRun: false)
+    }
+
+    public func clearAll(tag: Tag?) async throws -> Removal { try await clearAll(tag: tag, isDryRun: false) }
 }

@@ -87,15 +87,17 @@ struct CacheNamespaceRoutes: Sendable {
         let name = try context.namespace()
         var query = try QueryReader(request)
         let filter = query.entryFilter(withAge: true)
+        let isDryRun = query.flag("dry_run")
         try query.finish()
         try request.condition.check(.untagged(isPresent: true))
-        return .json(try await cache.clear(name, filter: filter).json)
+        return .json(try await cache.clear(name, filter: filter, isDryRun: isDryRun).json)
     }
 
     @Sendable func clearAll(_ request: Request, _ context: APIContext) async throws -> Response {
         var query = try QueryReader(request)
         let tag = query.tag()
         let all = query.flag("all")
+        let isDryRun = query.flag("dry_run")
         try query.finish()
         guard (tag != nil) != all else {
             throw Failure.invalid(
@@ -104,7 +106,7 @@ struct CacheNamespaceRoutes: Sendable {
                     ? "cannot be sent together with all=true."
                     : "is missing: send a tag, or all=true to clear every namespace.")
         }
-        return .json(try await cache.clearAll(tag: tag).json)
+        return .json(try await cache.clearAll(tag: tag, isDryRun: isDryRun).json)
     }
 }
 

@@ -70,88 +70,111 @@ extension SQLiteStorage {
 
     // MARK: Clearing
 
-    public func clear(_ name: Name, filter: EntryFilter) async throws -> Removal {
-        if filter.isEmpty {
-            let hold = SweepHold(on: self)
-            defer { hold.release() }
-            return try await removal(by: [try await transaction { try $0.clear(name, hold) }])
-        }
+    public func clear(_ name: Name, filter: EntryFilter, isDryRun: Bool) async throws -> Removal {
+        if filter.isEmpty { return isDryRun ? try await contents(of: [name]) : try await retire([name]) }
         let writtenBefore = signals.nextWriteNumber.load(ordering: .relaxed)
-        let updatedBy = filter.olderThanMilliseconds.map { clock.now().advanced(milliseconds: -$0) }
+        let updatedBy =
+            filter.olderThanMilliseconds.map { clock.now().advanced(milliseconds: -$0) } ?? Instant(milliseconds: .max)
         var total = Removal()
         var last: String? = ""
         while let start = last {
-            let page = try await page(of: name, filter: filter, after: start, updatedBy: updatedBy)
-            total += try await remove(page.ids, writtenBefore: writtenBefore)
-            last = page.last
+            let range = KeyRange(prefix: filter.prefix, after: start)
+            let page = try await readers.pooled { connection in
+                guard let tag = filter.tag else {
+                    return try connection.all(
+                        """
+                        SELECT e.entry_id, e.generation_id, e.key, e.size_bytes, e.expires_at_ms, e.write_number,
+                            e.updated_at_ms
+                        FROM cache_namespaces n JOIN cache_entries e ON e.generation_id = n.generation_id
+                        WHERE n.name = ?1 AND e.key >= ?2 AND e.key < ?3 ORDER BY e.key LIMIT ?4
+                        """, .text(name.rawValue), range.start, range.end, .integer(Limits.sweepBatchRows),
+                        row: ClearingRow.init)
+                }
+                return try connection.all(
+                    """
+                    SELECT e.entry_id, t.generation_id, t.key, e.size_bytes, e.expires_at_ms, e.write_number,
+                        e.updated_at_ms
+                    FROM cache_entry_tags t JOIN cache_entries e USING (entry_id)
+                    WHERE t.tag = ?1 AND t.generation_id = (SELECT generation_id FROM cache_namespaces WHERE name = ?2)
+                        AND t.key >= ?3 AND t.key < ?4 ORDER BY t.key LIMIT ?5
+                    """, .text(tag.rawValue), .text(name.rawValue), range.start, range.end,
+                    .integer(Limits.sweepBatchRows), row: ClearingRow.init)
+            }
+            let rows = page.filter { $0.updatedAt <= updatedBy }
+            total += try await clear(rows, writtenBefore: writtenBefore, isDryRun: isDryRun)
+            last = page.last?.key
         }
         return total
     }
 
-    public func clearAll(tag: Tag?) async throws -> Removal {
+    public func clearAll(tag: Tag?, isDryRun: Bool) async throws -> Removal {
         guard let tag else {
             let names = try await readers.pooled { connection in
                 try connection.all(
                     "SELECT name FROM cache_namespaces ORDER BY name LIMIT ?1", .integer(Limits.maxNamespaces)
                 ) { Name(stored: $0.text(0)) }
             }
-            let hold = SweepHold(on: self)
-            defer { hold.release() }
-            var retired: [RetiredGeneration] = []
-            var rest = names[...]
-            while !rest.isEmpty {
-                let part = rest
-                retired += try await transaction { transaction in
-                    try transaction.step(part) { try transaction.clear($0, hold) }
-                }
-                rest = names[retired.count...]
-            }
-            return try await removal(by: retired)
+            return isDryRun ? try await contents(of: names) : try await retire(names)
         }
         let writtenBefore = signals.nextWriteNumber.load(ordering: .relaxed)
         var total = Removal()
         var last: (generation: Int64, key: String)? = (-1, "")
         while let start = last {
-            let rows = try await readers.pooled { connection in
+            // CROSS keeps the tags in front: https://sqlite.org/optoverview.html#crossjoin
+            let page = try await readers.pooled { connection in
                 try connection.all(
                     """
-                    SELECT t.entry_id, t.generation_id, t.key FROM cache_entry_tags t
+                    SELECT e.entry_id, t.generation_id, t.key, e.size_bytes, e.expires_at_ms, e.write_number,
+                        e.updated_at_ms
+                    FROM cache_entry_tags t CROSS JOIN cache_namespaces n ON n.generation_id = t.generation_id
+                    CROSS JOIN cache_entries e ON e.entry_id = t.entry_id
                     WHERE t.tag = ?1 AND (t.generation_id, t.key) > (?2, ?3) ORDER BY t.generation_id, t.key LIMIT ?4
                     """, .text(tag.rawValue), .integer(start.generation), .text(start.key),
-                    .integer(Limits.sweepBatchRows)
-                ) { (id: $0.integer(0), generation: $0.integer(1), key: $0.text(2)) }
+                    .integer(Limits.sweepBatchRows), row: ClearingRow.init)
             }
-            total += try await remove(rows.map(\.id), writtenBefore: writtenBefore)
-            last = rows.last.map { ($0.generation, $0.key) }
+            total += try await clear(page, writtenBefore: writtenBefore, isDryRun: isDryRun)
+            last = page.last.map { ($0.generationID, $0.key) }
         }
         return total
     }
 
-    /// The next entries a filtered clear is about, and where to go on; nil at the end.
-    private func page(
-        of name: Name, filter: EntryFilter, after start: String, updatedBy cutoff: Instant?
-    ) async throws -> (ids: [Int64], last: String?) {
-        let range = KeyRange(prefix: filter.prefix, after: start)
-        let rows = try await readers.pooled { connection in
-            guard let tag = filter.tag else {
-                return try connection.all(
-                    """
-                    SELECT e.entry_id, e.key, e.updated_at_ms FROM cache_namespaces n
-                    JOIN cache_entries e ON e.generation_id = n.generation_id
-                    WHERE n.name = ?1 AND e.key >= ?2 AND e.key < ?3 ORDER BY e.key LIMIT ?4
-                    """, .text(name.rawValue), range.start, range.end, .integer(Limits.sweepBatchRows)
-                ) { (id: $0.integer(0), key: $0.text(1), updatedAt: $0.instant(2)) }
-            }
-            return try connection.all(
-                """
-                SELECT t.entry_id, t.key, e.updated_at_ms FROM cache_entry_tags t JOIN cache_entries e USING (entry_id)
-                WHERE t.tag = ?1 AND t.generation_id = (SELECT generation_id FROM cache_namespaces WHERE name = ?2)
-                    AND t.key >= ?3 AND t.key < ?4 ORDER BY t.key LIMIT ?5
-                """, .text(tag.rawValue), .text(name.rawValue), range.start, range.end, .integer(Limits.sweepBatchRows)
-            ) { (id: $0.integer(0), key: $0.text(1), updatedAt: $0.instant(2)) }
+    /// The live entries among the rows of a page that were written before the clear began, removed unless it is a dry
+    /// run.
+    private func clear(_ rows: [ClearingRow], writtenBefore number: Int64, isDryRun: Bool) async throws -> Removal {
+        let rows = rows.filter { $0.writeNumber < number }
+        guard isDryRun else { return try await remove(rows.map(\.id), writtenBefore: number) }
+        let now = clock.now()
+        return rows.filter { row in row.expiresAt.map { $0 > now } ?? true }.reduce(into: Removal()) {
+            $0 += Removal(removed: 1, freedBytes: $1.sizeBytes)
         }
-        let ids = rows.filter { row in cutoff.map { row.updatedAt <= $0 } ?? true }.map(\.id)
-        return (ids, rows.last?.key)
+    }
+
+    /// The live entries of namespaces.
+    private func contents(of names: [Name]) async throws -> Removal {
+        let now = clock.now()
+        return try await readers.consistently { connection in
+            try names.reduce(into: Removal()) { total, name in
+                guard let (id, all) = try connection.generation(of: name) else { return }
+                let expired = try connection.expired(in: id, at: now)
+                total += Removal(
+                    removed: all.removed - expired.removed, freedBytes: all.freedBytes - expired.freedBytes)
+            }
+        }
+    }
+
+    /// Empties namespaces.
+    /// - Returns: the live entries that went.
+    private func retire(_ names: [Name]) async throws -> Removal {
+        let hold = SweepHold(on: self)
+        defer { hold.release() }
+        var retired: [RetiredGeneration] = []
+        while retired.count < names.count {
+            let part = names[retired.count...]
+            retired += try await transaction { transaction in
+                try transaction.step(part) { try transaction.clear($0, hold) }
+            }
+        }
+        return try await removal(by: retired)
     }
 
     /// Removes entries unless they were written since the clear began or are in a cleared generation already.
@@ -233,6 +256,28 @@ extension CacheTransaction {
         }
         try remember(key, in: namespaceID, reason: .cleared, at: now)
         return Removal(removed: 1, freedBytes: size)
+    }
+}
+
+/// An entry that a clear may be about.
+private struct ClearingRow: Sendable {
+    var id: Int64
+    var generationID: Int64
+    var key: String
+    var sizeBytes: Int
+    var expiresAt: Instant?
+    var writeNumber: Int64
+    var updatedAt: Instant
+
+    /// From the columns `entry_id, generation_id, key, size_bytes, expires_at_ms, write_number, updated_at_ms`.
+    init(_ row: borrowing Row) {
+        id = row.integer(0)
+        generationID = row.integer(1)
+        key = row.text(2)
+        sizeBytes = row.int(3)
+        expiresAt = row.optionalInstant(4)
+        writeNumber = row.integer(5)
+        updatedAt = row.instant(6)
     }
 }
 
@@ -339,6 +384,16 @@ extension CacheTransaction {
 }
 
 extension Connection {
+    /// The current generation of a namespace, and all its entries.
+    fileprivate func generation(of name: Name) throws(SQLiteError) -> (id: Int64, all: Removal)? {
+        try first(
+            """
+            SELECT g.generation_id, g.entry_count, g.size_bytes
+            FROM cache_namespaces n JOIN cache_generations g USING (generation_id) WHERE n.name = ?1
+            """, .text(name.rawValue)
+        ) { ($0.integer(0), Removal(removed: $0.int(1), freedBytes: $0.int(2))) }
+    }
+
     /// The rows of a generation that are expired at an instant, counted from the index alone.
     fileprivate func expired(
         in generationID: Int64, at instant: Instant, limit: Int = .max

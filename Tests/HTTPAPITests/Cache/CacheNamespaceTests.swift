@@ -58,6 +58,9 @@ import Testing
             api.clock.advance(seconds: 10)
             try await Self.store(api, ["young"])
             let clear = "/v1/cache/n/entries"
+            #expect(
+                try await api.send(.delete, clear + "?prefix=pre&dry_run=true").json
+                    == ["removed": 2, "freed_bytes": 10])
             #expect(try await api.send(.delete, clear + "?prefix=pre").json == ["removed": 2, "freed_bytes": 10])
             #expect(try await api.send(.delete, clear + "?tag=t").json == ["removed": 1, "freed_bytes": 6])
             #expect(
@@ -79,6 +82,8 @@ import Testing
             }
             try await api.send(.delete, "/v1/cache").expectProblem(.validationFailed, status: 422)
             try await api.send(.delete, "/v1/cache?all=true&tag=x").expectProblem(.validationFailed, status: 422)
+            let dryRun = try await api.send(.delete, "/v1/cache?tag=x&dry_run=true")
+            #expect(dryRun.json == ["removed": 2, "freed_bytes": 2])
             #expect(try await api.send(.delete, "/v1/cache?tag=x").json == ["removed": 2, "freed_bytes": 2])
             #expect(try await api.send(.get, "/v1/cache/a/entries/2").status == .ok)
             #expect(try await api.send(.delete, "/v1/cache?all=true").json == ["removed": 2, "freed_bytes": 2])

@@ -83,6 +83,39 @@ import Testing
         }
     }
 
+    /// Tells the same as the clear, and leaves everything as it is.
+    @Test(arguments: Engine.allCases)
+    func aDryRunOnlyCounts(engine: Engine) async throws {
+        try await engine.run { store, clock in
+            try await store.put("expired", lifetime: .milliseconds(1000), tags: ["t"])
+            for key in ["a1", "a2"] { try await store.put(key, "12", tags: ["t"]) }
+            try await store.put("a3", "123", in: other, tags: ["t"])
+            try await store.put("cleared", in: Name(stored: "cleared"), tags: ["t"])
+            _ = try await store.clear(Name(stored: "cleared"), filter: EntryFilter())
+            clock.advance(milliseconds: 1000)
+            try await store.put("a1", "1", tags: ["t"])
+            let filters = [
+                EntryFilter(olderThanMilliseconds: 500), EntryFilter(prefix: "a"), EntryFilter(tag: Tag(stored: "t")),
+                EntryFilter(),
+            ]
+            var announced: [Removal] = []
+            for filter in filters { announced.append(try await store.clear(.n, filter: filter, isDryRun: true)) }
+            #expect(
+                announced == [
+                    Removal(removed: 1, freedBytes: 2), Removal(removed: 2, freedBytes: 3),
+                    Removal(removed: 2, freedBytes: 3), Removal(removed: 2, freedBytes: 3),
+                ])
+            for tag in [Tag(stored: "t"), nil] {
+                let announced = try await store.clearAll(tag: tag, isDryRun: true)
+                #expect(announced == Removal(removed: 3, freedBytes: 6))
+            }
+            #expect(try await store.keys() == ["a1", "a2"])
+            #expect(try await store.clear(.n, filter: filters[1]) == announced[1])
+            #expect(try await store.clearAll(tag: nil, isDryRun: true) == Removal(removed: 1, freedBytes: 3))
+            #expect(try await store.clearAll(tag: Tag(stored: "t")) == Removal(removed: 1, freedBytes: 3))
+        }
+    }
+
     /// What was written before the clock was set back was written before the clear.
     @Test(arguments: Engine.allCases)
     func aClearDoesNotDependOnTheClock(engine: Engine) async throws {
