@@ -50,8 +50,8 @@ public protocol CacheStore: Sendable {
     /// those written after the call began stay. A dry run only tells what that would remove now.
     func clear(_ namespace: Name, filter: EntryFilter, isDryRun: Bool) async throws -> Removal
 
-    /// Removes a tag's entries across all namespaces, in steps; with nil, every entry of every namespace. A dry run only
-    /// tells what that would remove now.
+    /// Removes a tag's entries across all namespaces, in steps; with nil, every entry of every namespace. A dry run
+    /// only tells what that would remove now.
     func clearAll(tag: Tag?, isDryRun: Bool) async throws -> Removal
 
     /// Namespaces by name, after `name`.
