@@ -1,4 +1,5 @@
-// Text functions that take time in proportion to their text: see sandbox.h. Their results are those of SQLite's own.
+// Text functions that take time in proportion to their text or look at the watch as they go: see sandbox.h. They answer
+// what SQLite's own answer.
 // https://sqlite.org/lang_corefunc.html
 #define _GNU_SOURCE
 #include "sandbox.h"
@@ -12,6 +13,11 @@ static int is_null(int count, sqlite3_value **values) {
     return 0;
 }
 
+static void interrupt(sqlite3_context *context) {
+    sqlite3_result_error(context, "interrupted", -1);
+    sqlite3_result_error_code(context, SQLITE_INTERRUPT);
+}
+
 /// Characters in `bytes` bytes of UTF-8, as SQLite counts them: bytes that continue none.
 static sqlite3_int64 characters(text start, size_t bytes) {
     sqlite3_int64 count = 0;
@@ -21,6 +27,10 @@ static sqlite3_int64 characters(text start, size_t bytes) {
 
 /// instr(X, Y): the place of Y in X from 1, 0 for none; in bytes when both are blobs, else in characters.
 static void instr(sqlite3_context *context, int count, sqlite3_value **values) {
+    if (reprise_is_over()) {
+        interrupt(context);
+        return;
+    }
     if (is_null(count, values)) return;
     // Asking a blob for its text would change it for the rest of the statement. Its bytes are that text.
     int hay_is_blob = sqlite3_value_type(values[0]) == SQLITE_BLOB;
@@ -52,6 +62,10 @@ static void instr(sqlite3_context *context, int count, sqlite3_value **values) {
 
 /// replace(X, Y, Z): X with each Y replaced by Z; X itself for an empty Y.
 static void replace(sqlite3_context *context, int count, sqlite3_value **values) {
+    if (reprise_is_over()) {
+        interrupt(context);
+        return;
+    }
     if (is_null(2, values)) return;
     text in = sqlite3_value_text(values[0]);
     text old = sqlite3_value_text(values[1]);
@@ -118,6 +132,10 @@ static size_t trimmed(text start, size_t bytes, text set, text set_end, int side
 
 /// trim(X), trim(X, Y) and those of one side: X without the characters of Y, or blanks, at its ends.
 static void trim(sqlite3_context *context, int count, sqlite3_value **values) {
+    if (reprise_is_over()) {
+        interrupt(context);
+        return;
+    }
     if (is_null(count, values)) return;
     int *configuration = sqlite3_user_data(context);
     text start = sqlite3_value_text(values[0]);
@@ -142,12 +160,151 @@ static void trim(sqlite3_context *context, int count, sqlite3_value **values) {
     sqlite3_result_text64(context, (const char *)start, bytes, SQLITE_TRANSIENT, SQLITE_UTF8);
 }
 
+/// What the special characters of a pattern are; 0 for none.
+typedef struct {
+    /// Matches any characters, or none.
+    unsigned all;
+    /// Matches one character.
+    unsigned one;
+    /// Begins a set of characters.
+    unsigned set;
+    /// Takes its special meaning from the next character.
+    unsigned escape;
+    int folds_case;
+} rules;
+
+enum { DIFFERS, MATCHES, IS_OVER };
+
+// Between two looks at the watch: some microseconds.
+enum { STEPS_PER_LOOK = 4096 };
+
+/// The character at `at`, which ends behind it; 0 at the end. SQLite reads invalid UTF-8 in the same way: a byte that
+/// continues nothing stands for itself, and what is no character is U+FFFD.
+static unsigned next_character(text *at) {
+    unsigned first = *(*at)++;
+    if (first < 0xC0) return first;
+    unsigned character = first < 0xE0 ? first & 0x1F : first < 0xF0 ? first & 0x0F : first < 0xF8 ? first & 0x07
+                       : first < 0xFC ? first & 0x03 : first < 0xFE ? first & 0x01 : 0;
+    while ((**at & 0xC0) == 0x80) character = (character << 6) + (*(*at)++ & 0x3F);
+    if (character < 0x80 || (character & 0xFFFFF800) == 0xD800 || (character & 0xFFFFFFFE) == 0xFFFE) return 0xFFFD;
+    return character;
+}
+
+static unsigned lower(unsigned character) {
+    return character >= 'A' && character <= 'Z' ? character + ('a' - 'A') : character;
+}
+
+/// Whether the set at `*pattern`, behind its bracket, has `character`; `*pattern` is behind the set then. A set that
+/// does not end has none.
+static int set_has(text *pattern, unsigned character) {
+    unsigned previous = 0;
+    int is_in = 0, is_inverted = 0;
+    unsigned member = next_character(pattern);
+    if (member == '^') is_inverted = 1, member = next_character(pattern);
+    // A bracket in the first place is a member.
+    if (member == ']') is_in = character == ']', member = next_character(pattern);
+    for (; member && member != ']'; member = next_character(pattern)) {
+        if (member == '-' && **pattern != ']' && **pattern && previous) {
+            member = next_character(pattern);
+            if (character >= previous && character <= member) is_in = 1;
+            previous = 0;
+        } else {
+            if (character == member) is_in = 1;
+            previous = member;
+        }
+    }
+    return member && is_in != is_inverted;
+}
+
+/// Matches the first character of `*string` with the first of `*pattern`, which is not `all`, and goes behind both.
+static int matches_one(text *pattern, text *string, const rules *rules) {
+    unsigned wanted = next_character(pattern);
+    int is_literal = 0;
+    if (wanted == rules->set && wanted) {
+        unsigned found = next_character(string);
+        return found && set_has(pattern, found);
+    }
+    if (wanted == rules->escape && wanted) {
+        wanted = next_character(pattern);
+        is_literal = 1;
+    }
+    unsigned found = next_character(string);
+    if (!found || !wanted) return 0;
+    if (wanted == found) return 1;
+    if (!is_literal && wanted == rules->one) return 1;
+    return rules->folds_case && wanted < 0x80 && found < 0x80 && lower(wanted) == lower(found);
+}
+
+/// Matches both to their zero bytes. If something differs, the latest `all` takes one character more: what an earlier
+/// one could take instead, the latest can take too.
+static int match(text pattern, text string, const rules *rules) {
+    text after_all = 0, retry = 0;
+    for (unsigned steps = 1;; steps++) {
+        if (steps % STEPS_PER_LOOK == 0 && reprise_is_over()) return IS_OVER;
+        if (*pattern && *pattern == rules->all) {
+            after_all = ++pattern;
+            retry = string;
+            if (!*pattern) return MATCHES;
+            continue;
+        }
+        if (!*pattern && !*string) return MATCHES;
+        if (*pattern && *string && matches_one(&pattern, &string, rules)) continue;
+        if (!after_all || !*retry) return DIFFERS;
+        next_character(&retry);
+        string = retry;
+        pattern = after_all;
+    }
+}
+
+/// like(P, X), like(P, X, E) and glob(P, X).
+static void pattern(sqlite3_context *context, int count, sqlite3_value **values, rules rules) {
+    // SQLite as Debian builds it answers so (SQLITE_LIKE_DOESNT_MATCH_BLOBS), and so must we.
+    if (sqlite3_compileoption_used("LIKE_DOESNT_MATCH_BLOBS")
+        && (sqlite3_value_type(values[0]) == SQLITE_BLOB || sqlite3_value_type(values[1]) == SQLITE_BLOB)) {
+        sqlite3_result_int(context, 0);
+        return;
+    }
+    sqlite3 *db = sqlite3_context_db_handle(context);
+    if (sqlite3_value_bytes(values[0]) > sqlite3_limit(db, SQLITE_LIMIT_LIKE_PATTERN_LENGTH, -1)) {
+        sqlite3_result_error(context, "LIKE or GLOB pattern too complex", -1);
+        return;
+    }
+    if (count == 3) {
+        text escape = sqlite3_value_text(values[2]);
+        if (!escape) return;
+        text end = escape;
+        rules.escape = *end ? next_character(&end) : 0;
+        if (end == escape || *end) {
+            sqlite3_result_error(context, "ESCAPE expression must be a single character", -1);
+            return;
+        }
+        if (rules.escape == rules.all) rules.all = 0;
+        if (rules.escape == rules.one) rules.one = 0;
+    }
+    text wanted = sqlite3_value_text(values[0]), found = sqlite3_value_text(values[1]);
+    if (!wanted || !found) return;
+    int outcome = reprise_is_over() ? IS_OVER : match(wanted, found, &rules);
+    if (outcome == IS_OVER) interrupt(context);
+    else sqlite3_result_int(context, outcome == MATCHES);
+}
+
+static void like(sqlite3_context *context, int count, sqlite3_value **values) {
+    pattern(context, count, values, (rules){.all = '%', .one = '_', .folds_case = 1});
+}
+
+static void glob(sqlite3_context *context, int count, sqlite3_value **values) {
+    pattern(context, count, values, (rules){.all = '*', .one = '?', .set = '['});
+}
+
 int reprise_replace_quadratic_functions(sqlite3 *db, int max_set_bytes) {
     static const struct {
         const char *name;
         int arguments, sides;
         void (*function)(sqlite3_context *, int, sqlite3_value **);
     } all[] = {
+        {"like", 2, 0, like},
+        {"like", 3, 0, like},
+        {"glob", 2, 0, glob},
         {"instr", 2, 0, instr},
         {"replace", 3, 0, replace},
         {"trim", 1, TRIM_LEFT | TRIM_RIGHT, trim},

@@ -1,6 +1,6 @@
-// A bound on the memory SQLite takes on one thread. sqlite3_hard_heap_limit64() is one for the process: a query that
-// reached it would make everyone's writes fail, and it needs the statistics whose lock every allocation would pass
-// through.
+// A bound on the memory SQLite takes on one thread, and on the time in which it takes it. sqlite3_hard_heap_limit64()
+// is one for the process: a query that reached it would fail everybody's writes, and it needs the statistics whose lock
+// every allocation would pass through.
 #include "sandbox.h"
 
 static sqlite3_mem_methods base;
@@ -9,6 +9,8 @@ static sqlite3_mem_methods base;
 static _Thread_local int64_t budget;
 static _Thread_local int64_t used;
 static _Thread_local int64_t most_used;
+static _Thread_local int (*is_over)(const void *);
+static _Thread_local const void *watch;
 
 // What an allocation takes besides its bytes: SQLite's note of its size, malloc's, and what rounding adds. Sorting
 // makes millions of small ones.
@@ -26,7 +28,7 @@ static void *note(void *memory) {
 
 static void *budget_malloc(int bytes) {
     if (!budget) return base.xMalloc(bytes);
-    if (used + bytes + OVERHEAD > budget) return 0;
+    if (used + bytes + OVERHEAD > budget || reprise_is_over()) return 0;
     return note(base.xMalloc(bytes));
 }
 
@@ -38,7 +40,7 @@ static void budget_free(void *memory) {
 static void *budget_realloc(void *memory, int bytes) {
     if (!budget) return base.xRealloc(memory, bytes);
     int64_t before = memory ? cost(memory) : 0;
-    if (used - before + bytes + OVERHEAD > budget) return 0;
+    if (used - before + bytes + OVERHEAD > budget || reprise_is_over()) return 0;
     void *resized = base.xRealloc(memory, bytes);
     if (resized) used -= before;
     return note(resized);
@@ -54,13 +56,18 @@ int reprise_install_memory_budget(void) {
     return sqlite3_config(SQLITE_CONFIG_MALLOC, &methods);
 }
 
-void reprise_begin_memory_budget(int64_t bytes) {
+void reprise_enter_sandbox(int64_t bytes, int (*over)(const void *), const void *context) {
     budget = bytes;
     used = 0;
     most_used = 0;
+    is_over = over;
+    watch = context;
 }
 
-int64_t reprise_end_memory_budget(void) {
+int64_t reprise_leave_sandbox(void) {
     budget = 0;
+    is_over = 0;
     return most_used;
 }
+
+int reprise_is_over(void) { return is_over && is_over(watch); }

@@ -229,8 +229,9 @@ public enum Limits {
     public static let maxSQLAnswerBytes = 4 * 1024 * 1024
     /// Answers held at once until their callers have taken them, counted like that; above it the answer is 503.
     public static let maxHeldSQLAnswerBytes = 32 * 1024 * 1024
-    /// Largest text, blob or row a query may make: four times the largest value there is to read.
-    public static let maxSQLValueBytes = 1024 * 1024
+    /// Largest text, blob or row a query may read or make: the largest value there is to read, with what its row holds
+    /// beside it.
+    public static let maxSQLValueBytes = 288 * 1024
     /// Memory SQLite may take for one query, sorting and temporary tables among it: none of it goes to files.
     public static let maxSQLMemoryBytes = 64 * 1024 * 1024
     /// Columns of a result, a grouping or an ordering.
@@ -239,10 +240,14 @@ public enum Limits {
     public static let maxSQLExpressionDepth = 100
     /// Parts of a compound SELECT.
     public static let maxSQLCompoundParts = 50
-    /// Instructions a query may compile to.
-    public static let maxSQLInstructions = 25_000
+    /// Instructions a query may compile to. Two views joined take 1600; one that loads a value takes some 50 us for the
+    /// largest.
+    public static let maxSQLInstructions = 10_000
+    /// Values the operators and functions of a compiled query may have together. What SQLite does without looking at
+    /// the clock is at most to work on all of them, each as large as may be: 4 ns a byte, 1.2 s together.
+    public static let maxSQLOperands = 1000
     /// Arguments of one call of a function.
-    public static let maxSQLFunctionArguments = 64
+    public static let maxSQLFunctionArguments = 16
     /// Longest pattern of LIKE and GLOB, and set of characters of trim(): the time they take is the product of this and
     /// the text's length.
     public static let maxSQLPatternBytes = 100

@@ -256,6 +256,39 @@ def test_shutdown_waits_for_a_query_at_most_its_deadline(filled):
     assert "database closed" in filled.log
 
 
+def straight(column="x LIKE ?2"):
+    """A query that works on a row for seconds between two jumps of SQLite's program, and its parameters."""
+    columns = ", ".join(f"max(({column}) + {number})" for number in range(140))
+    return (f"WITH t (x) AS MATERIALIZED (SELECT ?1) SELECT {columns} FROM t, (VALUES (1), (2), (3), (4), (5))",
+            ["a" * 280_000, "%" + "a" * 98 + "b"])
+
+
+def test_long_texts_end_at_the_deadline(filled):
+    query, params = straight()
+    # More than the deadline on any machine: 140 patterns of 100 bytes on 280,000, five times.
+    status, problem = answer(filled, query, params=params)
+    assert (status, problem["code"]) == (503, "deadline_exceeded")
+    assert rows(filled, "SELECT 1") == [[1]]
+    status, problem = answer(filled, straight("(x || 1) % 7 + (x || 2) % 7")[0], params=params[:1])
+    assert (status, problem["code"]) == (422, "sql_limit_exceeded")
+
+
+def test_shutdown_ends_queries_on_long_texts(filled):
+    query, params = straight()
+    outcomes = []
+    threads = [threading.Thread(target=lambda: outcomes.append(answer(filled, query, params=params)[1]["code"]))
+               for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    assert filled.stop(seconds=15) == 0
+    for thread in threads:
+        thread.join()
+    # Not the deadline's: the signal ended them.
+    assert outcomes == ["shutting_down"] * 2
+    assert "database closed" in filled.log
+
+
 def test_the_command_prints_a_table(filled):
     query = "SELECT namespace, hits, NULL AS missing, 'NULL' AS text FROM cache_stats"
     result = sql("--database", filled.database, query)

@@ -34,15 +34,15 @@ extension Connection {
             """)
     }
 
-    /// Settings of a connection for ad-hoc SQL. What it sorts and collects stays in memory, where it is counted; files
-    /// would grow without bound.
+    /// Settings of a connection for SQL from outside, which is sandboxed: the files it sorts and gathers in are kept in
+    /// memory, where they are counted. It sorts as much at a time as its page cache may hold.
     func configureInspector() throws(SQLiteError) {
         try execute(
             """
             PRAGMA query_only = ON;
             PRAGMA cache_size = -2048;
             PRAGMA mmap_size = 0;
-            PRAGMA temp_store = MEMORY;
+            PRAGMA temp_store = FILE;
             PRAGMA cell_size_check = ON;
             """)
     }

@@ -32,10 +32,14 @@ final class Connection {
         _ = reprise_sqlite3_disable_memory_statistics()
         let code = reprise_install_memory_budget()
         precondition(code == SQLITE_OK, "SQLite was used before it was configured")
+        let registered = reprise_register_sandbox_vfs()
+        precondition(registered == SQLITE_OK, "this SQLite has no files in memory (memdb, since 3.36)")
     }()
 
+    /// - Parameter isSandboxed: whether its temporary files are kept in memory and reads of its file look at the watch
+    ///   of ``withSandbox(memoryBytes:watch:mostBytes:_:)``.
     /// - Throws: ``SQLiteError``.
-    init(path: String, mode: Mode, watch: Watch = Watch()) throws(SQLiteError) {
+    init(path: String, mode: Mode, watch: Watch = Watch(), isSandboxed: Bool = false) throws(SQLiteError) {
         Self.configureLibrary
         let flags =
             switch mode {
@@ -45,7 +49,9 @@ final class Connection {
             }
         let name = mode == .immutable ? Self.immutableURI(of: path) : path
         var opened: OpaquePointer?
-        let code = sqlite3_open_v2(name, &opened, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, nil)
+        let code = sqlite3_open_v2(
+            name, &opened, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE,
+            isSandboxed ? REPRISE_SANDBOX_VFS : nil)
         guard code == SQLITE_OK, let opened else {
             let error = SQLiteError(code: code, handle: opened)
             sqlite3_close_v2(opened)
@@ -198,14 +204,18 @@ final class Connection {
 
     // MARK: SQL from outside
 
-    /// Runs `body`, in which SQLite gets at most `bytes` of memory on this thread. Connections it opens must be closed
-    /// when it ends.
+    /// Runs `body`, in which SQLite gets at most so much memory on this thread, and none once `watch` is over.
+    /// Connections it opens must be gone when it ends.
     /// - Parameter mostBytes: gets the most bytes in use at once.
-    static func withMemoryBudget<T>(bytes: Int, mostBytes: inout Int, _ body: () throws -> T) rethrows -> T {
+    static func withSandbox<T>(
+        memoryBytes: Int, watch: Watch, mostBytes: inout Int, _ body: () throws -> T
+    ) rethrows -> T {
         configureLibrary
-        reprise_begin_memory_budget(Int64(bytes))
-        defer { mostBytes = Int(reprise_end_memory_budget()) }
-        return try body()
+        reprise_enter_sandbox(
+            Int64(memoryBytes), { Unmanaged<Watch>.fromOpaque($0!).takeUnretainedValue().isOver ? 1 : 0 },
+            Unmanaged.passUnretained(watch).toOpaque())
+        defer { mostBytes = Int(reprise_leave_sandbox()) }
+        return try withExtendedLifetime(watch) { try body() }
     }
 
     /// Restricts every statement prepared from now on to what `policy` permits, and its resources to ``Limits``. This
@@ -218,7 +228,9 @@ final class Connection {
             reprise_sqlite3_db_config_int(handle, option, Int32(value))
         }
         for (limit, value) in [
-            (SQLITE_LIMIT_LENGTH, Limits.maxSQLValueBytes), (SQLITE_LIMIT_SQL_LENGTH, Limits.maxSQLBytes),
+            (SQLITE_LIMIT_LENGTH, Limits.maxSQLValueBytes),
+            // ``checkWork(of:)`` puts a word before it.
+            (SQLITE_LIMIT_SQL_LENGTH, Limits.maxSQLBytes + "EXPLAIN ".utf8.count),
             (SQLITE_LIMIT_COLUMN, Limits.maxSQLColumns), (SQLITE_LIMIT_EXPR_DEPTH, Limits.maxSQLExpressionDepth),
             (SQLITE_LIMIT_COMPOUND_SELECT, Limits.maxSQLCompoundParts),
             (SQLITE_LIMIT_VDBE_OP, Limits.maxSQLInstructions),

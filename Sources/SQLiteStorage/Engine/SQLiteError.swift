@@ -23,6 +23,9 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
         self.offset = nil
     }
 
+    /// What ``Watch`` ends, as SQLite reports it.
+    static let interruption = SQLiteError(code: SQLITE_INTERRUPT, message: "interrupted")
+
     var description: String { "SQLite error \(code): \(message)" }
 
     private var primary: Int32 { code & 0xFF }
@@ -89,7 +92,7 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
         case SQLITE_TOOBIG:
             return Failure(
                 .sqlLimitExceeded,
-                "A text, blob or row is larger than \(Limits.maxSQLValueBytes >> 20) MiB: take a part of it, with "
+                "A text, blob or row is larger than \(Limits.maxSQLValueBytes >> 10) KiB: take a part of it, with "
                     + "substr() for one.")
         case SQLITE_INTERRUPT:
             let seconds = DecimalSeconds.format(milliseconds: deadlineMilliseconds)

@@ -101,6 +101,27 @@ final class Statement {
     /// Whether it does not change the file. https://sqlite.org/c3ref/stmt_readonly.html
     var isReadOnly: Bool { sqlite3_stmt_readonly(handle) != 0 }
 
+    /// Its text from its first word on, without what was before and after it: blanks, comments, semicolons.
+    var text: String {
+        var rest = Array(String(cString: sqlite3_sql(handle)).utf8)[...]
+        while true {
+            rest = rest.drop { $0 == UInt8(ascii: ";") || $0 == UInt8(ascii: " ") || (0x09...0x0D).contains($0) }
+            if rest.starts(with: "--".utf8) {
+                rest = rest.drop { $0 != UInt8(ascii: "\n") }
+            } else if rest.starts(with: "/*".utf8) {
+                let end = rest.indices.dropFirst(3).first {
+                    rest[$0 - 1] == UInt8(ascii: "*") && rest[$0] == UInt8(ascii: "/")
+                }
+                rest = end.map { rest[($0 + 1)...] } ?? []
+            } else {
+                return String(decoding: rest, as: UTF8.self)
+            }
+        }
+    }
+
+    /// Whether it only tells how another statement would run.
+    var isExplanation: Bool { sqlite3_stmt_isexplain(handle) != 0 }
+
     /// How many values it takes, and the names of those that have one, with their first character.
     var parameterNames: [String?] {
         (0..<sqlite3_bind_parameter_count(handle)).map { index in

@@ -11,7 +11,8 @@ final class StopSignal: Sendable {
     func raise() { raised.store(true, ordering: .relaxed) }
 }
 
-/// What SQLite asks, between instructions and inside the functions of ``Connection/confine(to:)``, whether to go on.
+/// What SQLite asks whether to go on: between instructions, and in a sandbox also inside functions and before it takes
+/// memory or reads a page.
 ///
 /// Only the thread that has the connection sets the deadline; any thread may raise the signal. SQLite asks anew each
 /// time, so a signal raised before a statement begins ends that statement too.
@@ -19,14 +20,19 @@ final class Watch: Sendable {
     let signal: StopSignal
     /// Milliseconds of the monotonic clock; the largest value if there is none.
     private let deadline = Atomic<Int64>(.max)
+    private let now: @Sendable () -> Int64
 
-    init(signal: StopSignal = StopSignal()) { self.signal = signal }
+    /// - Parameter now: milliseconds of a clock that is never set.
+    init(signal: StopSignal = StopSignal(), now: @escaping @Sendable () -> Int64 = monotonicMilliseconds) {
+        self.signal = signal
+        self.now = now
+    }
 
-    var isOver: Bool { signal.isRaised || monotonicMilliseconds() > deadline.load(ordering: .relaxed) }
+    var isOver: Bool { signal.isRaised || now() > deadline.load(ordering: .relaxed) }
 
     /// Runs `body` with a deadline this far away.
     func withDeadline<T>(milliseconds: Int64, _ body: () throws -> T) rethrows -> T {
-        deadline.store(monotonicMilliseconds() + milliseconds, ordering: .relaxed)
+        deadline.store(now() + milliseconds, ordering: .relaxed)
         defer { deadline.store(.max, ordering: .relaxed) }
         return try body()
     }

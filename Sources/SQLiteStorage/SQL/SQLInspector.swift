@@ -33,8 +33,16 @@ public final class SQLInspector: SQLInspection {
                 // What a large query leaves behind in the allocator would otherwise stay there.
                 if mostBytes > Limits.maxSQLMemoryBytes / 8 { reprise_trim_malloc() }
             }
-            return try Connection.withMemoryBudget(bytes: Limits.maxSQLMemoryBytes, mostBytes: &mostBytes) {
-                try Self.run(query, path: path, watch: Watch(signal: signal), deadlineMilliseconds)
+            let watch = Watch(signal: signal)
+            do {
+                return try Connection.withSandbox(
+                    memoryBytes: Limits.maxSQLMemoryBytes, watch: watch, mostBytes: &mostBytes
+                ) {
+                    try Self.run(query, path: path, watch: watch, deadlineMilliseconds)
+                }
+            } catch  where signal.isRaised {
+                // Whatever it says: it may be the memory that it did not get any more.
+                throw Failure.shuttingDown
             }
         }
     }
@@ -60,10 +68,13 @@ public final class SQLInspector: SQLInspection {
             try policy.open(connection)
             try connection.confine(to: policy)
             return try connection.withDeadline(milliseconds: deadlineMilliseconds) { connection in
-                try rows(of: query, on: connection)
+                do {
+                    return try rows(of: query, on: connection, watch)
+                } catch is SQLiteError where watch.isOver {
+                    throw SQLiteError.interruption
+                }
             }
         } catch let error as SQLiteError {
-            if error.isInterruption, watch.signal.isRaised { throw Failure.shuttingDown }
             throw error.inspectionFailure(refusal: policy.refusal, deadlineMilliseconds: deadlineMilliseconds)
         } catch let error as StatementCountError {
             switch error {
@@ -88,13 +99,13 @@ public final class SQLInspector: SQLInspection {
     }
 
     private static func open(_ path: String, _ mode: Connection.Mode, _ watch: Watch) throws -> Connection {
-        let connection = try Connection(path: path, mode: mode, watch: watch)
+        let connection = try Connection(path: path, mode: mode, watch: watch, isSandboxed: true)
         // Reads, and so finds out whether it can be read.
         try Migrator().checkOwnership(connection)
         return connection
     }
 
-    private static func rows(of query: SQLQuery, on connection: Connection) throws -> SQLAnswer {
+    private static func rows(of query: SQLQuery, on connection: Connection, _ watch: Watch) throws -> SQLAnswer {
         let started = ContinuousClock.now
         let statement = try connection.prepare(query.text)
         let columns = statement.columnNames
@@ -102,10 +113,13 @@ public final class SQLInspector: SQLInspection {
         guard statement.isReadOnly, !columns.isEmpty else {
             throw Failure.sqlNotAllowed("the statement is not read-only")
         }
+        try connection.checkWork(of: statement)
         try statement.bind(try values(for: statement.parameterNames, from: query.parameters))
         var answer = SQLAnswer(columns: columns, rows: [], isTruncated: false, elapsedSeconds: 0)
         var bytes = 0
         while try statement.step() {
+            // Rows may come without SQLite having looked.
+            guard !watch.isOver else { throw SQLiteError.interruption }
             guard answer.rows.count < query.limit else {
                 answer.isTruncated = true
                 break
