@@ -114,6 +114,10 @@ let package = Package(
             swiftSettings: swiftSettings
         ),
         .testTarget(
+            name: "StorageContractTests", dependencies: ["Domain", "SQLiteStorage", "TestSupport"],
+            swiftSettings: swiftSettings
+        ),
+        .testTarget(
             name: "HTTPAPITests",
             dependencies: [
                 "Domain", "HTTPAPI", "SQLiteStorage", "TestSupport",

@@ -156,6 +156,16 @@ struct TidyTests {
         }
     }
 
+    /// The contract of the stores is the same for every engine: only the file that opens them knows one.
+    @Test func theContractOfTheStoresKnowsNoEngine() {
+        let contract = Self.files.filter { $0.path.hasPrefix("Tests/StorageContractTests/") }
+        #expect(contract.count > 10)
+        for file in contract where file.name != "Engine.swift" {
+            #expect(Set(["SQLiteStorage", "CSQLite"]).isDisjoint(with: file.imports), "\(file.path)")
+        }
+        for file in contract { #expect(!file.text.contains("@testable"), "\(file.path)") }
+    }
+
     @Test func onlyTheWrapperTouchesSQLite() {
         for file in Self.files where file.path.hasPrefix("Sources/") {
             guard !Set(["CSQLite", "CSQLiteSupport"]).isDisjoint(with: file.imports) else { continue }

@@ -48,18 +48,6 @@ struct MaintenanceTests {
         }
     }
 
-    @Test func whenNothingExpiresNoDeadlineIsTold() async throws {
-        try await withStorage { storage, clock in
-            #expect(storage.backlog().nextExpiry == nil)
-            try await storage.put("key", lifetime: .milliseconds(1000))
-            _ = try await storage.touch(EntryAddress("key"), timeToLive: .never)
-            clock.advance(milliseconds: 1000)
-            #expect(try await storage.perform(.cacheExpiry, isDryRun: false) == Removal())
-            #expect(storage.backlog().nextExpiry == nil)
-            #expect(try await storage.keys() == ["key"])
-        }
-    }
-
     @Test func clearedRowsGoInSteps() async throws {
         try await withStorage { storage, clock in
             let cleared = Limits.sweepBatchRows * 2 + 1
@@ -75,18 +63,6 @@ struct MaintenanceTests {
             #expect(try await storage.keys() == ["kept"])
             #expect(try await count(storage, "SELECT count(*) FROM cache_entries") == 1)
             #expect(try await count(storage, "SELECT count(*) FROM cache_generations") == 1)
-        }
-    }
-
-    @Test func rowsBothExpiredAndClearedAreCountedOnce() async throws {
-        try await withStorage { storage, clock in
-            try await fill(storage, 10, lifetime: .milliseconds(1000))
-            try await fill(storage, 5, in: Name(stored: "m"))
-            for name in ["n", "m"] { _ = try await storage.clear(Name(stored: name), filter: EntryFilter()) }
-            clock.advance(milliseconds: 1000)
-            let (announced, done) = try await announcedAndDone(.cacheExpiry, storage)
-            #expect(announced == Removal(removed: 15, freedBytes: 15))
-            #expect(done == announced)
         }
     }
 
@@ -315,18 +291,6 @@ struct MaintenanceTests {
         MaintenanceRun(
             task: .cacheExpiry, trigger: .deadline, startedAt: Instant(milliseconds: Int64(number)),
             durationSeconds: 0.25, rowsRemoved: number, bytesFreed: number * 2, error: error)
-    }
-
-    @Test func runsAreRecorded() async throws {
-        try await withStorage { storage, _ in
-            for number in 1...5 { try await storage.record(run(number, error: number == 3 ? "disk full" : nil)) }
-            var expected = (1...5).map { run($0, error: $0 == 3 ? "disk full" : nil) }
-            for index in expected.indices { expected[index].id = Int64(index + 1) }
-            #expect(try await storage.maintenanceRuns(before: nil, limit: 10) == expected.reversed())
-            #expect(try await storage.maintenanceRuns(before: nil, limit: 2).map(\.id) == [5, 4])
-            #expect(try await storage.maintenanceRuns(before: 4, limit: 2).map(\.id) == [3, 2])
-            #expect(try await storage.maintenanceRuns(before: 1, limit: 2) == [])
-        }
     }
 
     @Test func theOldestRunsGo() async throws {

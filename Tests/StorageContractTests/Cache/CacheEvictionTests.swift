@@ -4,8 +4,6 @@ import Domain
 import TestSupport
 import Testing
 
-@testable import SQLiteStorage
-
 @Suite struct CacheEvictionTests {
     private func cap(
         _ store: any CacheStore, entries: Int? = nil, bytes: Int? = nil, _ eviction: Eviction

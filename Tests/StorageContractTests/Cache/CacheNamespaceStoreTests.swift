@@ -4,8 +4,6 @@ import Domain
 import TestSupport
 import Testing
 
-@testable import SQLiteStorage
-
 @Suite struct CacheNamespaceStoreTests {
     private let other = Name(stored: "other")
 

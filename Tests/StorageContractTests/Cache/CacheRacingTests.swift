@@ -4,8 +4,6 @@ import Domain
 import TestSupport
 import Testing
 
-@testable import SQLiteStorage
-
 @Suite struct CacheRacingTests {
     /// Runs `body` in so many tasks at once.
     private func race(_ tasks: Int, _ body: @escaping @Sendable (Int) async throws -> Void) async throws {
@@ -220,30 +218,6 @@ import Testing
                 }
                 let removed = try await group.reduce(0, +)
                 #expect(removed + (try await store.keys().count) == 20)
-            }
-        }
-    }
-
-    /// The write comes to the writer before the clear's first step, and within the same millisecond.
-    @Test func whatIsWrittenAfterAClearBeganStays() async throws {
-        try await withStorage { storage, _ in
-            for key in ["a1", "a2"] { try await storage.put(key, "old", tags: ["t"]) }
-            for tag in [nil, "t"] {
-                let gate = Gate()
-                let held = Task.immediate { try await storage.writer.perform { _ in gate.wait() } }
-                let write = Task.immediate { try await storage.put("a1", "new", tags: ["t"]) }
-                let clear = Task.immediate {
-                    if let tag { return try await storage.clearAll(tag: Tag(stored: tag)) }
-                    return try await storage.clear(.n, filter: EntryFilter(prefix: "a"))
-                }
-                // The clear has read its page, so its step waits behind the write.
-                while storage.writer.waiting.operations < 2 { await Task.yield() }
-                gate.open()
-                try await held.value
-                #expect(try await !write.value.created)
-                #expect(try await clear.value.removed == 1)
-                #expect(try await storage.text("a1") == "new")
-                try await storage.put("a2", "old", tags: ["t"])
             }
         }
     }

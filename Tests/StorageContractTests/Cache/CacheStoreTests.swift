@@ -5,25 +5,6 @@ import Synchronization
 import TestSupport
 import Testing
 
-@testable import SQLiteStorage
-
-/// The storage engines there are.
-enum Engine: CaseIterable {
-    case sqlite
-
-    /// What the contract is about: the cache, and the background work it leans on.
-    typealias Store = CacheStore & MaintenanceStore
-
-    /// Runs `body` on a new store and closes it.
-    func run(
-        settings: Settings = .quick, _ body: (any Store, ManualClock) async throws -> Void
-    ) async throws {
-        switch self {
-        case .sqlite: try await withStorage(settings: LiveSettings(settings)) { try await body($0, $1) }
-        }
-    }
-}
-
 @Suite struct CacheStoreTests {
     // MARK: Reading and writing
 
@@ -156,7 +137,7 @@ enum Engine: CaseIterable {
     func theLifetimeIsTheEntrysElseTheNamespacesElseTheSetting(engine: Engine) async throws {
         var settings = Settings.quick
         settings.set(.cacheTTL, to: .decimal(7), source: .file)
-        try await engine.run(settings: settings) { store, clock in
+        try await engine.run(settings: LiveSettings(settings)) { store, clock in
             #expect(try await store.put("a").expiresAt == clock.now.advanced(milliseconds: 7000))
             _ = try await store.setPolicy(CachePolicy(timeToLive: .milliseconds(50)), of: .n)
             #expect(try await store.put("b").expiresAt == clock.now.advanced(milliseconds: 50))

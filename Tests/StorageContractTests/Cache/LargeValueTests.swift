@@ -4,8 +4,6 @@ import Domain
 import TestSupport
 import Testing
 
-@testable import SQLiteStorage
-
 @Suite struct LargeValueTests {
     /// A change that takes a value away from its entry.
     enum Change: CaseIterable {
@@ -167,35 +165,5 @@ import Testing
                 #expect(try await store.bytes("key\(task)") == noise(70_000, seed: task * 100 + 14))
             }
         }
-    }
-}
-
-struct BlobLeasesTests {
-    private let leases = BlobLeases()
-
-    @Test func whatIsUsedIsNotCondemned() {
-        var first: BlobLeases.Lease? = leases.lease(1)
-        let second = leases.lease(1)
-        #expect(!leases.condemn(1))
-        #expect(leases.condemn(2))
-        #expect(first?.blobID == 1)
-        first = nil
-        #expect(!leases.condemn(1))
-        withExtendedLifetime(second) {}
-    }
-
-    @Test func whatIsCondemnedCannotBeUsedUntilItIsGone() {
-        #expect(leases.condemn(1))
-        #expect(leases.lease(1) == nil)
-        leases.forget(1)
-        #expect(leases.lease(1) != nil)
-    }
-
-    @Test func aLeaseEndsWithItsHolder() {
-        var lease = leases.lease(1)
-        #expect(leases.isLeased(1))
-        #expect(lease != nil)
-        lease = nil
-        #expect(!leases.isLeased(1))
     }
 }

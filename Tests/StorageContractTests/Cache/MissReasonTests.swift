@@ -4,8 +4,6 @@ import Domain
 import TestSupport
 import Testing
 
-@testable import SQLiteStorage
-
 @Suite struct MissReasonTests {
     private static let everything = EntryFilter()
 

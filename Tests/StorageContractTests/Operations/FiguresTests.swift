@@ -1,110 +1,100 @@
-// The engine's figures for monitoring: right, monotonic, and there when the database is not.
+// The contract of OperationalStore, run over every storage engine: right, monotonic, and there without a database.
 
 import Domain
 import TestSupport
 import Testing
 
-@testable import SQLiteStorage
-
 struct FiguresTests {
     private let name = Name(stored: "n")
 
-    private func stored(_ storage: SQLiteStorage) async throws -> OperationalFigures.Stored {
-        try #require(await storage.operationalFigures().stored)
+    private func stored(_ store: any Engine.Store) async throws -> OperationalFigures.Stored {
+        try #require(await store.operationalFigures().stored)
     }
 
-    private func figures(_ storage: SQLiteStorage) async throws -> OperationalFigures.NamespaceFigures {
-        try #require(try await stored(storage).namespaces.first { $0.name == name })
+    private func figures(_ store: any Engine.Store) async throws -> OperationalFigures.NamespaceFigures {
+        try #require(try await stored(store).namespaces.first { $0.name == name })
     }
 
-    private func look(_ storage: SQLiteStorage, _ key: String) async {
-        _ = try? await storage.read(EntryAddress(namespace: name, key: Key(stored: key)))
+    private func look(_ store: any Engine.Store, _ key: String) async {
+        _ = try? await store.read(EntryAddress(namespace: name, key: Key(stored: key)))
     }
 
-    @Test func lookupsAreThoseSinceTheStart() async throws {
-        let folder = TemporaryFolder()
-        let clock = ManualClock()
-        for _ in 0..<2 {
-            let storage = try makeStorage(in: folder, clock: clock)
-            try await storage.put("k", in: name)
-            for round in 1...3 {
-                await look(storage, "k")
-                await look(storage, "absent")
-                // Written in between or not.
-                if round != 2 { try await storage.flushCounters() }
-                let figures = try await figures(storage)
-                #expect(figures.hits == round)
-                #expect(figures.misses == [.absent: round])
-            }
-            await storage.close()
+    @Test(arguments: Engine.allCases)
+    func lookupsAreThoseSinceTheStart(engine: Engine) async throws {
+        try await engine.run { store, _ async throws in
+            try await countLookups(store)
+        } reopened: { store, _ async throws in
+            try await countLookups(store)
         }
     }
 
-    @Test func anUndoneFlushCountsNothingTwice() async throws {
-        try await withStorage { storage, _ in
-            try await storage.put("k", in: name)
-            for _ in 0..<5 { await look(storage, "k") }
-            let id = try #require(storage.ledger.waiting().first?.namespaceID)
-            let withdrawal = AccessLedger.Withdrawal(from: storage.ledger)
-            #expect(withdrawal.takeCounters(namespaceID: id, entries: 10).lookups.hits == 5)
-            #expect(try await figures(storage).hits == 5)
-            withdrawal.undo()
-            #expect(try await figures(storage).hits == 5)
-            try await storage.flushCounters()
-            #expect(try await figures(storage).hits == 5)
+    private func countLookups(_ store: any Engine.Store) async throws {
+        try await store.put("k", in: name)
+        for round in 1...3 {
+            await look(store, "k")
+            await look(store, "absent")
+            // Written in between or not.
+            if round != 2 { try await store.flushCounters() }
+            let figures = try await figures(store)
+            #expect(figures.hits == round)
+            #expect(figures.misses == [.absent: round])
         }
     }
 
-    @Test func aRemovedNamespaceIsForgotten() async throws {
-        try await withStorage { storage, _ in
-            try await storage.put("k", in: name)
-            await look(storage, "k")
-            try await storage.flushCounters()
-            try await storage.removeNamespace(name)
-            #expect(try await stored(storage).namespaces == [])
-            try await storage.put("k", in: name)
-            #expect(try await figures(storage).hits == 0)
+    @Test(arguments: Engine.allCases)
+    func aRemovedNamespaceIsForgotten(engine: Engine) async throws {
+        try await engine.run { store, _ async throws in
+            try await store.put("k", in: name)
+            await look(store, "k")
+            try await store.flushCounters()
+            try await store.removeNamespace(name)
+            #expect(try await stored(store).namespaces == [])
+            try await store.put("k", in: name)
+            #expect(try await figures(store).hits == 0)
         }
     }
 
-    @Test func entriesAreThoseThatLive() async throws {
-        try await withStorage { storage, clock in
-            _ = try await storage.batch(
+    @Test(arguments: Engine.allCases)
+    func entriesAreThoseThatLive(engine: Engine) async throws {
+        try await engine.run { store, clock async throws in
+            _ = try await store.batch(
                 [
                     .set(CacheWrite("a", [1, 2, 3], lifetime: .milliseconds(1000))),
                     .set(CacheWrite("b", [1], lifetime: .milliseconds(9000))),
                 ], namespace: name, atomic: true)
-            var figures = try await figures(storage)
+            var figures = try await figures(store)
             #expect((figures.entryCount, figures.sizeBytes, figures.expirations) == (2, 4, 0))
             clock.advance(milliseconds: 1000)
             for _ in 0..<2 {
-                figures = try await self.figures(storage)
+                figures = try await self.figures(store)
                 #expect((figures.entryCount, figures.sizeBytes, figures.expirations) == (1, 1, 1))
-                _ = try await storage.perform(.cacheExpiry, isDryRun: false)
+                _ = try await store.perform(.cacheExpiry, isDryRun: false)
             }
         }
     }
 
-    @Test func lagIsHowLateTheOldestIs() async throws {
-        try await withStorage { storage, clock in
-            #expect(try await stored(storage).lagSeconds == [.cache: 0, .cleared: 0, .sessions: 0, .debounces: 0])
-            _ = try await storage.batch(
+    @Test(arguments: Engine.allCases)
+    func lagIsHowLateTheOldestIs(engine: Engine) async throws {
+        try await engine.run { store, clock async throws in
+            #expect(try await stored(store).lagSeconds == [.cache: 0, .cleared: 0, .sessions: 0, .debounces: 0])
+            _ = try await store.batch(
                 [.set(CacheWrite("a", [1], lifetime: .milliseconds(1000)))], namespace: name, atomic: true)
-            #expect(try await stored(storage).lagSeconds[.cache] == 0)
+            #expect(try await stored(store).lagSeconds[.cache] == 0)
             clock.advance(milliseconds: 3500)
-            #expect(try await stored(storage).lagSeconds[.cache] == 2.5)
-            _ = try await storage.clear(name, filter: EntryFilter())
+            #expect(try await stored(store).lagSeconds[.cache] == 2.5)
+            _ = try await store.clear(name, filter: EntryFilter())
             clock.advance(milliseconds: 500)
-            #expect(try await stored(storage).lagSeconds[.cleared] == 0.5)
-            _ = try await storage.perform(.cacheExpiry, isDryRun: false)
-            #expect(try await stored(storage).lagSeconds == [.cache: 0, .cleared: 0, .sessions: 0, .debounces: 0])
+            #expect(try await stored(store).lagSeconds[.cleared] == 0.5)
+            _ = try await store.perform(.cacheExpiry, isDryRun: false)
+            #expect(try await stored(store).lagSeconds == [.cache: 0, .cleared: 0, .sessions: 0, .debounces: 0])
         }
     }
 
-    @Test func writesAndCommitsAreCounted() async throws {
-        try await withStorage { storage, _ in
-            for number in 0..<5 { try await storage.put("k\(number)", in: name) }
-            let figures = await storage.operationalFigures()
+    @Test(arguments: Engine.allCases)
+    func writesAndCommitsAreCounted(engine: Engine) async throws {
+        try await engine.run { store, _ async throws in
+            for number in 0..<5 { try await store.put("k\(number)", in: name) }
+            let figures = await store.operationalFigures()
             #expect(figures.writes >= 5)
             #expect(figures.groupSizes.sum == Double(figures.writes))
             #expect(figures.groupSizes.count == figures.commitSeconds.count)
@@ -114,23 +104,14 @@ struct FiguresTests {
         }
     }
 
-    @Test func readingThemWritesNothing() async throws {
-        try await withStorage { storage, _ in
-            try await storage.put("k", in: name)
-            await look(storage, "k")
-            let writes = storage.writer.statistics.operations
-            for _ in 0..<3 { _ = await storage.operationalFigures() }
-            #expect(storage.writer.statistics.operations == writes)
+    @Test(arguments: Engine.allCases)
+    func readingThemWritesNothing(engine: Engine) async throws {
+        try await engine.run { store, _ async throws in
+            try await store.put("k", in: name)
+            await look(store, "k")
+            let writes = await store.operationalFigures().writes
+            for _ in 0..<3 { _ = await store.operationalFigures() }
+            #expect(await store.operationalFigures().writes == writes)
         }
-    }
-
-    @Test func aClosedDatabaseLeavesWhatMemoryKnows() async throws {
-        let folder = TemporaryFolder()
-        let storage = try makeStorage(in: folder, clock: ManualClock())
-        try await storage.put("k", in: name)
-        await storage.close()
-        let figures = await storage.operationalFigures()
-        #expect(figures.stored == nil)
-        #expect(figures.writes >= 1)
     }
 }
