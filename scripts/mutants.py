@@ -54,7 +54,9 @@ def read_lists():
             continue
         with open(os.path.join(LISTS, name), "rb") as file:
             document = tomllib.load(file)
-        for entry in document["mutant"]:
+        if not document.get("mutant"):
+            errors.append(f"{name}: the list is empty")
+        for entry in document.get("mutant", []):
             try:
                 mutants.append(Mutant(**{**entry, "name": f"{name.removesuffix('.toml')}: {entry['name']}"}))
             except TypeError as error:

@@ -299,6 +299,20 @@ import Testing
     }
 
     @Test(arguments: Engine.allCases)
+    func deletingTellsWhetherALiveEntryWasThere(engine: Engine) async throws {
+        try await engine.run { store, clock async throws in
+            let address = EntryAddress("key")
+            #expect(try await !store.delete(address, condition: .none))
+            try await store.put("key", lifetime: .milliseconds(1000))
+            #expect(try await store.delete(address, condition: .none))
+            #expect(try await !store.delete(address, condition: .none))
+            try await store.put("key", lifetime: .milliseconds(1000))
+            clock.advance(milliseconds: 1000)
+            #expect(try await !store.delete(address, condition: .none))
+        }
+    }
+
+    @Test(arguments: Engine.allCases)
     func aConditionalDeleteNeedsItsEntry(engine: Engine) async throws {
         try await engine.run { store, clock in
             let address = EntryAddress("key")
@@ -591,6 +605,21 @@ import Testing
             #expect(words(results) == ["created", "not_an_integer", "cache_miss", "precondition_failed", "created"])
             #expect(try await store.keys() == ["a", "b", "text"])
             #expect(try await store.bytes("a") == [1])
+        }
+    }
+
+    /// What it has done before it failed is undone: here, the namespace it would have made.
+    @Test(arguments: Engine.allCases)
+    func anOperationThatFailsInABatchLeavesNothing(engine: Engine) async throws {
+        try await engine.run { store, _ async throws in
+            let needy = EntityCondition(match: .any)
+            let operations: [CacheOperation] = [
+                .set(CacheWrite("a", [1], condition: needy)),
+                .increment(CacheIncrement(key: key("b"), condition: needy)),
+            ]
+            let results = try await store.batch(operations, namespace: .n, atomic: false)
+            #expect(words(results) == ["precondition_failed", "precondition_failed"])
+            #expect(await code { try await store.namespace(.n) } == .namespaceNotFound)
         }
     }
 

@@ -104,6 +104,24 @@ struct SessionStoreTests {
     }
 
     @Test(arguments: Engine.allCases)
+    func aWriteKnowsOfReadsThatAreNotWrittenYet(engine: Engine) async throws {
+        try await engine.run { store, clock async throws in
+            try await store.create(ttl: 10)
+            for round in 1...3 {
+                clock.advance(seconds: 6)
+                _ = try await store.session(.s)
+                clock.advance(seconds: 6)
+                try await store.patch(set: ["round": .integer(round)])
+                clock.advance(seconds: 6)
+                _ = try await store.session(.s)
+                clock.advance(seconds: 6)
+                try await store.append("i\(round)")
+            }
+            #expect(await code { try await store.create() } == .sessionExists)
+        }
+    }
+
+    @Test(arguments: Engine.allCases)
     func readsExtendALifeWithoutWriting(engine: Engine) async throws {
         try await engine.run(settings: Settings.with(.maxHistoryItems, .integer(20))) { store, clock async throws in
             try await store.create(ttl: 10)
@@ -219,6 +237,19 @@ struct SessionStoreTests {
             #expect(change.stateKeyCount == 5 && change.stateSizeBytes == 1 + 4 + 1 + 1 + 1)
             #expect(try await store.stateText() == #"{"d":null,"new":5,"p_1":9,"p_2":2,"q":7}"#)
             #expect(try await store.stateText(keys: ["q", "absent", "d"]) == #"{"q":7,"d":null}"#)
+        }
+    }
+
+    /// What one patch deletes and sets was replaced, not removed; with the same value nothing has changed.
+    @Test(arguments: Engine.allCases)
+    func aKeyDeletedAndSetIsReplaced(engine: Engine) async throws {
+        try await engine.run { store, _ async throws in
+            try await store.create(state: ["a": 1])
+            let same = try await store.patch(set: ["a": 1], delete: ["a"])
+            #expect(same.removedKeys == [] && same.version == 1)
+            let other = try await store.patch(set: ["a": 2], delete: ["a"], deletePrefixes: ["a"])
+            #expect(other.removedKeys == [] && other.version == 2)
+            #expect(try await store.stateText() == #"{"a":2}"#)
         }
     }
 
