@@ -9,6 +9,7 @@ public struct Failure: Error, Sendable, Equatable {
         case malformedRequest = "malformed_request"
         case malformedJSON = "malformed_json"
         case badPercentEncoding = "bad_percent_encoding"
+        case requestTimeout = "request_timeout"
         case notFound = "not_found"
         case methodNotAllowed = "method_not_allowed"
         case notAcceptable = "not_acceptable"

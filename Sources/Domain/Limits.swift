@@ -133,9 +133,17 @@ public enum Limits {
     public static let maxBatchBodyBytes = 16 * 1024 * 1024
     /// Largest body that carries a whole state or a template's defaults: those, and what their spelling adds.
     public static let maxStateBodyBytes = 9 * 1024 * 1024
-    /// JSON bodies held at once by all requests together; above it the answer is 503. Parsed, a body takes several
-    /// times its size.
-    public static let maxHeldBodyBytes = 64 * 1024 * 1024
+    /// Largest JSON body that counts as short: it is parsed on the event loop, and long ones never keep it out.
+    public static let maxShortBodyBytes = 64 * 1024
+    /// Memory that the short JSON bodies of all requests may take together, and that all others may, as they arrive and
+    /// parsed. A caller gets as much as is left free: half of it when alone. Above it the answer is 503, and 413 for a
+    /// body that takes more than half by itself.
+    public static let maxHeldShortBodyBytes = 64 * 1024 * 1024
+    public static let maxHeldLongBodyBytes = 256 * 1024 * 1024
+    /// The rate at which a JSON body has to arrive, and the windows over which it is measured; below it the answer is
+    /// 408.
+    public static let minBodyBytesPerSecond = 16 * 1024
+    public static let bodyWindowSeconds: Int64 = 10
     /// Largest body of samples.
     public static let maxSamplesBodyBytes = 8 * 1024 * 1024
     /// Operations in one batch.

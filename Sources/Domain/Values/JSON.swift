@@ -159,34 +159,105 @@ extension JSON {
     ///
     /// Stricter than many parsers where leniency would lose data silently: a name twice in one object, an unpaired
     /// surrogate and invalid UTF-8 are refused.
-    /// - Throws: `malformed_json` with the byte at which reading stopped.
-    public init(parsing bytes: some Sequence<UInt8>) throws(Failure) {
-        let copy = ContiguousArray(bytes)
-        let result = copy.withUnsafeBufferPointer { buffer -> Result<JSON, Failure> in
-            var parser = JSONParser(buffer)
+    /// - Parameters:
+    ///   - memory: what the value takes is taken from it, as it grows.
+    ///   - bound: a list in it that may not be longer than this.
+    /// - Throws: `malformed_json` with the byte at which reading stopped; what `memory` and `bound` throw.
+    public init(
+        parsing bytes: some Sequence<UInt8>, memory: (any JSONMemory)? = nil, bound: JSONListBound? = nil
+    ) throws(Failure) {
+        self = try Self.withParser(of: bytes, keepsValues: true, memory: memory, bound: bound)
+    }
+
+    /// Whether this is a JSON text, by the same rules. Takes no memory for its values.
+    public static func isValid(_ bytes: some Sequence<UInt8>) -> Bool {
+        (try? withParser(of: bytes, keepsValues: false)) != nil
+    }
+
+    private static func withParser(
+        of bytes: some Sequence<UInt8>, keepsValues: Bool, memory: (any JSONMemory)? = nil, bound: JSONListBound? = nil
+    ) throws(Failure) -> JSON {
+        func parse(_ buffer: UnsafeBufferPointer<UInt8>) -> Result<JSON, Failure> {
+            var parser = JSONParser(buffer, keepsValues: keepsValues, memory: memory, bound: bound)
             do throws(Failure) {
                 return .success(try parser.parseText())
             } catch {
                 return .failure(error)
             }
         }
-        self = try result.get()
+        let result =
+            bytes.withContiguousStorageIfAvailable(parse)
+            ?? ContiguousArray(bytes).withUnsafeBufferPointer(parse)
+        return try result.get()
+    }
+}
+
+/// Where the memory of a value being parsed is accounted for.
+public protocol JSONMemory {
+    /// - Throws: a failure if `count` more bytes are too many.
+    func take(_ count: Int) throws(Failure)
+}
+
+/// The most items that the array which is a member of the outermost object may have. A longer one is refused at the
+/// first item too many, so that nobody pays for parsing the rest.
+public struct JSONListBound: Sendable {
+    let name: String
+    let maxItems: Int
+    let failure: Failure
+
+    public init(_ name: String, maxItems: Int, otherwise failure: Failure) {
+        self.name = name
+        self.maxItems = maxItems
+        self.failure = failure
     }
 }
 
 /// A recursive-descent parser of RFC 8259, bounded by ``Limits/maxJSONDepth``.
 private struct JSONParser {
     private let bytes: UnsafeBufferPointer<UInt8>
+    /// Whether arrays, members and strings are kept. A text that is only checked needs none of them.
+    private let keepsValues: Bool
+    private let memory: (any JSONMemory)?
+    private let bound: JSONListBound?
     private var position = 0
     private var depth = 0
+    /// Bytes taken by values and not yet reported to `memory`.
+    private var unreported = 0
 
-    init(_ bytes: UnsafeBufferPointer<UInt8>) { self.bytes = bytes }
+    init(
+        _ bytes: UnsafeBufferPointer<UInt8>, keepsValues: Bool, memory: (any JSONMemory)?, bound: JSONListBound?
+    ) {
+        self.bytes = bytes
+        self.keepsValues = keepsValues
+        self.memory = memory
+        self.bound = bound
+    }
 
     mutating func parseText() throws(Failure) -> JSON {
         let value = try parseValue()
         skipWhiteSpace()
         guard position == bytes.count else { throw stopped("unexpected text after the value") }
+        if unreported > 0 { try memory?.take(unreported) }
         return value
+    }
+
+    /// Accounts for `count` bytes, in portions: a share of memory is locked for each.
+    private mutating func account(_ count: Int) throws(Failure) {
+        guard let memory else { return }
+        unreported += count
+        guard unreported >= 64 * 1024 else { return }
+        try memory.take(unreported)
+        unreported = 0
+    }
+
+    /// Appends, and accounts for the growth of the array's storage, which doubles.
+    private mutating func append<Value>(_ value: Value, to values: inout [Value]) throws(Failure) {
+        guard keepsValues else { return }
+        let capacity = values.capacity
+        values.append(value)
+        if values.capacity > capacity {
+            try account((values.capacity - capacity) * MemoryLayout<Value>.stride)
+        }
     }
 
     private mutating func parseValue() throws(Failure) -> JSON {
@@ -218,6 +289,7 @@ private struct JSONParser {
     private mutating func parseObject() throws(Failure) -> JSON {
         var members: [JSON.Member] = []
         var names = Set<ExactText>()
+        let isOutermost = depth == 1
         skipWhiteSpace()
         if take(UInt8(ascii: "}")) { return .object([]) }
         while true {
@@ -227,9 +299,17 @@ private struct JSONParser {
             guard names.insert(ExactText(name)).inserted else {
                 throw stopped("a name occurs twice in one object")
             }
+            try account(MemoryLayout<ExactText>.stride * 2)
             skipWhiteSpace()
             guard take(UInt8(ascii: ":")) else { throw stopped("expected ':'") }
-            members.append(JSON.Member(name: name, value: try parseValue()))
+            skipWhiteSpace()
+            let value: JSON
+            if isOutermost, let bound, bound.name == name, current == UInt8(ascii: "[") {
+                value = try nested { (parser) throws(Failure) in try parser.parseArray(bound) }
+            } else {
+                value = try parseValue()
+            }
+            try append(JSON.Member(name: name, value: value), to: &members)
             skipWhiteSpace()
             if take(UInt8(ascii: ",")) { continue }
             guard take(UInt8(ascii: "}")) else { throw stopped("expected ',' or '}'") }
@@ -237,12 +317,13 @@ private struct JSONParser {
         }
     }
 
-    private mutating func parseArray() throws(Failure) -> JSON {
+    private mutating func parseArray(_ bound: JSONListBound? = nil) throws(Failure) -> JSON {
         var items: [JSON] = []
         skipWhiteSpace()
         if take(UInt8(ascii: "]")) { return .array([]) }
         while true {
-            items.append(try parseValue())
+            if let bound, items.count == bound.maxItems { throw bound.failure }
+            try append(try parseValue(), to: &items)
             skipWhiteSpace()
             if take(UInt8(ascii: ",")) { continue }
             guard take(UInt8(ascii: "]")) else { throw stopped("expected ',' or ']'") }
@@ -266,7 +347,8 @@ private struct JSONParser {
             if !take(UInt8(ascii: "+")) { _ = take(UInt8(ascii: "-")) }
             try parseDigits()
         }
-        return .number(String(decoding: bytes[start..<position], as: UTF8.self))
+        try account(heapBytes(of: position - start))
+        return .number(keepsValues ? String(decoding: bytes[start..<position], as: UTF8.self) : "0")
     }
 
     private mutating func parseDigits() throws(Failure) {
@@ -338,10 +420,14 @@ private struct JSONParser {
         return value
     }
 
-    private func validated(_ slice: Slice<UnsafeBufferPointer<UInt8>>) throws(Failure) -> String {
+    private mutating func validated(_ slice: Slice<UnsafeBufferPointer<UInt8>>) throws(Failure) -> String {
+        try account(heapBytes(of: slice.count))
         guard let string = String(validating: slice, as: UTF8.self) else { throw stopped("invalid UTF-8") }
         return string
     }
+
+    /// What a string of `count` bytes takes besides its place in a value, which holds up to 15 bytes itself.
+    private func heapBytes(of count: Int) -> Int { count > 15 ? count + 48 : 0 }
 
     private var current: UInt8? { position < bytes.count ? bytes[position] : nil }
 

@@ -15,7 +15,9 @@ struct CacheBatchRoutes: Sendable {
     @Sendable func batch(_ request: Request, _ context: APIContext) async throws -> Response {
         let namespace = try context.namespace()
         try request.refuseQuery()
-        var body = try await request.objectBody(context, maxBytes: Limits.maxBatchBodyBytes)
+        var body = try await request.objectBody(
+            context, maxBytes: Limits.maxBatchBodyBytes,
+            bound: JSONListBound("operations", maxItems: Limits.maxBatchOperations, otherwise: Self.tooMany))
         let isAtomic = body.bool("atomic") ?? false
         let operations = operations(in: &body)
         try body.finish()
@@ -26,15 +28,14 @@ struct CacheBatchRoutes: Sendable {
         return .json(["results": .array(items)])
     }
 
+    private static let tooMany = Failure.invalid(
+        "operations", "must be at most \(Limits.maxBatchOperations) operations.")
+
     /// The operations. Anything else, such as a number or an unknown `op`, is reported by its place; an error within an
     /// operation is that operation's own failure.
     private func operations(in body: inout ObjectReader) -> [CacheOperation] {
         guard case .array(let items)? = body.take("operations") else {
             body.report("operations", "must be an array of operations.")
-            return []
-        }
-        guard items.count <= Limits.maxBatchOperations else {
-            body.report("operations", "must be at most \(Limits.maxBatchOperations) operations.")
             return []
         }
         var operations: [CacheOperation] = []
@@ -215,9 +216,9 @@ extension CacheOperationResult {
                 members.append(.init(name: "content_encoding", value: .string(encoding)))
             }
             if hit.description.encoding == nil, hit.description.type.map(MediaRange.isJSON) ?? false,
-                let json = try? JSON(parsing: bytes)
+                JSON.isValid(bytes)
             {
-                members.append(.init(name: "json", value: json))
+                members.append(.init(name: "json", value: .verbatim(JSONText(stored: bytes))))
             } else {
                 members.append(.init(name: "base64", value: .string(Data(bytes).base64EncodedString())))
             }

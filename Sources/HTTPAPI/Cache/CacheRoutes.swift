@@ -14,7 +14,7 @@ struct CacheRoutes: Sendable {
     var routes: [Route] {
         [
             Route(.get, "/v1/cache/{namespace}/entries/{key}", answersJSON: false, get),
-            Route(.put, "/v1/cache/{namespace}/entries/{key}", answersJSON: false, put),
+            Route(.put, "/v1/cache/{namespace}/entries/{key}", answersJSON: false, streamsBody: true, put),
             Route(.delete, "/v1/cache/{namespace}/entries/{key}", answersJSON: false, delete),
             Route(.get, "/v1/cache/{namespace}/entries/{key}/metadata", metadata),
             Route(.post, "/v1/cache/{namespace}/entries/{key}/touch", touch),

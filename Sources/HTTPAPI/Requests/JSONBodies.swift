@@ -7,18 +7,32 @@ import NIOCore
 
 extension Request {
     /// The body as a JSON object's fields; without a body, as if it were `{}`.
-    /// - Throws: `unsupported_media_type`, `payload_too_large`, `malformed_json`, `validation_failed`.
-    func objectBody(_ context: APIContext, maxBytes: Int = Limits.maxJSONBodyBytes) async throws -> ObjectReader {
+    /// - Throws: `unsupported_media_type`, `payload_too_large`, `malformed_json`, `validation_failed`, `overloaded`,
+    ///   `request_timeout`; what `bound` throws.
+    func objectBody(
+        _ context: APIContext, maxBytes: Int = Limits.maxJSONBodyBytes, bound: JSONListBound? = nil
+    ) async throws -> ObjectReader {
         try requireJSONContentType()
         let bytes = try await collectBytes(maxBytes: maxBytes, context)
-        return try ObjectReader(bytes.readableBytes == 0 ? [:] : JSON(parsing: bytes.readableBytesView))
+        return try ObjectReader(bytes.readableBytes == 0 ? [:] : json(in: bytes, context, bound: bound))
     }
 
     /// The body as one JSON value of any kind.
-    /// - Throws: `unsupported_media_type`, `payload_too_large`, `malformed_json`, also for an empty body.
-    func jsonBody(_ context: APIContext, maxBytes: Int = Limits.maxJSONBodyBytes) async throws -> JSON {
+    /// - Throws: as ``objectBody(_:maxBytes:bound:)``; `malformed_json` also for an empty body.
+    func jsonBody(
+        _ context: APIContext, maxBytes: Int = Limits.maxJSONBodyBytes, bound: JSONListBound? = nil
+    ) async throws -> JSON {
         try requireJSONContentType()
-        return try JSON(parsing: try await collectBytes(maxBytes: maxBytes, context).readableBytesView)
+        return try json(in: try await collectBytes(maxBytes: maxBytes, context), context, bound: bound)
+    }
+
+    /// Parses a collected body, whose own bytes are freed with it.
+    private func json(
+        in bytes: consuming ByteBuffer, _ context: APIContext, bound: JSONListBound?
+    ) throws(Failure) -> JSON {
+        let json = try JSON(parsing: bytes.readableBytesView, memory: context.body, bound: bound)
+        context.body?.release(bytes.readableBytes)
+        return json
     }
 
     /// `application/json`, a `+json` type, or none at all.
@@ -37,7 +51,8 @@ extension Request {
         }
     }
 
-    /// - Throws: `payload_too_large` as soon as that is known; `overloaded`.
+    /// - Throws: `payload_too_large` as soon as that is known; `overloaded`; `request_timeout` for a body that arrives
+    ///   too slowly.
     func collectBytes(maxBytes: Int, _ context: APIContext) async throws -> ByteBuffer {
         let tooLarge = Failure(.payloadTooLarge, "The body is larger than the \(maxBytes) bytes allowed here.")
         let declared = declaredLength
@@ -45,8 +60,12 @@ extension Request {
         var collected = ByteBuffer()
         for try await var part in body {
             guard collected.readableBytes + part.readableBytes <= maxBytes else { throw tooLarge }
-            try context.body.add(part.readableBytes)
-            collected.writeBuffer(&part)
+            try context.body?.take(part.readableBytes)
+            let isFirst = collected.readableBytes == 0
+            if isFirst { collected = part } else { collected.writeBuffer(&part) }
+            if isFirst, collected.readableBytes != declared {
+                context.channel.triggerUserOutboundEvent(BodyAwaited(), promise: nil)
+            }
         }
         if let declared, collected.readableBytes < declared { throw TruncatedBody() }
         return collected
@@ -54,6 +73,9 @@ extension Request {
 
     /// `Content-Length`, which the HTTP parser has checked.
     var declaredLength: Int? { headers[.contentLength].flatMap { Int($0) } }
+
+    /// Whether a body follows the head (RFC 9112, section 6.3).
+    var hasBody: Bool { declaredLength.map { $0 > 0 } ?? (headers[.transferEncoding] != nil) }
 }
 
 /// The connection ended before the body did.

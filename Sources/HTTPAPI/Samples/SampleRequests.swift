@@ -21,12 +21,15 @@ struct SampleReader {
         }
     }
 
-    /// - Throws: `malformed_json`; `validation_failed` when there are too many.
-    mutating func add(line: some Collection<UInt8>, path: String) throws(Failure) {
+    /// - Throws: `malformed_json`; `validation_failed` when there are too many; what `memory` throws.
+    mutating func add(
+        line: some Collection<UInt8>, path: String, memory: (any JSONMemory)?
+    ) throws(Failure) {
         let json: JSON
         do throws(Failure) {
-            json = try JSON(parsing: line)
+            json = try JSON(parsing: line, memory: memory)
         } catch {
+            guard error.code == .malformedJSON else { throw error }
             throw Failure(error.code, "\(path): \(error.detail)")
         }
         try add(json, path: path)

@@ -40,14 +40,19 @@ struct SampleRoutes: Sendable {
             try request.requireIdentityEncoding()
             let body = try await request.collectBytes(maxBytes: Limits.maxSamplesBodyBytes, context)
             var index = 0
-            for line in body.readableBytesView.split(separator: UInt8(ascii: "\n")) {
+            var rest = body.readableBytesView
+            while !rest.isEmpty {
+                let line = rest.prefix { $0 != UInt8(ascii: "\n") }
+                rest = rest.dropFirst(line.count + 1)
                 guard line.contains(where: { $0 != UInt8(ascii: " ") && $0 != UInt8(ascii: "\r") }) else { continue }
-                try reader.add(line: line, path: "samples[\(index)]")
+                try reader.add(line: line, path: "samples[\(index)]", memory: context.body)
                 index += 1
             }
             return try reader.finish()
         }
-        let json = try await request.jsonBody(context, maxBytes: Limits.maxSamplesBodyBytes)
+        let json = try await request.jsonBody(
+            context, maxBytes: Limits.maxSamplesBodyBytes,
+            bound: JSONListBound("samples", maxItems: Limits.maxSamplesPerRequest, otherwise: SampleReader.tooMany))
         guard json["samples"] != nil else {
             try reader.add(json, path: "")
             return try reader.finish()
@@ -58,7 +63,6 @@ struct SampleRoutes: Sendable {
             throw Failure.invalid("samples", "must be an array of samples.")
         }
         try body.finish()
-        guard items.count <= Limits.maxSamplesPerRequest else { throw SampleReader.tooMany }
         for (index, item) in items.enumerated() { try reader.add(item, path: "samples[\(index)]") }
         return try reader.finish()
     }

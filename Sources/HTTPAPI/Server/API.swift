@@ -14,6 +14,7 @@ public struct Services: Sendable {
     /// The process's figures now; nil if the system does not provide them.
     public let process: @Sendable () -> ProcessFigures?
     public let meter = RequestMeter()
+    let bodies = BodyBudget()
 
     public init(
         storage: any StorageEngine, settings: LiveSettings, clock: WallClock,
@@ -64,7 +65,7 @@ public func buildApplication(
     let router = Router(context: APIContext.self, options: .autoGenerateHeadEndpoints)
     let routes = services.routes
     router.add(middleware: RequestMiddleware(routes: routes, meter: services.meter))
-    routes.addRoutes(to: router, meter: services.meter)
+    routes.addRoutes(to: router, meter: services.meter, bodies: services.bodies)
     let idle = services.settings.current.milliseconds(.idleTimeout)
     let channel = HTTP1Channel.Configuration(
         additionalChannelHandlers: [ConnectionHandler(stallTimeout: .milliseconds(idle))],

@@ -1,4 +1,4 @@
-// What must be decided on the connection, below any request: "100 Continue", bytes that are not HTTP, readers that
+// What must be decided on the connection, below any request: "100 Continue", bytes that are not HTTP, clients that
 // stall.
 
 import Domain
@@ -14,7 +14,8 @@ import NIOHTTPTypes
 /// being invited to send it.
 ///
 /// A client that stops reading in the middle of an answer would hold its connection, and the value it reads, forever.
-/// It is cut off once it has read nothing for the idle timeout.
+/// It is cut off once it has read nothing for the idle timeout. A client whose JSON body hardly arrives is answered 408
+/// (``BodyArrival``).
 final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPRequestPart
     typealias InboundOut = HTTPRequestPart
@@ -26,6 +27,7 @@ final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private var headersTooLarge = false
     private let stallTimeout: TimeAmount
     private var stall: Scheduled<Void>?
+    private var arrival: BodyArrival?
 
     /// - Parameter stallTimeout: how long a client may read nothing of an answer that is waiting for it.
     init(stallTimeout: TimeAmount) { self.stallTimeout = stallTimeout }
@@ -40,15 +42,44 @@ final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
         context.fireChannelWritabilityChanged()
     }
 
-    func handlerRemoved(context: ChannelHandlerContext) { stall?.cancel() }
+    func handlerAdded(context: ChannelHandlerContext) {
+        let pipeline = context.pipeline
+        arrival = BodyArrival { pipeline.fireErrorCaught(BodyStalled()) }
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        stall?.cancel()
+        arrival?.stop()
+    }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        if case .head(let head) = unwrapInboundIn(data) {
+        switch unwrapInboundIn(data) {
+        case .head(let head):
             unanswered += 1
+            arrival?.headArrived()
             owesContinue = Self.expectsContinue(head)
             sendContinueIfDue(context)
+        case .body(let part): arrival?.arrived(part.readableBytes)
+        case .end: arrival?.bodyEnded()
         }
         context.fireChannelRead(data)
+    }
+
+    func read(context: ChannelHandlerContext) {
+        arrival?.readRequested()
+        context.read()
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        arrival?.readCompleted()
+        context.fireChannelReadComplete()
+    }
+
+    func triggerUserOutboundEvent(context: ChannelHandlerContext, event: Any, promise: EventLoopPromise<Void>?) {
+        guard event is BodyAwaited else { return context.triggerUserOutboundEvent(event, promise: promise) }
+        // With the head of a later request here, the awaited body is complete.
+        if unanswered == 1 { arrival?.watch(on: context.eventLoop) }
+        promise?.succeed()
     }
 
     private static func expectsContinue(_ head: HTTPRequest) -> Bool {

@@ -14,6 +14,7 @@ enum Problem {
         case .malformedRequest: (.badRequest, "Malformed request")
         case .malformedJSON: (.badRequest, "Malformed JSON")
         case .badPercentEncoding: (.badRequest, "Bad percent-encoding")
+        case .requestTimeout: (.requestTimeout, "Request timeout")
         case .notFound: (.notFound, "No such resource")
         case .methodNotAllowed: (.methodNotAllowed, "Method not allowed")
         case .notAcceptable: (.notAcceptable, "Not acceptable")
@@ -82,6 +83,8 @@ enum Problem {
             headers[.cacheStatus] = "reprise; fwd=uri-miss; detail=\(miss.reason.rawValue)"
         }
         let status = kind(of: failure.code).status
+        // What the client still sends of its request would be mistaken for the next one.
+        if status == .requestTimeout { headers[.connection] = "close" }
         if let seconds = failure.retryAfterSeconds ?? (status == .serviceUnavailable ? 1 : nil) {
             headers[.retryAfter] = String(seconds)
         }

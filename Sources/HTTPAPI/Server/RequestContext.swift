@@ -4,19 +4,22 @@ import Domain
 import HTTPTypes
 import Hummingbird
 import Logging
+import NIOCore
 
-/// Hummingbird's context plus the id the request is known by.
+/// Hummingbird's context, plus the id the request is known by and the connection it came over.
 public struct APIContext: RequestContext {
     public var coreContext: CoreRequestContextStorage
     /// What `X-Request-Id` answers: the caller's id if it sent a valid one, else the server's.
     public internal(set) var requestID: String
-    /// The JSON body's share of the bytes all requests may hold together.
-    let body = BodyReservation()
+    let channel: any Channel
+    /// What the request's JSON body takes of the memory for all of them; nil without a body.
+    var body: BodyReservation?
     /// When the request's head had arrived.
     let started = ContinuousClock.now
 
     public init(source: ApplicationRequestContextSource) {
         coreContext = .init(source: source)
+        channel = source.channel
         requestID = ""
     }
 }

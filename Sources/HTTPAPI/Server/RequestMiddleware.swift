@@ -66,6 +66,10 @@ struct RequestMiddleware: RouterMiddleware {
     static func failure(answering error: any Error) -> Failure {
         switch error {
         case let failure as Failure: failure
+        case is BodyStalled:
+            Failure(
+                .requestTimeout,
+                "The body arrived at less than \(Limits.minBodyBytesPerSecond) bytes per second.")
         case is TruncatedBody: Failure(.malformedRequest, "The body is shorter than its Content-Length.")
         // Answered by the connection, not here, but counted by its status.
         case is HTTPParserError: Failure(.malformedRequest, "This is not HTTP.")

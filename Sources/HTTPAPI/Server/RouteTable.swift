@@ -16,22 +16,36 @@ public struct Route: Sendable {
     /// Whether it may compute for milliseconds at a time, so that it must not run on the event loop, which serves other
     /// connections too.
     let computesLong: Bool
+    /// Whether the body is a value that is passed on in chunks. Any other body is JSON and is held in memory.
+    let streamsBody: Bool
     let handler: Handler
 
     init(
         _ method: HTTPRequest.Method, _ path: String, answersJSON: Bool = true, computesLong: Bool = false,
-        _ handler: @escaping Handler
+        streamsBody: Bool = false, _ handler: @escaping Handler
     ) {
         self.method = method
         self.path = path
         self.answersJSON = answersJSON
         self.computesLong = computesLong
+        self.streamsBody = streamsBody
         self.handler = handler
     }
 
-    func answer(_ request: Request, _ context: APIContext) async throws -> Response {
-        guard computesLong else { return try await handler(request, context) }
-        return try await withTaskExecutorPreference(globalConcurrentExecutor) { try await handler(request, context) }
+    /// Answers on the connection's event loop, or elsewhere if that may take long: reading a long JSON body does.
+    func answer(_ request: Request, _ context: APIContext, bodies: BodyBudget) async throws -> Response {
+        var context = context
+        var leavesLoop = computesLong
+        if !streamsBody, request.hasBody {
+            let isLong = request.declaredLength.map { $0 > Limits.maxShortBodyBytes } ?? true
+            context.body = BodyReservation(
+                isLong ? bodies.long : bodies.short, for: Caller(context.channel.remoteAddress))
+            leavesLoop = leavesLoop || isLong
+        }
+        guard leavesLoop else { return try await handler(request, context) }
+        return try await withTaskExecutorPreference(globalConcurrentExecutor) { [context] in
+            try await handler(request, context)
+        }
     }
 }
 
@@ -79,7 +93,7 @@ public struct RouteTable: Sendable {
         return previous != UInt8(ascii: "/") || path.utf8.count == 1
     }
 
-    func addRoutes(to router: Router<APIContext>, meter: RequestMeter) {
+    func addRoutes(to router: Router<APIContext>, meter: RequestMeter, bodies: BodyBudget) {
         for route in routes {
             let figures = meter.figures(of: route)
             router.on(RouterPath(route.path), method: route.method) { request, context in
@@ -88,7 +102,7 @@ public struct RouteTable: Sendable {
                 }
                 do {
                     if route.answersJSON { try request.requireJSONAccepted() }
-                    let response = try await route.answer(request, context)
+                    let response = try await route.answer(request, context, bodies: bodies)
                     figures.record(status: response.status.code, since: context.started)
                     return response
                 } catch {

@@ -27,7 +27,7 @@ struct LimitsTests {
         for largest in [
             Limits.maxJSONBodyBytes, Limits.maxStateBodyBytes, Limits.maxBatchBodyBytes, Limits.maxSamplesBodyBytes,
         ] {
-            #expect(largest <= Limits.maxHeldBodyBytes)
+            #expect(largest * 4 <= Limits.maxHeldLongBodyBytes / 2)
         }
     }
 
@@ -53,7 +53,7 @@ struct LimitsTests {
         #expect(isInOrder(Limits.defaultPageItems, Limits.maxPageItems))
         #expect(isInOrder(Limits.defaultSQLRows, Limits.maxSQLRows))
         #expect(isInOrder(Limits.maxSQLValueBytes, Limits.maxSQLAnswerBytes, Limits.maxHeldSQLAnswerBytes))
-        #expect(isInOrder(Limits.maxBatchAnswerBytes, Limits.maxHeldBodyBytes))
+        #expect(isInOrder(Limits.maxBatchAnswerBytes, Limits.maxHeldLongBodyBytes))
         #expect(isInOrder(Limits.maxPointReadKeys, Limits.maxKeysPerSession))
         #expect(isInOrder(Limits.maxPointReadBytes, Limits.maxStateBytes))
     }

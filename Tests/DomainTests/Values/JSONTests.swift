@@ -137,4 +137,62 @@ struct JSONTests {
         #expect(object["d"] == nil)
         #expect(JSON.array([1])["a"] == nil)
     }
+
+    // MARK: Memory
+
+    /// Counts what a value takes, up to a limit.
+    private final class Account: JSONMemory {
+        private(set) var bytes = 0
+        let limit: Int
+
+        init(limit: Int = .max) { self.limit = limit }
+
+        func take(_ count: Int) throws(Failure) {
+            guard bytes + count <= limit else { throw .overloaded("full") }
+            bytes += count
+        }
+    }
+
+    @Test func whatItTakesIsAccountedFor() throws {
+        let zeros = "[" + Array(repeating: "0", count: 100_000).joined(separator: ",") + "]"
+        let text = "\"" + String(repeating: "x", count: 200_000) + "\""
+        let nested = "[" + Array(repeating: "[]", count: 50_000).joined(separator: ",") + "]"
+        let members = "{" + (0..<20_000).map { "\"k\($0)\":1" }.joined(separator: ",") + "}"
+        let stride = MemoryLayout<JSON>.stride
+        for (json, least) in [
+            (zeros, 100_000 * stride), (text, 200_000), (nested, 50_000 * stride),
+            (members, 20_000 * MemoryLayout<JSON.Member>.stride),
+        ] {
+            let account = Account()
+            _ = try JSON(parsing: json.utf8, memory: account)
+            #expect(account.bytes >= least)
+            #expect(account.bytes <= 4 * least)
+        }
+    }
+
+    /// The text is broken at its end, but nobody reads so far.
+    @Test func parsingEndsWhereMemoryDoes() throws {
+        let text = "[" + String(repeating: "0,", count: 100_000) + "broken"
+        let failure = #expect(throws: Failure.self) {
+            try JSON(parsing: text.utf8, memory: Account(limit: 1_000_000))
+        }
+        #expect(failure?.code == .overloaded)
+    }
+
+    @Test func aBoundedListEndsAtItsBound() throws {
+        let bound = JSONListBound("items", maxItems: 3, otherwise: .invalid("items", "too many"))
+        func parse(_ text: String) throws -> JSON { try JSON(parsing: text.utf8, bound: bound) }
+        #expect(try parse(#"{"items": [1, 2, 3]}"#) == ["items": [1, 2, 3]])
+        #expect(try parse(#"{"a": {"items": [1, 2, 3, 4]}, "b": [1, 2, 3, 4]}"#)["b"] == [1, 2, 3, 4])
+        #expect(try parse("[1, 2, 3, 4]") == [1, 2, 3, 4])
+        let failure = #expect(throws: Failure.self) { try parse(#"{"items" : [1, 2, 3, 4 broken"#) }
+        #expect(failure?.code == .validationFailed)
+    }
+
+    @Test(arguments: texts)
+    func checksWithoutKeeping(text: String) {
+        #expect(JSON.isValid(text.utf8))
+        #expect(!JSON.isValid((text + ",").utf8))
+        #expect(!JSON.isValid("[".utf8) && !JSON.isValid(("{\"a\":" + text).utf8))
+    }
 }

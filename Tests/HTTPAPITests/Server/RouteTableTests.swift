@@ -7,6 +7,7 @@ import HummingbirdCore
 import HummingbirdTesting
 import Logging
 import NIOCore
+import NIOEmbedded
 import NIOPosix
 import TestSupport
 import Testing
@@ -20,9 +21,10 @@ struct RouteTableTests {
         }
         let routes = RouteTable([
             Route(.get, "/short", place), Route(.get, "/long", computesLong: true, place),
+            Route(.put, "/json", place), Route(.put, "/value", streamsBody: true, place),
         ])
         let router = Router(context: APIContext.self)
-        routes.addRoutes(to: router, meter: RequestMeter())
+        routes.addRoutes(to: router, meter: RequestMeter(), bodies: BodyBudget())
         let application = Application(
             router: router, server: HTTPServerBuilder { EventLoopChannel(base: HTTP1Channel(responder: $0)) },
             configuration: ApplicationConfiguration(address: .hostname("127.0.0.1", port: 0)),
@@ -32,7 +34,26 @@ struct RouteTableTests {
             #expect(try onLoop.json == .bool(true))
             let offLoop = try await client.execute(uri: "/long", method: .get)
             #expect(try offLoop.json == .bool(false))
+            for (path, bytes, staysOnLoop) in [
+                ("/json", 0, true), ("/json", Limits.maxShortBodyBytes, true),
+                ("/json", Limits.maxShortBodyBytes + 1, false), ("/value", Limits.maxShortBodyBytes + 1, true),
+            ] {
+                let body = ByteBuffer(repeating: UInt8(ascii: "1"), count: bytes)
+                let answer = try await client.execute(uri: path, method: .put, body: body)
+                #expect(try answer.json == .bool(staysOnLoop), "\(path) with \(bytes) bytes")
+            }
         }
+    }
+
+    @Test func aBodyOfUnknownLengthIsLong() async throws {
+        let budget = BodyBudget(short: 0, long: 2_000_000)
+        let route = Route(.put, "/json") { request, context in .json(try await request.jsonBody(context)) }
+        let context = APIContext(source: .init(channel: EmbeddedChannel(), logger: quietLogger))
+        let head = HTTPRequest(
+            method: .put, scheme: nil, authority: nil, path: "/json", headerFields: [.transferEncoding: "chunked"])
+        let request = Request(head: head, body: RequestBody(buffer: ByteBuffer(string: "[1]")))
+        let answer = try await route.answer(request, context, bodies: budget)
+        #expect(answer.status == .ok)
     }
 
     /// Aggregates, and bodies of many samples or operations.
