@@ -1,6 +1,9 @@
-// Chance that repeats itself, so that a generated input that fails can be found again.
+// Random numbers that repeat, so that a generated input that fails can be found again.
 
-/// The same numbers on every run (SplitMix64); others for each seed.
+import Glibc
+
+/// The same numbers on every run, different ones for each seed (SplitMix64; Steele, Lea, Flood: "Fast Splittable
+/// Pseudorandom Number Generators", OOPSLA 2014).
 package struct RepeatableNumbers: RandomNumberGenerator {
     private var state: UInt64
 
@@ -13,6 +16,12 @@ package struct RepeatableNumbers: RandomNumberGenerator {
         mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
         return mixed ^ (mixed >> 31)
     }
+
+    /// Above 0 and at most 1.
+    package mutating func uniform() -> Double { Double((next() >> 11) + 1) * 0x1p-53 }
+
+    /// Of a standard normal distribution (Box and Muller, 1958).
+    package mutating func normal() -> Double { (-2 * log(uniform())).squareRoot() * cos(2 * .pi * uniform()) }
 
     /// Eight bytes of each number: tests want millions, without optimisation.
     package mutating func bytes(_ count: Int) -> [UInt8] {

@@ -1,5 +1,6 @@
 // Percentiles: exact on measured values, within the promised error once they are in buckets, however these are merged.
 
+import TestSupport
 import Testing
 
 @testable import Domain
@@ -15,7 +16,7 @@ enum Shape: String, CaseIterable, Sendable, CustomTestStringConvertible {
     var testDescription: String { rawValue }
 
     func values(_ count: Int) -> [Double] {
-        var random = SplitMix64(state: 42)
+        var random = RepeatableNumbers(seed: 42)
         return (0..<count).map { _ in
             switch self {
             case .constant: return 0.25
@@ -87,7 +88,7 @@ struct DistributionTests {
         let whole = rolledUp(values).ordered
         for round in 0..<5 {
             var order = Array(parts.indices)
-            var random = SplitMix64(state: UInt64(round))
+            var random = RepeatableNumbers(seed: UInt64(round))
             order.shuffle(using: &random)
             var merged = Distribution()
             for index in order { merged.merge(parts[index]) }
@@ -132,7 +133,7 @@ struct DistributionTests {
 
 struct SketchBucketTests {
     @Test func aBucketsValueIsNearAllOfItsValues() {
-        var random = SplitMix64(state: 7)
+        var random = RepeatableNumbers(seed: 7)
         for _ in 0..<20_000 {
             let magnitude =
                 exp(random.uniform() * (log(SketchBucket.largest) - log(SketchBucket.smallest)))

@@ -1,5 +1,6 @@
 // Which resolution answers which part of a span.
 
+import TestSupport
 import Testing
 
 @testable import Domain
@@ -62,7 +63,7 @@ struct MetricRangeTests {
 
     /// Segments follow each other without a gap, and none lies on another: nothing is counted twice.
     @Test func segmentsCoverTheRangeOnce() {
-        var random = SplitMix64(state: 3)
+        var random = RepeatableNumbers(seed: 3)
         for _ in 0..<2000 {
             let since = Int64.random(in: -2 * hour..<100 * hour, using: &random)
             let until = since + Int64.random(in: 1..<60 * hour, using: &random)

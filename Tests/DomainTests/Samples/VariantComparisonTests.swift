@@ -1,5 +1,6 @@
 // Verdicts on two variants of an operation.
 
+import TestSupport
 import Testing
 
 @testable import Domain
@@ -12,7 +13,7 @@ struct VariantComparisonTests {
     }
 
     private func normal(_ count: Int, mean: Double, seed: UInt64) -> [Double] {
-        var random = SplitMix64(state: seed)
+        var random = RepeatableNumbers(seed: seed)
         return (0..<count).map { _ in mean + 0.1 * mean * random.normal() }
     }
 

@@ -139,7 +139,7 @@ import Testing
     @Test(arguments: 1...4 as ClosedRange<UInt64>)
     func aDryRunSaysWhatARunRemoves(seed: UInt64) async throws {
         try await withStorage { storage, clock async throws in
-            var random = SplitMix64(state: seed)
+            var random = RepeatableNumbers(seed: seed)
             let rolledBefore = clock.now.advanced(milliseconds: -90 * day)
             let borders =
                 [clock.now, clock.now.advanced(milliseconds: -7 * day), rolledBefore]
