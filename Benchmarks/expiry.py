@@ -66,6 +66,7 @@ def main():
         request(connection, "PUT", "/v1/cache/capped", json.dumps({"max_entries": CAP, "ttl_seconds": None}))
         for number in range(CAP):
             request(connection, "PUT", f"/v1/cache/capped/entries/{number}", VALUE)
+        connection.close()
         database = sqlite3.connect(f"file:{server.database}?mode=ro", uri=True)
 
         def is_gone(_):
@@ -81,6 +82,7 @@ def main():
         phases["while expired rows go"] = measure(server, "expired", is_gone)
         fill(server)
         time.sleep(2)
+        connection = server.connect()
         began = time.perf_counter()
         request(connection, "DELETE", "/v1/cache/many/entries")
         clear = (time.perf_counter() - began) * 1000

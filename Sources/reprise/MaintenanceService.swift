@@ -27,7 +27,10 @@ struct MaintenanceService: Service {
         let backlog = store.backlog()
         if backlog.hasCounters {
             do { try await store.flushCounters() } catch {
-                logger.warning("counters could not be written, will retry", metadata: ["error": "\(error)"])
+                // What the end of the service interrupts is written when the storage closes.
+                if !Task.isCancelled {
+                    logger.warning("counters could not be written, will retry", metadata: ["error": "\(error)"])
+                }
             }
         }
         let due = schedule.due(

@@ -52,13 +52,13 @@ extension SQLiteStorage {
             let until = excess > 0 ? Instant(milliseconds: .max) : horizon
             let step = try await writer.perform(.background) { connection in
                 try self.writer.step(rows: limit) { rows in
-                    try connection.run(
+                    try connection.removeEach(
                         """
-                        DELETE FROM cache_removals WHERE (namespace_id, key) IN (
-                            SELECT namespace_id, key FROM cache_removals WHERE removed_at_ms < ?1
-                            ORDER BY removed_at_ms LIMIT ?2)
-                        """, .instant(until), .integer(rows))
-                    return connection.changes
+                        SELECT namespace_id, key FROM cache_removals WHERE removed_at_ms < ?1
+                        ORDER BY removed_at_ms LIMIT ?2
+                        """, .instant(until), .integer(rows),
+                        by: "DELETE FROM cache_removals WHERE namespace_id = ?1 AND key = ?2"
+                    ) { [.integer($0.integer(0)), .text($0.text(1))] }
                 }
             }
             excess -= step.rows

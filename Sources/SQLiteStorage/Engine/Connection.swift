@@ -132,6 +132,32 @@ final class Connection {
         }
     }
 
+    /// Removes the rows whose keys a query finds, one by one.
+    ///
+    /// In place of `DELETE … WHERE (a, b) IN (SELECT …)`, for which SQLite looks up the rows of a table by the first
+    /// column alone when another one is text, and then reads all rows that share it.
+    /// - Parameters:
+    ///   - removal: a `DELETE` of one row, which takes what `key` reads.
+    /// - Returns: how many rows the query found.
+    func removeEach(
+        _ query: StaticString, _ values: Value..., by removal: StaticString, key: (borrowing Row) -> [Value]
+    ) throws(SQLiteError) -> Int {
+        let found = try cached(query)
+        var keys: [[Value]] = []
+        do {
+            defer { found.reset() }
+            try found.bind(values)
+            while try found.step() { keys.append(key(Row(found))) }
+        }
+        let statement = try cached(removal)
+        for key in keys {
+            defer { statement.reset() }
+            try statement.bind(key)
+            while try statement.step() {}
+        }
+        return keys.count
+    }
+
     /// Runs several look-ups on one snapshot of the database: in the current transaction, or in one of their own.
     func consistently<T>(_ body: () throws -> T) throws -> T {
         if isInTransaction { return try body() }

@@ -107,13 +107,17 @@ final class Writer: Sendable {
     /// Runs `body` in the next group and returns once it is committed.
     ///
     /// `body` may be run twice, so it must have no effects besides those on the connection.
+    ///
+    /// In a cancelled task, background operations are refused: whatever works in steps ends with the current one, so
+    /// that a stop of the service does not wait for millions of rows.
     /// - Parameter bytes: about how much it holds in memory while it waits.
     /// - Throws: what `body` throws; `overloaded` when too much is waiting; `shutting_down`; the storage failures.
     func perform<T: Sendable>(
         _ priority: Priority = .foreground, bytes: Int = 0, _ persistence: Persistence = .durable,
         _ body: @escaping @Sendable (Connection) throws -> T
     ) async throws -> T {
-        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<T, any Error>) in
+        if priority == .background, Task.isCancelled { throw Failure.shuttingDown }
+        return try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<T, any Error>) in
             let operation = Operation(
                 priority: priority, bytes: bytes, persistence: persistence,
                 attempt: { connection in

@@ -99,24 +99,24 @@ extension Connection {
     /// Removes rows that began at an instant or earlier.
     /// - Returns: how many went.
     fileprivate func forgetCacheActivity(upTo last: Instant, limit: Int) throws(SQLiteError) -> Int {
-        try run(
+        try removeEach(
             """
-            DELETE FROM cache_activity WHERE (period_seconds, start_ms, namespace_id) IN (
-                SELECT period_seconds, start_ms, namespace_id FROM cache_activity
-                WHERE period_seconds = 3600 AND start_ms <= ?1 ORDER BY start_ms LIMIT ?2)
-            """, .instant(last), .integer(limit))
-        return changes
+            SELECT start_ms, namespace_id FROM cache_activity
+            WHERE period_seconds = 3600 AND start_ms <= ?1 ORDER BY start_ms LIMIT ?2
+            """, .instant(last), .integer(limit),
+            by: "DELETE FROM cache_activity WHERE period_seconds = 3600 AND start_ms = ?1 AND namespace_id = ?2"
+        ) { [.integer($0.integer(0)), .integer($0.integer(1))] }
     }
 
     /// The same of what the background tasks did.
     fileprivate func forgetMaintenanceActivity(upTo last: Instant, limit: Int) throws(SQLiteError) -> Int {
-        try run(
+        try removeEach(
             """
-            DELETE FROM maintenance_activity WHERE (period_seconds, start_ms, task) IN (
-                SELECT period_seconds, start_ms, task FROM maintenance_activity
-                WHERE period_seconds = 3600 AND start_ms <= ?1 ORDER BY start_ms LIMIT ?2)
-            """, .instant(last), .integer(limit))
-        return changes
+            SELECT start_ms, task FROM maintenance_activity
+            WHERE period_seconds = 3600 AND start_ms <= ?1 ORDER BY start_ms LIMIT ?2
+            """, .instant(last), .integer(limit),
+            by: "DELETE FROM maintenance_activity WHERE period_seconds = 3600 AND start_ms = ?1 AND task = ?2"
+        ) { [.integer($0.integer(0)), .text($0.text(1))] }
     }
 
     /// Adds a run to what its task did in its minute.

@@ -283,15 +283,15 @@ extension SessionTransaction {
     /// One step over marks whose time is over.
     fileprivate func removeDebounceMarks() throws -> (rows: Int, isExhausted: Bool) {
         try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
-            try connection.run(
+            try connection.removeEach(
                 """
-                DELETE FROM debounce_marks WHERE (session_ref, name) IN (
-                    SELECT m.session_ref, m.name
-                    FROM debounce_marks m CROSS JOIN sessions s ON s.session_ref = m.session_ref
-                    WHERE m.expires_at_ms <= ?1 AND (s.expires_at_ms IS NULL OR s.expires_at_ms > ?1)
-                    ORDER BY m.expires_at_ms LIMIT ?2)
-                """, .instant(now), .integer(rows))
-            return connection.changes
+                SELECT m.session_ref, m.name
+                FROM debounce_marks m CROSS JOIN sessions s ON s.session_ref = m.session_ref
+                WHERE m.expires_at_ms <= ?1 AND (s.expires_at_ms IS NULL OR s.expires_at_ms > ?1)
+                ORDER BY m.expires_at_ms LIMIT ?2
+                """, .instant(now), .integer(rows),
+                by: "DELETE FROM debounce_marks WHERE session_ref = ?1 AND name = ?2"
+            ) { [.integer($0.integer(0)), .text($0.text(1))] }
         }
     }
 }

@@ -132,4 +132,13 @@ struct QueryPlanTests {
         #expect(plan.count == 3)
         #expect(plan.allSatisfy { $0.hasPrefix("SEARCH ") }, "\(plan)")
     }
+
+    /// For `(a, b) IN (SELECT …)` the plan names an index, but SQLite looks up the first column alone when another one
+    /// is text: `Connection.removeEach`.
+    @Test func noRowIsLookedUpByARowValue() {
+        #expect(!Self.statements.isEmpty)
+        for statement in Self.statements {
+            #expect(!statement.contains(") IN ("), "\(statement)")
+        }
+    }
 }

@@ -173,6 +173,23 @@ struct WriterTests {
         #expect(try await rows() == [1, 2, 101, 102])
     }
 
+    /// So that work in steps ends when the service stops, and what a caller asked for is done whether or not it still
+    /// waits.
+    @Test func aCancelledTaskDoesNoMoreBackgroundWork() async throws {
+        let gate = Gate()
+        let task = Task { [writer] in
+            gate.wait()
+            for (value, priority) in [(1, Writer.Priority.foreground), (2, .background)] {
+                try await writer.perform(priority) { try $0.run("INSERT INTO t (x) VALUES (?1)", .integer(value)) }
+            }
+        }
+        task.cancel()
+        gate.open()
+        let failure = await #expect(throws: Failure.self) { try await task.value }
+        #expect(failure?.code == .shuttingDown)
+        #expect(try await rows() == [1])
+    }
+
     @Test func backgroundIsNeverStarved() async throws {
         let gate = try await hold()
         let count = Limits.maxGroupOperations * 3
