@@ -1,4 +1,4 @@
-// Files of the project that travel inside the binary: see include/embedded_files.h.
+// Files of the project that are embedded in the binary: see include/embedded_files.h.
 #include "embedded_files.h"
 
 #pragma clang diagnostic ignored "-Wc23-extensions"

@@ -1,8 +1,8 @@
 // The one header Swift sees of SQLite.
 #include <sqlite3.h>
 
-/// Turns off the allocation statistics, whose lock every thread would pass through for each allocation. Must be called
-/// before any connection is opened. sqlite3_config() is variadic, which Swift cannot call.
+/// Turns off the allocation statistics, because every allocation in every thread would have to take their lock. Must be
+/// called before any connection is opened. sqlite3_config() is variadic, which Swift cannot call.
 static inline int reprise_sqlite3_disable_memory_statistics(void) {
     return sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 }

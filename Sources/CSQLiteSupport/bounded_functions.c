@@ -1,6 +1,5 @@
-// Text functions that take time in proportion to their text or look at the watch as they go: see sandbox.h. They answer
-// what SQLite's own answer.
-// https://sqlite.org/lang_corefunc.html
+// Text functions that take time in proportion to their text or check the watch while they run: see sandbox.h. Their
+// results are the same as those of SQLite's own functions. https://sqlite.org/lang_corefunc.html
 #define _GNU_SOURCE
 #include "sandbox.h"
 #include <string.h>
@@ -18,21 +17,22 @@ static void interrupt(sqlite3_context *context) {
     sqlite3_result_error_code(context, SQLITE_INTERRUPT);
 }
 
-/// Characters in `bytes` bytes of UTF-8, as SQLite counts them: bytes that continue none.
+/// Characters in `bytes` bytes of UTF-8, as SQLite counts them: all bytes except continuation bytes.
 static sqlite3_int64 characters(text start, size_t bytes) {
     sqlite3_int64 count = 0;
     for (size_t i = 0; i < bytes; i++) count += (start[i] & 0xC0) != 0x80;
     return count;
 }
 
-/// instr(X, Y): the place of Y in X from 1, 0 for none; in bytes when both are blobs, else in characters.
+/// instr(X, Y): the position of Y in X, counted from 1, or 0 if there is none; in bytes if both are blobs, otherwise in
+/// characters.
 static void instr(sqlite3_context *context, int count, sqlite3_value **values) {
     if (reprise_is_over()) {
         interrupt(context);
         return;
     }
     if (is_null(count, values)) return;
-    // Asking a blob for its text would change it for the rest of the statement. Its bytes are that text.
+    // Reading a blob as text would convert it for the rest of the statement. Its bytes are the same as that text.
     int hay_is_blob = sqlite3_value_type(values[0]) == SQLITE_BLOB;
     int needle_is_blob = sqlite3_value_type(values[1]) == SQLITE_BLOB;
     text hay = hay_is_blob ? sqlite3_value_blob(values[0]) : sqlite3_value_text(values[0]);
@@ -52,7 +52,7 @@ static void instr(sqlite3_context *context, int count, sqlite3_value **values) {
         return;
     }
     int is_text = !(hay_is_blob && needle_is_blob);
-    // In a text a match begins where a character does, or at its very beginning.
+    // In a text, a match begins where a character begins, or at the start of the text.
     int is_only_first = is_text && (needle[0] & 0xC0) == 0x80;
     text found = memmem(hay, is_only_first && needle_bytes < hay_bytes ? needle_bytes : hay_bytes, needle, needle_bytes);
     size_t before = found ? (size_t)(found - hay) : 0;
@@ -60,7 +60,7 @@ static void instr(sqlite3_context *context, int count, sqlite3_value **values) {
     sqlite3_result_int64(context, found ? skipped + 1 : 0);
 }
 
-/// replace(X, Y, Z): X with each Y replaced by Z; X itself for an empty Y.
+/// replace(X, Y, Z): X with each Y replaced by Z; X unchanged if Y is empty.
 static void replace(sqlite3_context *context, int count, sqlite3_value **values) {
     if (reprise_is_over()) {
         interrupt(context);
@@ -73,7 +73,7 @@ static void replace(sqlite3_context *context, int count, sqlite3_value **values)
         sqlite3_result_error_nomem(context);
         return;
     }
-    // SQLite, too, treats a text that begins with a zero byte as empty, and does not look at Z then.
+    // Like SQLite, this treats a text that begins with a zero byte as empty, and then ignores Z.
     if (old[0] == 0) {
         sqlite3_result_value(context, values[0]);
         return;
@@ -112,7 +112,7 @@ static void replace(sqlite3_context *context, int count, sqlite3_value **values)
 
 enum { TRIM_LEFT = 1, TRIM_RIGHT = 2 };
 
-/// Bytes of the character at `at`, which ends before `end`: SQLite takes a byte and those that continue it.
+/// Bytes of the character at `at`, which ends before `end`: like SQLite, a byte and its continuation bytes.
 static size_t character_bytes(text at, text end) {
     text next = at + 1;
     if (*at >= 0xC0)
@@ -120,7 +120,7 @@ static size_t character_bytes(text at, text end) {
     return next - at;
 }
 
-/// Bytes at one end of a text that are one of the characters in a set; 0 for none.
+/// Bytes of the character at one end of a text, if it is in a set; otherwise 0.
 static size_t trimmed(text start, size_t bytes, text set, text set_end, int side) {
     for (text at = set; at < set_end; at += character_bytes(at, set_end)) {
         size_t length = character_bytes(at, set_end);
@@ -130,7 +130,7 @@ static size_t trimmed(text start, size_t bytes, text set, text set_end, int side
     return 0;
 }
 
-/// trim(X), trim(X, Y) and those of one side: X without the characters of Y, or blanks, at its ends.
+/// trim(X), trim(X, Y) and the one-sided variants: X without leading and trailing characters of Y, or spaces.
 static void trim(sqlite3_context *context, int count, sqlite3_value **values) {
     if (reprise_is_over()) {
         interrupt(context);
@@ -160,26 +160,26 @@ static void trim(sqlite3_context *context, int count, sqlite3_value **values) {
     sqlite3_result_text64(context, (const char *)start, bytes, SQLITE_TRANSIENT, SQLITE_UTF8);
 }
 
-/// What the special characters of a pattern are; 0 for none.
+/// The special characters of a pattern; 0 if it has none.
 typedef struct {
-    /// Matches any characters, or none.
+    /// Matches any number of characters, including none.
     unsigned all;
     /// Matches one character.
     unsigned one;
-    /// Begins a set of characters.
+    /// Starts a set of characters.
     unsigned set;
-    /// Takes its special meaning from the next character.
+    /// Removes the special meaning of the next character.
     unsigned escape;
     int folds_case;
 } rules;
 
 enum { DIFFERS, MATCHES, IS_OVER };
 
-// Between two looks at the watch: some microseconds.
+// Between two checks of the watch: a few microseconds.
 enum { STEPS_PER_LOOK = 4096 };
 
-/// The character at `at`, which ends behind it; 0 at the end. SQLite reads invalid UTF-8 in the same way: a byte that
-/// continues nothing stands for itself, and what is no character is U+FFFD.
+/// Reads the character at `at` and moves past it; 0 at the end. Like SQLite, it reads invalid UTF-8 as follows: a stray
+/// continuation byte stands for itself, and an invalid code point is U+FFFD.
 static unsigned next_character(text *at) {
     unsigned first = *(*at)++;
     if (first < 0xC0) return first;
@@ -194,14 +194,14 @@ static unsigned lower(unsigned character) {
     return character >= 'A' && character <= 'Z' ? character + ('a' - 'A') : character;
 }
 
-/// Whether the set at `*pattern`, behind its bracket, has `character`; `*pattern` is behind the set then. A set that
-/// does not end has none.
+/// Whether the set at `*pattern`, after its bracket, contains `character`; moves `*pattern` past the set. A set without
+/// an end contains nothing.
 static int set_has(text *pattern, unsigned character) {
     unsigned previous = 0;
     int is_in = 0, is_inverted = 0;
     unsigned member = next_character(pattern);
     if (member == '^') is_inverted = 1, member = next_character(pattern);
-    // A bracket in the first place is a member.
+    // A bracket in the first position is a member.
     if (member == ']') is_in = character == ']', member = next_character(pattern);
     for (; member && member != ']'; member = next_character(pattern)) {
         if (member == '-' && **pattern != ']' && **pattern && previous) {
@@ -216,7 +216,7 @@ static int set_has(text *pattern, unsigned character) {
     return member && is_in != is_inverted;
 }
 
-/// Matches the first character of `*string` with the first of `*pattern`, which is not `all`, and goes behind both.
+/// Matches the first character of `*string` with the first of `*pattern`, which is not `all`, and moves past both.
 static int matches_one(text *pattern, text *string, const rules *rules) {
     unsigned wanted = next_character(pattern);
     int is_literal = 0;
@@ -235,7 +235,7 @@ static int matches_one(text *pattern, text *string, const rules *rules) {
     return rules->folds_case && wanted < 0x80 && found < 0x80 && lower(wanted) == lower(found);
 }
 
-/// Matches both to their zero bytes. If something differs, the latest `all` takes one character more: what an earlier
+/// Matches both up to their zero bytes. On a mismatch, the latest `all` takes one more character: anything an earlier
 /// one could take instead, the latest can take too.
 static int match(text pattern, text string, const rules *rules) {
     text after_all = 0, retry = 0;
@@ -258,7 +258,7 @@ static int match(text pattern, text string, const rules *rules) {
 
 /// like(P, X), like(P, X, E) and glob(P, X).
 static void pattern(sqlite3_context *context, int count, sqlite3_value **values, rules rules) {
-    // SQLite as Debian builds it answers so (SQLITE_LIKE_DOESNT_MATCH_BLOBS), and so must we.
+    // SQLite as built by Debian does this (SQLITE_LIKE_DOESNT_MATCH_BLOBS), so this function must too.
     if (sqlite3_compileoption_used("LIKE_DOESNT_MATCH_BLOBS")
         && (sqlite3_value_type(values[0]) == SQLITE_BLOB || sqlite3_value_type(values[1]) == SQLITE_BLOB)) {
         sqlite3_result_int(context, 0);
@@ -319,7 +319,7 @@ int reprise_replace_quadratic_functions(sqlite3 *db, int max_set_bytes) {
         if (!configuration) return SQLITE_NOMEM;
         configuration[0] = all[i].sides;
         configuration[1] = max_set_bytes;
-        // Innocuous, as SQLite's own are: views may use them with an untrusted schema.
+        // Innocuous, like SQLite's own: views may use them even if the schema is not trusted.
         int code = sqlite3_create_function_v2(
             db, all[i].name, all[i].arguments, SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_INNOCUOUS, configuration,
             all[i].function, 0, 0, sqlite3_free);

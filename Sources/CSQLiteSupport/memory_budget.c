@@ -1,6 +1,6 @@
-// A bound on the memory SQLite takes on one thread, and on the time in which it takes it. sqlite3_hard_heap_limit64()
-// is one for the process: a query that reached it would fail everybody's writes, and it needs the statistics whose lock
-// every allocation would pass through.
+// Bounds the memory that SQLite allocates on one thread, and the time in which it may allocate it.
+// sqlite3_hard_heap_limit64() applies to the whole process: a query that reached it would make all writes fail, and it
+// needs memory statistics, whose lock every allocation would have to take.
 #include "sandbox.h"
 
 static sqlite3_mem_methods base;
@@ -12,8 +12,8 @@ static _Thread_local int64_t most_used;
 static _Thread_local int (*is_over)(const void *);
 static _Thread_local const void *watch;
 
-// What an allocation takes besides its bytes: SQLite's note of its size, malloc's, and what rounding adds. Sorting
-// makes millions of small ones.
+// What an allocation takes in addition to its bytes: SQLite's record of its size, malloc's, and rounding. Sorting makes
+// millions of small allocations.
 enum { OVERHEAD = 32 };
 
 static int64_t cost(void *memory) { return base.xSize(memory) + OVERHEAD; }

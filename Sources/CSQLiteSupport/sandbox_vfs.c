@@ -1,10 +1,10 @@
-// The file system of a query from outside: SQLite's own, but for two things. https://sqlite.org/vfs.html
+// The file system of an ad-hoc query: SQLite's own, with two differences. https://sqlite.org/vfs.html
 //
-// Temporary files are SQLite's own files in memory (the file system "memdb"), so that the budget counts them and no
-// disk is filled. PRAGMA temp_store = MEMORY would do that too, but then SQLite sorts all rows in one instruction,
-// which takes many seconds. With files it sorts a few megabytes at a time and merges them row by row.
+// Temporary files are SQLite's in-memory files (the file system "memdb"), so the budget counts them and they cannot
+// fill the disk. PRAGMA temp_store = MEMORY would do that too, but then SQLite sorts all rows in one instruction, which
+// takes many seconds. With files, it sorts a few megabytes at a time and merges them row by row.
 //
-// Each read of the database looks at the watch. Counting the rows of a table is one instruction, too, which reads all
+// Each read of the database checks the watch. Counting the rows of a table is also a single instruction, and reads all
 // pages of an index.
 #include "sandbox.h"
 #include <stddef.h>
@@ -12,7 +12,7 @@
 static sqlite3_vfs *disk, *memory;
 static sqlite3_vfs sandbox;
 
-/// What SQLite's file on the disk is followed by: its methods, with another for reading.
+/// Follows SQLite's own struct of a file on disk: its methods, with a different one for reading.
 typedef struct {
     sqlite3_io_methods methods;
     int (*read)(sqlite3_file *, void *, int, sqlite3_int64);

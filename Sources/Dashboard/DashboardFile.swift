@@ -3,7 +3,7 @@
 import CEmbeddedFiles
 import Crypto
 
-/// A file of the dashboard. How they are served: DashboardRoutes.swift in HTTPAPI.
+/// A file of the dashboard. DashboardRoutes.swift in HTTPAPI serves them.
 public struct DashboardFile: Sendable {
     /// Below `/dashboard/`; empty for the page itself.
     public let path: String

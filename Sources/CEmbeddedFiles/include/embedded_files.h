@@ -1,5 +1,5 @@
-// Files of the project that travel inside the binary, byte for byte.
-// C's #embed costs nothing at build time, where SwiftPM's .embedInCode takes 20 s for 100 KB.
+// Files of the project that are embedded in the binary, byte for byte. C's #embed costs nothing at build time, where
+// SwiftPM's .embedInCode takes 20 s for 100 KB.
 #ifndef REPRISE_EMBEDDED_FILES_H
 #define REPRISE_EMBEDDED_FILES_H
 

@@ -1,18 +1,18 @@
-// Fills the page from one request to /v1/metrics/summary, again and again.
+// Fills the page from repeated requests to /v1/metrics/summary.
 //
-// One way round: asking sets `data` or `failing`; paint() makes the sections' elements anew from `data` and `view`, and
-// patch() changes on the page only what differs. So the keyboard's place, scroll positions and open lists stay through
-// a refresh, and nothing is announced that did not change. What the service says becomes text, never markup.
+// Data flows one way: a request sets `data` or `failing`; paint() builds the sections' elements from `data` and `view`,
+// and patch() changes only what differs on the page. The keyboard focus, scroll positions and open lists therefore
+// survive a refresh, and nothing is announced unless it changed. Texts from the service become text, never markup.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-// Everything is asked for beside the page, so that it works under a prefix of a proxy's too.
+// All URLs are relative to the page, so that it also works under a proxy's prefix.
 const service = new URL("../", document.baseURI).href.replace(/\/$/, "");
 
-// A summary may take a while on a large file; an answer later than this is none.
+// A summary may take a while on a large file; an answer later than this counts as none.
 const PATIENCE = 20_000;
-// Seconds until the first, second, … further try while the service is away.
+// Seconds until the first, second, … retry while the service does not answer.
 const TRIES = [2, 3, 5, 10, 15];
 
 const defaults = {
@@ -20,18 +20,18 @@ const defaults = {
   memory: "rss_bytes",
 };
 const view = { ...defaults };
-const unfolded = new Set(); // lists that are unfolded, by their key
-const charts = new Map();   // by key: what a chart says at a place, for the pointer
-let data = null;            // the last summary that came
-let arrived = null;         // when
+const unfolded = new Set(); // the lists that are unfolded, by key
+const charts = new Map();   // by key: what a chart shows at a position, for the pointer
+let data = null;            // the latest summary
+let arrived = null;         // when it arrived
 let failing = null;         // {since, tries, message} from the first failure to the next success
-let settled = "";           // the operation shown while none is picked: it stays when another becomes more frequent
+let settled = "";           // the operation shown while none is selected: it stays when another becomes more frequent
 let timer = 0;
-let next = 0;               // when the timer rings
+let next = 0;               // when the timer fires
 let running = null;
 let announced = 0;
 
-// What was chosen, kept in the address, so that a link shows the same
+// The user's choices, kept in the URL, so that a link shows the same
 
 function readAddress() {
   const sent = new URLSearchParams(location.hash.slice(1));
@@ -54,9 +54,9 @@ function writeAddress() {
   history.replaceState(null, "", kept.size ? "#" + kept : location.pathname + location.search);
 }
 
-// Asking
+// Requests
 
-/** byHand: somebody wants to know of its outcome. */
+/** byHand: the user asked for it, so the outcome is announced. */
 async function refresh(byHand = false) {
   clearTimeout(timer);
   running?.abort();
@@ -73,7 +73,7 @@ async function refresh(byHand = false) {
     const body = await answer.json().catch(() => null);
     if (asking !== running) return;
     if (answer.status === 422 && isPaired) {
-      // A link may name variants that cannot be; the rest of the page is worth showing.
+      // A link may name invalid variants; the rest of the page is still worth showing.
       view.baseline = view.candidate = "";
       return refresh(byHand);
     }
@@ -101,10 +101,10 @@ async function refresh(byHand = false) {
   }
 }
 
-/** An answer came, but no summary. */
+/** The service answered, but not with a summary. */
 class Refusal extends Error {}
 
-/** While the service is away it is asked again whatever was chosen: the page comes back by itself. */
+/** While the service does not answer, the page keeps trying even if refresh is off, and so recovers by itself. */
 function schedule() {
   clearTimeout(timer);
   const seconds = failing ? TRIES[Math.min(failing.tries, TRIES.length) - 1] : view.refresh;
@@ -161,7 +161,7 @@ function fill(made, attributes, children) {
 
 function fragment(...children) { return fill(document.createDocumentFragment(), {}, children); }
 
-/** Makes the children of `host` equal to those of `made`, keeping every element that is there already. */
+/** Makes the children of `host` equal to those of `made`, and keeps every element that is already there. */
 function patch(host, made) {
   const keyed = new Map();
   for (const child of host.children) if (child.dataset.key) keyed.set(child.dataset.key, child);
@@ -201,11 +201,11 @@ function patch(host, made) {
 function put(id, ...children) {
   const focused = document.activeElement;
   patch($(id), fragment(children));
-  // A row that moved to another place lost it.
+  // A row that moved to another position has lost it.
   if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
 }
 
-// Numbers for people. Units stand after a space that does not break.
+// Numbers for people. Units follow a no-break space.
 
 const NBSP = "\u00a0";
 const known = (value) => value !== null && value !== undefined;
@@ -248,7 +248,7 @@ function bytes(value) {
   return (size === 1 ? count(Math.round(value)) : short(value / size)) + NBSP + unit;
 }
 
-/** Bytes with the exact number on hovering. */
+/** Bytes, with the exact number on hover. */
 function exactly(value) {
   if (!known(value) || value < 1000) return bytes(value);
   return el("span", { title: several(Math.round(value), "byte", "bytes") }, bytes(value));
@@ -258,7 +258,7 @@ const errors = (value) => value ? el("span", { class: "bad" }, count(value)) : "
 const clock = (date) => date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const time = (date, text) => el("time", { datetime: date.toISOString(), title: date.toISOString() }, text);
 
-/** An instant in local time; of another day with its date. */
+/** An instant in local time; with its date if that is not today. */
 function when(iso) {
   const date = new Date(iso);
   const isToday = new Date().toDateString() === date.toDateString();
@@ -277,9 +277,9 @@ function uptime(value) {
 
 // Parts that several sections use
 
-/** columns: {title, kind: "n" for numbers or "text", cell(row), sort}; the first one's cells head their rows. */
+/** columns: {title, kind: "n" for numbers or "text", cell(row), sort}; the cells of the first are row headers. */
 function table(key, caption, columns, rows, rowAttributes = () => ({}), asCards = false) {
-  // Laid out as cards its elements are no table to a screen reader any more, unless they say so.
+  // When laid out as cards, its elements are not a table to a screen reader unless they have the roles of one.
   const role = (text) => asCards ? text : null;
   const head = (column) => {
     const sorted = column.sort && view.sort.replace("-", "") === column.sort;
@@ -301,7 +301,7 @@ function table(key, caption, columns, rows, rowAttributes = () => ({}), asCards 
     el("tbody", { role: role("rowgroup") }, body)));
 }
 
-/** An empty state: what is missing, and the request that brings it. */
+/** An empty state: what is missing, and the request that adds it. */
 function empty(text, command) {
   return [el("p", { class: "empty" }, text), command && el("div", { class: "command" },
     el("pre", { tabindex: "0" }, el("code", {}, command)),
@@ -320,9 +320,9 @@ function bar(part) {
     part > 0 && svg("rect", { class: "of", width: Math.max(3, part * 72).toFixed(1), height: 8, rx: 4 }));
 }
 
-// Charts: inline SVG in real pixels, each said in words by its label and in full by a table
+// Charts: inline SVG in real pixels, each summarized by its label and given in full by a table
 
-/** A line through neighbours; it breaks where more than two steps have nothing, and a lonely value becomes a dot. */
+/** A line through neighbours; it breaks where more than two steps are empty, and an isolated value becomes a dot. */
 function line(kind, values, x, y) {
   let path = "";
   let dots = "";
@@ -358,16 +358,16 @@ function steps(high, low, left, right, y) {
   return path;
 }
 
-/** Whether a bucket is shown before it is over, or began before the range: its counts are not those of a whole one. */
+/** Whether a bucket is not over yet, or began before the range, so that its counts are partial. */
 function isPartial(place) {
   const start = Date.parse(data.buckets[place]);
   return start < Date.parse(data.since) || start + data.step_seconds * 1000 > Date.parse(data.until);
 }
 
-/** Counts of whole buckets; one that is not over would look like a collapse. */
+/** Counts of whole buckets only, because a bucket that is not over would look like a collapse. */
 const whole = (counts) => counts.map((value, place) => isPartial(place) ? null : value);
 
-/** A line as small as a word, from zero up. It goes with figures that say it in full, so it is not read out. */
+/** A sparkline from zero up. The figures next to it give the values, so it is not read out. */
 function spark(values) {
   const most = Math.max(...values.filter(known), 0) || 1;
   const width = Math.max(values.length - 1, 1);
@@ -376,7 +376,7 @@ function spark(values) {
     line("", values, (place) => 1 + place / width * 98, (value) => 22 - value / most * 19));
 }
 
-/** A round number that makes about `wanted` steps up to `most`. */
+/** A round number that gives about `wanted` steps up to `most`. */
 function roundStep(most, wanted) {
   const raw = most / wanted;
   const power = 10 ** Math.floor(Math.log10(raw));
@@ -469,7 +469,7 @@ function chart(id, key, what) {
     what.key && el("ul", { class: "key" }, what.key.map(([sample, text]) => el("li", {}, sample, text))),
     el("p", { class: "readout", "aria-hidden": "true" }),
     el("details", { "data-key": list, open: unfolded.has(list) }, el("summary", {}, "The same as a table"),
-      // Hundreds of cells are made only for those who look at them.
+      // Hundreds of cells are only built when the table is opened.
       unfolded.has(list) && table("values-" + key, what.label, [
         { title: "From", cell: (p) => [time(new Date(starts[p]), moment(starts[p])), partial(p)] },
         ...columns.map((column) => ({
@@ -477,7 +477,7 @@ function chart(id, key, what) {
         }))], filled.reverse())));
 }
 
-/** The time of a bucket, with its day where the range has several. */
+/** The time of a bucket, with its day if the range has several. */
 function moment(at) {
   const day = view.range > DAY ? { weekday: "short", day: "numeric" } : {};
   const second = data.step_seconds % 60 ? { second: "2-digit" } : {};
@@ -554,7 +554,7 @@ function operationCell(column, row) {
   }
 }
 
-/** What has percentiles of its own: variants, hits and misses apart, for a mixture of them has none worth showing. */
+/** What has its own percentiles: each variant, hits and misses separately, because those of a mixture mean little. */
 function operationRows() {
   return data.timings.flatMap((timing) => {
     if (timing.parts.length === 0 || view.split === "together") return [{ ...timing, key: timing.name, part: "" }];
@@ -600,7 +600,7 @@ function operations() {
     }))];
 }
 
-/** The one picked; without that, or while it is not in the range, the one that was the most frequent at first. */
+/** The selected one; if none is selected or it is not in the range, the one that was most frequent at first. */
 function chosenOperation() {
   const rows = operationRows();
   const found = (key) => rows.find((row) => row.key === key) ?? rows.find((row) => row.name === key);
@@ -629,7 +629,7 @@ function detail() {
     })];
 }
 
-/** "99.4–99.6 %"; with a sign on either side of zero. */
+/** "99.4–99.6 %"; with signs unless both ends are at least zero. */
 function interval(low, high) {
   const isPlain = low >= 0 && high >= 0;
   const sign = (value) => (value > 0 && !isPlain ? "+" : "") + fixed(value, 1);
@@ -642,7 +642,7 @@ const noInterval = {
   baseline_is_zero: `no CI: the original may be 0${NBSP}s`,
 };
 
-/** The verdict on the median in words. Changes are negative where the candidate is faster. */
+/** The verdict on the median in words. A change is negative if the candidate is faster. */
 function verdict(row) {
   const change = row.change_percent.p50;
   const range = row.confidence_interval_percent.p50;
@@ -652,7 +652,7 @@ function verdict(row) {
     case "faster":
       return [el("span", { class: "good" }, `faster by ${percent(-change)}`), sure(-range?.[1], -range?.[0])];
     case "slower":
-      // Of 0 s there is no change in percent.
+      // There is no percentage change from 0 s.
       return [el("span", { class: "bad" }, known(change) ? `slower by ${percent(change)}` : `slower than 0${NBSP}s`),
         sure(range?.[0], range?.[1])];
     case "no_difference":
@@ -662,7 +662,7 @@ function verdict(row) {
   }
 }
 
-/** A change, and its interval or why there is none. */
+/** A change, and its interval or the reason why there is none. */
 function change(row, percentile) {
   const value = row.change_percent[percentile];
   const range = row.confidence_interval_percent[percentile];
@@ -725,7 +725,7 @@ function cache() {
     .map(([reason, n]) => `${count(n)}${NBSP}${reason}`).join(" · ") || "–";
   const some = n > items.length ? ` The ${count(items.length)} busiest of ${count(n)}.` : "";
   const lookups = series.hits.map((hits, place) => hits + series.misses[place]);
-  // What the rows do not name is in the last one, so that they add up to the tile.
+  // The last row holds everything that the others do not name, so that they add up to the tile.
   const rows = [...items];
   const rest = remainder(totals, items);
   if (rest.hits + rest.misses + rest.expirations + rest.evictions + rest.entry_count > 0) rows.push(rest);
@@ -750,7 +750,7 @@ function cache() {
   ], rows, (row) => ({ "data-key": "namespace-" + (row.namespace ?? "") }))];
 }
 
-/** What the totals have beyond those that are named: namespaces that are not, and those that are gone. */
+/** The part of the totals that is not listed: the other namespaces, and those that no longer exist. */
 function remainder(totals, items) {
   const left = (pick) => pick(totals) - items.reduce((n, item) => n + pick(item), 0);
   const rest = {};
@@ -770,7 +770,7 @@ function memory() {
     return empty("No process reported its memory in this range. Send a sample:", curl("POST", "/v1/samples",
       { kind: "memory", name: "melodai", rss_bytes: 157286400, vms_bytes: 1073741824, percent: 1.9 }));
   }
-  // More lines than there are colours and dashes could not be told apart.
+  // More lines than there are colours and dashes would be indistinguishable.
   const drawn = data.memory.slice(0, 6);
   const format = view.memory === "percent" ? percent : bytes;
   return [el("div", { class: "picks" }, el("label", { class: "field" }, "Drawn ",
@@ -866,12 +866,12 @@ function requests() {
   ], data.requests, (row) => ({ "data-key": row.name }));
 }
 
-// What people do
+// User actions
 
 const actions = {
   now: () => refresh(true),
   skip: (_, event) => {
-    // The address holds what was chosen; a jump would overwrite it.
+    // The URL holds the user's choices; a jump would overwrite them.
     event.preventDefault();
     $("main").focus();
   },
@@ -894,7 +894,7 @@ const actions = {
       button.textContent = "Copied";
       announce("Copied.");
     } catch {
-      // Without TLS only this machine's own pages may use the clipboard; elsewhere it is marked, to be copied by hand.
+      // Without TLS, only pages from localhost may use the clipboard; otherwise the text is selected for copying.
       getSelection().selectAllChildren(code);
       button.textContent = "Marked";
       announce("The command is selected: copy it with the keyboard.");
@@ -910,7 +910,7 @@ function choose(input) {
   if (name === "baseline" || name === "candidate") {
     const other = name === "baseline" ? "candidate" : "baseline";
     const before = data.comparison ?? view;
-    // A variant against itself says nothing: the two change places.
+    // Comparing a variant with itself is pointless: the two are swapped.
     view[other] = before[other] === input.value ? before[name] : before[other];
     view[name] = input.value;
   }
@@ -921,7 +921,7 @@ function choose(input) {
   else refresh(true);
 }
 
-/** Says what a chart has where the pointer is. The table under it says it to everybody else. */
+/** Shows the values of a chart at the pointer. The table below it has them for everybody else. */
 function point(event) {
   const figure = event.target.closest?.("[data-chart]");
   document.querySelectorAll(".cursor").forEach((cursor) => cursor.remove());
@@ -956,7 +956,7 @@ document.addEventListener("toggle", (event) => {
 document.addEventListener("pointermove", point);
 document.addEventListener("pointerdown", point);
 document.addEventListener("visibilitychange", () => {
-  // Nobody looks: nothing is asked. Back again, what is shown is old.
+  // No requests while the page is hidden. When it is visible again, its data is old.
   if (document.hidden) clearTimeout(timer);
   else if (view.refresh || failing) refresh();
 });

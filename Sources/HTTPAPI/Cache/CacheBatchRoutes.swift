@@ -31,8 +31,8 @@ struct CacheBatchRoutes: Sendable {
     private static let tooMany = Failure.invalid(
         "operations", "must be at most \(Limits.maxBatchOperations) operations.")
 
-    /// The operations. Anything else, such as a number or an unknown `op`, is reported by its place; an error within an
-    /// operation is that operation's own failure.
+    /// The operations. Anything else, such as a number or an unknown `op`, is reported with its position; an error
+    /// within an operation only fails that operation.
     private func operations(in body: inout ObjectReader) -> [CacheOperation] {
         guard case .array(let items)? = body.take("operations") else {
             body.report("operations", "must be an array of operations.")
@@ -77,7 +77,7 @@ extension CacheOperation {
         }
     }
 
-    /// - Returns: nil if something was wrong, which is then reported.
+    /// - Returns: nil if something is wrong, which has then been reported.
     private static func read(_ kind: OperationKind, _ key: Key?, _ fields: inout ObjectReader) -> CacheOperation? {
         switch kind {
         case .get: return key.map { .get($0) }
@@ -112,13 +112,13 @@ extension ObjectReader {
         }
     }
 
-    /// What `if_match` and `if_none_match` ask for.
+    /// The condition in `if_match` and `if_none_match`.
     fileprivate mutating func writeCondition() -> EntityCondition {
         EntityCondition(
             match: entityTags("if_match"), noneMatch: entityTags("if_none_match"))
     }
 
-    /// `*`, a tag as in an answered `etag`, or an array of such tags.
+    /// `*`, a tag as in the `etag` of an answer, or an array of such tags.
     private mutating func entityTags(_ field: String) -> EntityCondition.Tags? {
         guard let json = take(field), json != .null else { return nil }
         let texts: [String?]
@@ -135,7 +135,7 @@ extension ObjectReader {
         return EntityCondition.Tags(header: tags.joined(separator: ", "))
     }
 
-    /// A field that becomes a header field's value when the entry is read.
+    /// A field that becomes the value of a header field when the entry is read.
     fileprivate mutating func headerValue(_ field: String, _ what: String) -> String? {
         guard let value = string(field) else { return nil }
         guard (1...Limits.maxMediaTypeBytes).contains(value.utf8.count), HTTPField.isValidValue(value) else {

@@ -1,4 +1,4 @@
-// /v1/metrics/cache: what the cache did in a span of time.
+// /v1/metrics/cache: the activity of the cache in a span of time.
 
 import Domain
 import Hummingbird
@@ -44,7 +44,7 @@ extension CacheFigures {
         ]
     }
 
-    /// Look-ups over time: `count` steps, where steps without a look-up have no ratio.
+    /// Look-ups over time in `count` steps. A step without a look-up has no ratio.
     func series(_ count: Int) -> JSON {
         let steps = (0..<count).map { self.steps[$0] ?? CacheActivity() }
         return [
@@ -56,7 +56,7 @@ extension CacheFigures {
 }
 
 extension CacheActivity {
-    /// Includes what is held, besides what happened.
+    /// The activity, and the current contents.
     func members(entryCount: Int, sizeBytes: Int) -> [JSON.Member] {
         [
             .init(name: "hits", value: .integer(hits)), .init(name: "misses", value: .integer(missCount)),
@@ -71,7 +71,7 @@ extension CacheActivity {
 }
 
 extension MissReason {
-    /// Every reason with its count, 0 if there was none.
+    /// Every reason with its count, which may be 0.
     static func json(_ misses: [MissReason: Int]) -> JSON {
         .object(allCases.map { JSON.Member(name: $0.rawValue, value: .integer(misses[$0] ?? 0)) })
     }

@@ -1,10 +1,10 @@
-// /v1/cache and /v1/cache/{namespace}: lists, clears, policies, figures.
+// /v1/cache and /v1/cache/{namespace}: lists, clears, policies, statistics.
 
 import Domain
 import HTTPTypes
 import Hummingbird
 
-/// Namespaces of the cache and their entries as collections.
+/// Namespaces of the cache, and their entries as collections.
 struct CacheNamespaceRoutes: Sendable {
     let cache: any CacheStore
     let settings: LiveSettings
@@ -115,7 +115,7 @@ extension QueryReader {
         value("tag") { text throws(Failure) in try Tag(text, field: "tag") }
     }
 
-    /// The filter in `prefix`, `tag` and, where it applies, `older_than_seconds`.
+    /// The filter in `prefix`, `tag` and, if the route has it, `older_than_seconds`.
     fileprivate mutating func entryFilter(withAge: Bool) -> EntryFilter {
         EntryFilter(
             prefix: value("prefix") { text throws(Failure) in try Key(text, field: "prefix").rawValue }, tag: tag(),
@@ -128,7 +128,8 @@ extension Removal {
 }
 
 extension CachePolicy {
-    /// From a request's fields; absent or null means the default, except `ttl_seconds`, where null is never.
+    /// From the fields of a request. Absent or null means the default, except for `ttl_seconds`, where null means
+    /// never.
     fileprivate init(body: inout ObjectReader) {
         let positive: ClosedRange<Int64> = 1...Int64(Int.max)
         let lifetime = body.lifetime("ttl_seconds")
@@ -143,7 +144,7 @@ extension CachePolicy {
 }
 
 extension CacheNamespace {
-    /// - Parameter settings: what applies where the policy does not say.
+    /// - Parameter settings: the defaults for what the policy does not set.
     func json(_ settings: Settings) -> JSON {
         let defaultLifetime = TimeToLive.finite(milliseconds: settings.milliseconds(.cacheTTL))
         return [

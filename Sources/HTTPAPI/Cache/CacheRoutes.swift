@@ -46,7 +46,8 @@ struct CacheRoutes: Sendable {
         return Response(status: .ok, headers: headers, body: Self.body(of: hit, 0..<hit.sizeBytes))
     }
 
-    /// What GET answers, without the value. Built from the metadata, so it counts neither as a look-up nor as a use.
+    /// The answer of GET without the value. It is built from the metadata, so it counts neither as a look-up nor as a
+    /// use.
     private func head(_ entry: CacheMetadata, _ request: Request) throws(Failure) -> Response {
         let tag = entry.entityTag.header
         var headers = Self.headers(
@@ -125,8 +126,8 @@ struct CacheRoutes: Sendable {
         return Response(status: outcome.created ? .created : .noContent, headers: fields)
     }
 
-    /// Receives the body: small ones in memory, larger ones chunk by chunk into the store, so that memory does not grow
-    /// with them. Computes the digest on the way.
+    /// Receives the body and computes its digest. A small body is kept in memory, a larger one goes into the store
+    /// chunk by chunk, so memory use does not grow with its size.
     private func receive(
         _ request: Request, for address: EntryAddress, condition: EntityCondition
     ) async throws -> (content: NewContent, sizeBytes: Int, entityTag: EntityTag) {
@@ -165,7 +166,7 @@ struct CacheRoutes: Sendable {
         return (.uploaded(upload), size, entityTag)
     }
 
-    /// Refuses a write that is bound to fail before its large body is received. The write itself decides.
+    /// Refuses a write that is bound to fail before its large body is received. The write itself checks again.
     private func checkEarly(_ address: EntryAddress, _ condition: EntityCondition) async throws {
         guard condition != .none else { return }
         var current = EntityCondition.Entity.absent
@@ -236,7 +237,7 @@ private struct EntryHeaders {
     init(_ request: Request) throws(Failure) {
         let headers = request.headers
         if headers[.contentRange] != nil {
-            // RFC 9110, section 14.5: must not be mistaken for the whole value.
+            // RFC 9110, section 14.5: a part must not be mistaken for the whole value.
             throw Failure(.malformedRequest, "Content-Range is not supported: PUT stores whole values.")
         }
         description = ContentDescription(
@@ -271,7 +272,7 @@ private struct EntryHeaders {
 }
 
 extension String? {
-    /// nil also for an empty text: an empty header counts as absent.
+    /// Also nil for an empty text: an empty header counts as absent.
     var nonEmpty: String? { self?.isEmpty == false ? self : nil }
 }
 

@@ -62,7 +62,7 @@ struct ConfigRoutes: Sendable {
         return Response(status: .noContent)
     }
 
-    /// Changes settings as one, unless `check` rejects the current ones.
+    /// Changes settings atomically, unless `check` rejects the current ones.
     private func change(_ changes: [String: String?], _ check: (Settings) throws(Failure) -> Void) async throws {
         while true {
             let (current, version) = settings.versioned

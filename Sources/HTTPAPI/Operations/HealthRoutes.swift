@@ -1,4 +1,4 @@
-// /health and /openapi.yaml: what supervisors and tools ask for.
+// /health and /openapi.yaml: for supervisors and tools.
 
 import CEmbeddedFiles
 import Crypto
@@ -12,7 +12,7 @@ struct HealthRoutes: Sendable {
     let health: any HealthStore
 
     var routes: [Route] {
-        // Probes send whatever Accept they like.
+        // Probes send any Accept header.
         [
             Route(.get, "/health/live", answersJSON: false, live),
             Route(.get, "/health/ready", answersJSON: false, ready),

@@ -29,7 +29,7 @@ struct MaintenanceRoutes: Sendable {
         }
         try body.finish()
         // Each task once, and before those that create work for it, so that a real run does what a dry run reported.
-        // The background service soon handles what is left then: chunks of expired values, and free pages.
+        // The background service soon handles what this leaves: chunks of expired values, and free pages.
         let last = MaintenanceTask.allCases.filter { $0 != .space && $0 != .blobOrphans }
         let tasks = ([.space, .blobOrphans] + last).filter { names?.contains($0.rawValue) ?? true }
         let runner = MaintenanceRunner(store: store, clock: clock)
@@ -53,7 +53,7 @@ struct MaintenanceRoutes: Sendable {
 }
 
 extension MaintenanceRun {
-    /// As an answer to a cleanup.
+    /// As the answer to a cleanup.
     fileprivate var taskJSON: JSON {
         var members: [JSON.Member] = [
             .init(name: "task", value: .string(task.rawValue)),

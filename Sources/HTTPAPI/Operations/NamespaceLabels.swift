@@ -1,17 +1,17 @@
-// Which namespaces have a label of their own in monitoring, and how the others are summed.
+// Which namespaces have their own label in monitoring, and how the others are summed.
 
 import Domain
 import Synchronization
 
-/// Gives the most used namespaces a label of their own and sums up the others.
+/// Gives the most used namespaces their own label and sums up the others.
 ///
 /// A monitor treats a counter that goes back as restarted, and counts all of it again. So a namespace keeps its label
-/// for as long as it exists, however much others are used in the meantime, and the sum of the others does not go back
-/// when one of them is removed or gets a label that has become free.
+/// for as long as it exists, even if others are used more by now, and the sum of the others does not go back when one
+/// of them is removed or gets a label that has become free.
 final class NamespaceLabels: Sendable {
     typealias Figures = OperationalFigures.NamespaceFigures
 
-    /// One counter of the sum.
+    /// One counter in the sum.
     private struct Floor {
         private var told = 0
         private var lost = 0
@@ -36,7 +36,7 @@ final class NamespaceLabels: Sendable {
 
     init(limit: Int = Limits.maxLabelledNamespaces) { self.limit = limit }
 
-    /// At most `limit` namespaces by name; after them the sum of the others, if there ever were any.
+    /// At most `limit` namespaces by name, followed by the sum of the others, if there ever were any.
     func rows(_ namespaces: [Figures]) -> [Figures] {
         // A namespace may have the same name as the sum.
         let other = Name(stored: Sample.otherName)

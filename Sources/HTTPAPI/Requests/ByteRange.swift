@@ -3,11 +3,11 @@
 import Domain
 
 enum ByteRange {
-    /// What a `Range` header asks of a value of `length` bytes.
+    /// The bytes that a `Range` header requests of a value of `length` bytes.
     ///
-    /// - Returns: nil when the whole value is to be sent: another unit than bytes, or several ranges, which a server
-    ///   may ignore and no client of a cache needs.
-    /// - Throws: `range_not_satisfiable` when the range lies outside the value or is not one.
+    /// - Returns: nil if the whole value is to be sent: for a unit other than bytes, and for several ranges, which a
+    ///   server may ignore and no client of a cache needs.
+    /// - Throws: `range_not_satisfiable` if the range is outside the value or invalid.
     static func parse(_ header: String, length: Int) throws(Failure) -> Range<Int>? {
         let parts = header.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
         guard parts.count == 2, parts[0].trimmed.lowercased() == "bytes" else { return nil }
@@ -34,7 +34,7 @@ enum ByteRange {
         return start..<min(end, length - 1) + 1
     }
 
-    /// Digits only; beyond what an `Int` holds, as large as it can be.
+    /// Digits only. A number too large for `Int` becomes the largest `Int`.
     private static func number(_ text: Substring) -> Int? {
         guard !text.isEmpty, text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }) else {
             return nil

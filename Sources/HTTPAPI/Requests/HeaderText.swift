@@ -1,7 +1,7 @@
-// Texts in header fields.
+// Text in header fields.
 
 extension StringProtocol {
-    /// Without blanks and tabs at its ends.
+    /// Without leading and trailing spaces and tabs.
     var trimmed: String {
         let isBlank = { (c: Character) in c == " " || c == "\t" }
         return String(drop(while: isBlank).reversed().drop(while: isBlank).reversed())

@@ -7,11 +7,11 @@ import Hummingbird
 import NIOCore
 
 extension JSON {
-    /// The entity tag of a JSON entity that is tagged by its text, without quotes.
+    /// The entity tag of a JSON entity, computed from its text, without quotes.
     var entityTag: String { Self.entityTag(of: utf8) }
 
     fileprivate static func entityTag(of bytes: [UInt8]) -> String {
-        // Half of the digest: enough for texts that nobody makes collide but their own reader.
+        // Half of the digest is enough, because only the reader of these texts could make them collide.
         EntityTag(digest: Array(SHA256.hash(data: bytes).prefix(16))).hex
     }
 }
@@ -24,9 +24,9 @@ extension Response {
         return Response(status: status, headers: headers, body: ResponseBody(byteBuffer: ByteBuffer(bytes: json.utf8)))
     }
 
-    /// A JSON entity: with a strong `ETag` over its text, and 304 for a caller who has it.
-    /// - Parameter before: what conditions are about, where the request itself changed the entity (RFC 9110, 13.2.1).
-    /// - Throws: `precondition_failed` for an `If-Match` that names another.
+    /// A JSON entity with a strong `ETag` computed from its text, or 304 if the caller has it.
+    /// - Parameter before: the entity that conditions refer to, if the request itself changed it (RFC 9110, 13.2.1).
+    /// - Throws: `precondition_failed` for an `If-Match` that names another tag.
     static func entity(_ json: JSON, before: JSON? = nil, for request: Request) throws(Failure) -> Response {
         let bytes = json.utf8
         let newTag = JSON.entityTag(of: bytes)
@@ -36,7 +36,7 @@ extension Response {
             status: .ok, headers: entityHeaders(tag: newTag), body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
     }
 
-    /// A JSON entity whose `ETag` is known without its text.
+    /// A JSON entity with an `ETag` that is known without its text.
     /// - Parameter tag: without its quotes.
     static func entity(_ json: JSON, tag: String, status: HTTPResponse.Status = .ok) -> Response {
         Response(
@@ -44,7 +44,7 @@ extension Response {
             body: ResponseBody(byteBuffer: ByteBuffer(bytes: json.utf8)))
     }
 
-    /// For a caller who has the entity with this tag.
+    /// The answer for a caller that has the entity with this tag.
     /// - Parameter tag: without its quotes.
     static func unchanged(tag: String) -> Response {
         Response(status: .notModified, headers: entityHeaders(tag: tag).removing(.contentType))

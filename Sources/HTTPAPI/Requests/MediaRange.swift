@@ -5,7 +5,7 @@ import HTTPTypes
 import Hummingbird
 
 extension Request {
-    /// - Throws: `not_acceptable` when the caller takes no JSON.
+    /// - Throws: `not_acceptable` if the caller does not accept JSON.
     func requireJSONAccepted() throws(Failure) {
         guard let accept = headers[.accept] else { return }
         guard MediaRange.accepts(accept, type: "application", subtype: "json") else {
@@ -14,26 +14,27 @@ extension Request {
     }
 }
 
-/// What a media type, or a list of them, says.
+/// Questions about a media type, or a list of them.
 enum MediaRange {
     static func isJSON(_ value: String) -> Bool {
         let type = essence(of: value[...])
-        // A JSON Patch (RFC 6902) is a list of changes: taken as data it would replace what it was to change.
+        // A JSON Patch (RFC 6902) is a list of changes: taken as data, it would replace the value that it should
+        // change.
         guard type != "application/json-patch+json" else { return false }
         return type == "application/json" || (type.hasPrefix("application/") && type.hasSuffix("+json"))
     }
 
-    /// One JSON text in each line.
+    /// One JSON text per line.
     static func isLines(_ value: String) -> Bool {
         ["application/x-ndjson", "application/ndjson", "application/jsonl"].contains(essence(of: value[...]))
     }
 
-    /// Whether the most specific range in `accept` that covers a type has a weight above 0.
+    /// Whether the most specific range in `accept` that covers a type has a weight greater than 0.
     static func accepts(_ accept: String, type: String, subtype: String) -> Bool {
         weight(of: type, subtype, in: accept) > 0
     }
 
-    /// Whether `accept` names a type itself, and JSON is not wanted more.
+    /// Whether `accept` names the type itself and does not prefer JSON.
     static func prefers(_ accept: String, type: String, subtype: String) -> Bool {
         let isNamed = accept.split(separator: ",").contains { essence(of: $0) == "\(type)/\(subtype)" }
         guard isNamed else { return false }
@@ -41,7 +42,7 @@ enum MediaRange {
         return weight > 0 && weight >= Self.weight(of: "application", "json", in: accept)
     }
 
-    /// The weight of the most specific range that covers a type; 0 when none does.
+    /// The weight of the most specific range that covers a type; 0 if none does.
     private static func weight(of type: String, _ subtype: String, in accept: String) -> Double {
         var best = (specificity: -1, weight: 0.0)
         for part in accept.split(separator: ",") {

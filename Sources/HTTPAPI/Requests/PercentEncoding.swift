@@ -1,10 +1,10 @@
-// Percent-encoding (RFC 3986, section 2.1), strictly: what is malformed is refused, not passed through.
+// Strict percent-encoding (RFC 3986, section 2.1): malformed input is refused, not passed through.
 
 import Domain
 
 enum PercentEncoding {
     /// Decodes one path segment or query part.
-    /// - Parameter plusIsSpace: as HTML forms and most clients encode queries.
+    /// - Parameter plusIsSpace: whether `+` means a space, which is how HTML forms and most clients encode queries.
     /// - Throws: `bad_percent_encoding` for a `%` without two hexadecimal digits and for bytes that are not UTF-8.
     static func decode(_ text: Substring, plusIsSpace: Bool = false) throws(Failure) -> String {
         let percent = UInt8(ascii: "%")

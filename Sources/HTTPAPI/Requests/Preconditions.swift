@@ -12,17 +12,17 @@ extension Request {
             modifiedSince: date(.ifModifiedSince))
     }
 
-    /// A list of entity tags; nil when the header field is absent.
+    /// A list of entity tags; nil if the header field is absent.
     private func tags(_ name: HTTPField.Name) -> EntityCondition.Tags? {
         headers[name].map { EntityCondition.Tags(header: $0) }
     }
 
-    /// A date header; nil when it is absent or not an HTTP date, which is to be ignored.
+    /// A date header; nil if it is absent or not an HTTP date, which must be ignored.
     private func date(_ name: HTTPField.Name) -> Instant? {
         headers[name].flatMap { Instant(httpDate: $0.trimmed) }
     }
 
-    /// Whether a `Range` is to be honoured: `If-Range` is absent or names this very value.
+    /// Whether to honour a `Range`: `If-Range` is absent or names exactly this value.
     /// - Parameter entityTag: with its quotes.
     func rangeApplies(entityTag: String, updatedAt: Instant) -> Bool {
         guard let condition = headers[.ifRange] else { return true }
@@ -32,7 +32,7 @@ extension Request {
 }
 
 extension EntityTag {
-    /// In quotes, as header fields carry it.
+    /// In quotes, as in header fields.
     var header: String {
         var text = "\""
         text.reserveCapacity(digest.count * 2 + 2)

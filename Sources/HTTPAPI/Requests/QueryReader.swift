@@ -3,12 +3,13 @@
 import Domain
 import Hummingbird
 
-/// Takes the parameters out of a query. As with ``ObjectReader``, what nobody asked for is an error: a mistyped
-/// `prefix` must not turn a small clear into a large one.
+/// Takes the parameters out of a query. As with ``ObjectReader``, an unknown parameter is an error: a mistyped `prefix`
+/// must not turn a small clear into a large one.
 struct QueryReader {
     private var parameters: [(name: String, value: String, raw: Substring)] = []
     private var errors: [Failure.FieldError] = []
-    /// Parameters that were asked for and not sent: what a mistyped one may have been meant to be.
+    /// Parameters that the route reads but the request does not have: candidates for what a mistyped one was meant to
+    /// be.
     private var absent: [String] = []
 
     /// - Throws: `bad_percent_encoding`.
@@ -45,9 +46,9 @@ struct QueryReader {
         }
     }
 
-    /// Values separated by commas, in a parameter that may be repeated. They are separated before they are decoded, so
-    /// that `%2C` is a part of a value.
-    /// - Returns: nil when the parameter is absent.
+    /// Values separated by commas, in a parameter that may be repeated. They are split before they are decoded, so
+    /// `%2C` is part of a value.
+    /// - Returns: nil if the parameter is absent.
     /// - Throws: `bad_percent_encoding`.
     mutating func list(_ name: String) throws(Failure) -> [String]? {
         let sent = parameters.filter { $0.name == name }
@@ -65,7 +66,7 @@ struct QueryReader {
         return values
     }
 
-    /// A list of keys, each once; nil when the parameter is absent.
+    /// A list of keys without duplicates; nil if the parameter is absent.
     /// - Throws: `bad_percent_encoding`.
     mutating func keys(_ name: String) throws(Failure) -> [Key]? {
         guard let texts = try list(name) else { return nil }
@@ -131,13 +132,13 @@ struct QueryReader {
         } ?? Limits.defaultPageItems
     }
 
-    /// Where a page begins: what the page before it gave as `next_cursor`.
+    /// Where a page begins: the `next_cursor` of the previous page.
     mutating func cursor() -> String? { cursor { $0 } }
 
-    /// Where a page of a collection begins that is ordered by an instant and a number.
+    /// Where a page begins, in a collection that is ordered by an instant and a number.
     mutating func position() -> CollectionPosition? { cursor { CollectionPosition(text: $0) } }
 
-    /// Where a page begins, as its collection reads it.
+    /// Where a page begins, converted by its collection.
     mutating func cursor<T>(_ read: (String) -> T?) -> T? {
         value("cursor") { text throws(Failure) in
             guard let position = Cursor.decode(text).flatMap(read) else {
@@ -147,7 +148,7 @@ struct QueryReader {
         }
     }
 
-    /// Whether the parameter was found wrong already.
+    /// Whether the parameter was already found to be wrong.
     func hasError(_ name: String) -> Bool { errors.contains { $0.field == name } }
 
     mutating func report(_ name: String, _ message: String) {
@@ -165,7 +166,7 @@ struct QueryReader {
 }
 
 extension Request {
-    /// - Throws: `validation_failed` when there is a query, for routes that take none.
+    /// - Throws: `validation_failed` if there is a query, for routes that take none.
     func refuseQuery() throws(Failure) {
         guard uri.query != nil else { return }
         var reader = try QueryReader(self)

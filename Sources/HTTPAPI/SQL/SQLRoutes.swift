@@ -51,14 +51,14 @@ struct SQLRoutes: Sendable {
         switch form {
         case .json: headers[.contentType] = "application/json"
         case .csv:
-            // What JSON says besides the rows.
+            // What JSON has in addition to the rows.
             headers[.contentType] = "text/csv; charset=utf-8; header=present"
             headers[.repriseRowCount] = String(answer.rows.count)
             headers[.repriseTruncated] = String(answer.isTruncated)
         }
         return Response(
             status: .ok, headers: headers,
-            // Piece by piece, so that the event loop does not build megabytes of text at once.
+            // In pieces, so that the event loop does not build megabytes of text in one go.
             body: ResponseBody { writer in
                 switch form {
                 case .json: try await answer.writeJSON { try await writer.write(ByteBuffer(bytes: $0)) }
@@ -75,7 +75,7 @@ private final class HeldAnswer: Sendable {
     private static let held = Atomic(0)
     private let bytes: Int
 
-    /// - Throws: `overloaded` when all together would exceed ``Limits/maxHeldSQLAnswerBytes``.
+    /// - Throws: `overloaded` if all answers together would exceed ``Limits/maxHeldSQLAnswerBytes``.
     static func hold(bytes: Int) throws(Failure) -> HeldAnswer {
         let answer = HeldAnswer(bytes: bytes)
         guard held.load(ordering: .relaxed) <= Limits.maxHeldSQLAnswerBytes else {
@@ -93,7 +93,7 @@ private final class HeldAnswer: Sendable {
 }
 
 extension ObjectReader {
-    /// An array or an object of JSON's scalars. True and false are 1 and 0, as in SQLite.
+    /// An array or an object of JSON scalars. True and false become 1 and 0, as in SQLite.
     fileprivate mutating func sqlParameters(_ field: String) -> SQLParameters? {
         switch take(field) {
         case nil, .null: return nil
@@ -115,7 +115,7 @@ extension ObjectReader {
         case .string(let text): return .text(text)
         case .number(let digits):
             if let value = Int64(digits) { return .integer(value) }
-            // A whole number that does not fit would be rounded, and match rows that were not meant.
+            // An integer that does not fit would be rounded, and match the wrong rows.
             let isWhole = digits.utf8.allSatisfy { $0 == UInt8(ascii: "-") || (0x30...0x39).contains($0) }
             if !isWhole, let value = Double(digits), value.isFinite { return .real(value) }
             report(field, "must fit in 64 bits.")

@@ -1,11 +1,11 @@
-// What questions about samples have in common.
+// What metric queries have in common.
 
 import Domain
 import Hummingbird
 
 extension QueryReader {
     /// The span between `since` and `until`; by default the last hour.
-    /// - Parameter now: the span includes the present, so that a sample counts as soon as it is recorded.
+    /// - Parameter now: included in the span, so that a sample counts as soon as it is recorded.
     mutating func metricRange(now: Instant) -> MetricRange {
         let sentSince = instant("since")
         let until = instant("until") ?? max(now.advanced(milliseconds: 1), sentSince ?? now)
@@ -72,7 +72,7 @@ extension Distribution {
     }
 }
 
-/// A figure of a distribution that a time series shows.
+/// The statistic of a distribution that a time series shows.
 enum Statistic: String, CaseIterable {
     case count, mean, p50, p90, p95, p99, min, max, last
 

@@ -121,7 +121,7 @@ struct MetricRoutes: Sendable {
 }
 
 extension QueryReader {
-    /// Reports a required parameter as missing, unless it was sent and is wrong.
+    /// Reports a required parameter as missing, unless it was sent and is invalid.
     fileprivate mutating func require(_ name: String) {
         guard !hasError(name) else { return }
         report(name, "is missing.")
@@ -129,7 +129,7 @@ extension QueryReader {
 }
 
 extension SampleMetric {
-    /// What it is measured in; nil if each sample says.
+    /// The unit; nil if each sample states its own.
     fileprivate var unit: String? {
         switch self {
         case .duration: "seconds"
@@ -202,7 +202,7 @@ extension VariantComparison.Change {
     }
 }
 
-/// The memory of processes, three figures each.
+/// The memory of processes, three metrics each.
 struct MemoryLevels {
     struct Item {
         var name: String

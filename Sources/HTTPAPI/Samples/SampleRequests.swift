@@ -1,4 +1,4 @@
-// Samples as requests carry them.
+// Samples in requests.
 
 import Domain
 
@@ -47,7 +47,7 @@ struct SampleReader {
 }
 
 extension Sample {
-    /// - Parameter path: where it stands in the request, such as `samples[3]`; empty for the body itself.
+    /// - Parameter path: its position in the request, such as `samples[3]`; empty for the body itself.
     /// - Throws: `validation_failed` with everything that is wrong with it.
     fileprivate init(_ json: JSON, path: String, now: Instant) throws(Failure) {
         var object = try ObjectReader(json, path: path)
@@ -62,7 +62,7 @@ extension Sample {
         case .memory: measurement = object.memory()
         case .gauge: measurement = object.gauge()
         case nil:
-            // What else can be wrong depends on it.
+            // The other checks depend on it.
             try object.finishIgnoringRest()
             measurement = nil
         }

@@ -127,7 +127,7 @@ struct SummaryRoutes: Sendable {
         return .json(.object(members))
     }
 
-    /// The variants that are compared: those asked for, or else the only two.
+    /// The variants to compare: those in the query, or the only two there are.
     private static func pair(
         _ baseline: String?, _ candidate: String?, of variants: [String]
     ) -> (baseline: String, candidate: String)? {
@@ -146,7 +146,7 @@ struct SummaryRoutes: Sendable {
         let all = timings.ungrouped
         let named = mostFrequent(all, Limits.maxSummaryNames)
         var parts = Dictionary(grouping: timings.items) { ExactText($0.name) }
-        // An operation of one part is told as a whole.
+        // An operation with one part is reported as a whole.
         parts = parts.filter { name, items in items.count > 1 && named.contains { ExactText($0.name) == name } }
         let told = Dictionary(
             grouping: mostFrequent(parts.values.flatMap { $0 }, Limits.maxSummaryParts)

@@ -44,7 +44,7 @@ struct HistoryRoutes: Sendable {
         return response
     }
 
-    /// All items, one per line. Memory holds a page of them, whatever their number.
+    /// All items, one per line. Only one page of them is in memory at a time.
     private func stream(_ id: Name, kind: Name?, order: HistoryOrder) async throws -> Response {
         let history = history
         let next: @Sendable (CollectionPosition?) async throws -> Page<HistoryItem> = { position in
@@ -64,7 +64,7 @@ struct HistoryRoutes: Sendable {
                     do {
                         page = try await next(position)
                     } catch let failure as Failure where failure.code == .sessionNotFound {
-                        // Deleted in the meantime, and its items with it.
+                        // The session was deleted in the meantime, and its items with it.
                         break
                     }
                 }
@@ -137,7 +137,7 @@ struct HistoryRoutes: Sendable {
 }
 
 extension HistoryItem {
-    /// Its URL.
+    /// The URL of an item.
     fileprivate var location: String { "/v1/sessions/\(sessionID.rawValue)/history/\(id.rawValue)" }
 
     fileprivate var json: JSON {

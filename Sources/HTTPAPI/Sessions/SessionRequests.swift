@@ -1,4 +1,4 @@
-// What the requests about sessions have in common: names in paths, fields in bodies.
+// What requests for sessions have in common: names in paths, fields in bodies.
 
 import Domain
 import Hummingbird

@@ -63,7 +63,7 @@ struct SessionRoutes: Sendable {
         let id = try context.sessionID()
         try request.refuseQuery()
         let (session, before) = try await sessions.readSession(id)
-        // The caller may have the session from before this read, which itself changed the activity.
+        // The caller may have the session as it was before this read, which itself updated the activity.
         return try .entity(session.json, before: request.condition == .none ? nil : before.json, for: request)
     }
 
@@ -138,7 +138,7 @@ extension SessionDraft {
 extension Session {
     var json: JSON { .object(members) }
 
-    /// Its URL.
+    /// The URL of a session.
     fileprivate var location: String { "/v1/sessions/\(id.rawValue)" }
 
     fileprivate var members: [JSON.Member] {
@@ -160,7 +160,7 @@ extension Session {
 }
 
 extension SessionOpening {
-    /// The session's members and what was initialized.
+    /// The members of the session, and which keys were initialized.
     fileprivate var json: JSON {
         .object(session.members + [.init(name: "initialized_keys", value: .keys(initializedKeys))])
     }

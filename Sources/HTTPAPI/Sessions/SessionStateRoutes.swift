@@ -1,10 +1,10 @@
-// /v1/sessions/{session_id}/state: values in and out, one by one and together.
+// /v1/sessions/{session_id}/state: reading and writing values, one by one and together.
 
 import Domain
 import HTTPTypes
 import Hummingbird
 
-/// A session's state. Its `ETag` is its version, for the whole state and for each key alike.
+/// A session's state. Its `ETag` is the version, both for the whole state and for a single key.
 struct SessionStateRoutes: Sendable {
     let sessions: any SessionStore
 

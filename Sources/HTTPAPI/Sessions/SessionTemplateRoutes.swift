@@ -56,7 +56,7 @@ struct SessionTemplateRoutes: Sendable {
 }
 
 extension SessionTemplate {
-    /// - Parameter settings: what applies where the template does not say.
+    /// - Parameter settings: the defaults for what the template does not set.
     fileprivate func json(_ settings: Settings) -> JSON {
         let lifetime = content.timeToLive ?? .finite(milliseconds: settings.milliseconds(.sessionTTL))
         return [

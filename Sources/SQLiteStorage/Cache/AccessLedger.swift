@@ -21,16 +21,16 @@ final class AccessLedger: Sendable {
 
     /// The reads of one namespace.
     struct Tally: Sendable {
-        /// In the order in which they came; seldom more than one.
+        /// In order of arrival; rarely more than one.
         var minutes: [Minute] = []
         var entries: [Int64: Access] = [:]
 
         var isEmpty: Bool { minutes.isEmpty && entries.isEmpty }
 
-        /// Those of all minutes.
+        /// The look-ups of all minutes.
         var lookups: Lookups { minutes.reduce(into: Lookups()) { $0.add($1.lookups) } }
 
-        /// Counts in the minute of an instant.
+        /// Counts a look-up in the minute that contains `now`.
         mutating func count(at now: Instant, _ change: (inout Lookups) -> Void) {
             let start = now.rounded(downTo: MetricResolution.minute.periodMilliseconds)
             // The clock may have been set back.
@@ -73,27 +73,29 @@ final class AccessLedger: Sendable {
 
     private struct State {
         var namespaces: [Int64: Tally] = [:]
-        /// What was taken out of `namespaces` since the process started.
+        /// The look-ups that have been taken out of `namespaces` since the process started.
         var flushed: [Int64: Lookups] = [:]
         var trackedEntries = 0
         var lastTick: Int64 = 0
 
         mutating func nextTick(_ now: Instant) -> Int64 {
-            // Microseconds, so that ticks compare with ranks from before a restart; never the same twice, and never the
-            // first of a millisecond, the rank of an entry whose use was not counted finer.
+            // In microseconds, so that ticks compare with ranks from before a restart. A tick is never used twice, and
+            // is never the first of its millisecond, which is the rank of an entry whose use is only known to the
+            // millisecond.
             lastTick = max(lastTick + 1, now.milliseconds * 1000 + 1)
             return lastTick
         }
     }
 
     private let state = Mutex(State())
-    /// Whether hits and misses are counted: the setting `enable_monitoring`. Uses always are, for evictions need them.
+    /// Whether hits and misses are counted: the setting `enable_monitoring`. Uses always are, because eviction needs
+    /// them.
     let isCounting = Atomic(true)
 
-    /// A number greater than any before it: the order of uses, finer than the clock.
+    /// A number greater than any earlier one: the order of uses, finer than the clock.
     func tick(_ now: Instant) -> Int64 { state.withLock { $0.nextTick(now) } }
 
-    /// Makes all ticks from now on greater than one from before.
+    /// Makes all ticks from now on greater than `tick`.
     func raiseTick(to tick: Int64) { state.withLock { $0.lastTick = max($0.lastTick, tick) } }
 
     func countHit(namespaceID: Int64, entryID: Int64, at now: Instant) {
@@ -129,7 +131,7 @@ final class AccessLedger: Sendable {
         body(&state.namespaces[namespaceID, default: Tally()])
     }
 
-    /// The reads of an entry that are not written yet.
+    /// The reads of an entry that have not been written yet.
     func access(namespaceID: Int64, entryID: Int64) -> Access? {
         state.withLock { $0.namespaces[namespaceID]?.entries[entryID] }
     }
@@ -141,14 +143,14 @@ final class AccessLedger: Sendable {
         state.withLock { $0.namespaces.map { ($0.key, $0.value.entries.count) } }
     }
 
-    /// What one write has taken out. If the write is undone, it goes back.
+    /// What one write has taken out. It is put back if the write is undone.
     final class Withdrawal: Sendable {
         private let ledger: AccessLedger
         private let taken = Mutex<[(namespaceID: Int64, tally: Tally)]>([])
 
         init(from ledger: AccessLedger) { self.ledger = ledger }
 
-        /// Takes out a namespace's counters, with the reads of so many of its entries.
+        /// Takes out a namespace's counters, with the reads of at most `limit` of its entries.
         func takeCounters(namespaceID: Int64, entries limit: Int) -> Tally {
             take(namespaceID) { tally in
                 let entries = tally.entries.prefix(limit)
@@ -206,13 +208,13 @@ final class AccessLedger: Sendable {
         }
     }
 
-    /// All look-ups of these namespaces since the process started, in their order. Those of older namespaces that are
-    /// not among them, and so are gone, are forgotten.
+    /// All look-ups of these namespaces since the process started, in the order given. An older namespace that is not
+    /// among them no longer exists, so its look-ups are dropped.
     func lookups(of namespaceIDs: [Int64]) -> [Lookups] {
         let live = Set(namespaceIDs)
         let newest = namespaceIDs.max() ?? 0
         return state.withLock { state in
-            // Ids only grow: one above the newest is a namespace that has come meanwhile.
+            // Ids only grow: a higher one belongs to a namespace that was created in the meantime.
             state.flushed = state.flushed.filter { $0.key > newest || live.contains($0.key) }
             return namespaceIDs.map { id in
                 var lookups = state.flushed[id] ?? Lookups()
@@ -222,12 +224,12 @@ final class AccessLedger: Sendable {
         }
     }
 
-    /// What was counted and not flushed yet, by namespace, without entries.
+    /// What was counted but not flushed yet, by namespace, without entries.
     func pending() -> [Int64: [Minute]] {
         state.withLock { $0.namespaces.mapValues(\.minutes) }
     }
 
-    /// What was counted and not flushed yet for a namespace, without its entries.
+    /// What was counted but not flushed yet for a namespace, without its entries.
     func pending(namespaceID: Int64) -> Lookups {
         state.withLock { $0.namespaces[namespaceID]?.lookups ?? Lookups() }
     }

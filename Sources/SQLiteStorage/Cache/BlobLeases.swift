@@ -1,12 +1,12 @@
-// Who is reading or writing which large value, so that the sweep leaves those alone.
+// Which large values are being read or written, so that the sweep leaves them alone.
 
 import Synchronization
 
-/// Blobs in use by a request. Kept in memory only: after a crash nobody uses any.
+/// Blobs in use by a request. Kept in memory only: after a crash none is in use.
 ///
-/// A reader looks up its entry first and leases the blob afterwards. In between the entry may be replaced and the blob
-/// swept; so the sweep condemns a blob under the same lock before it deletes, and who finds it condemned looks up the
-/// entry again. Blob ids are never used twice while the process runs.
+/// A reader looks up its entry first and leases the blob afterwards. In between, the entry may be replaced and the blob
+/// swept. The sweep therefore condemns a blob under the same lock before it deletes it, and a reader that finds it
+/// condemned looks up the entry again. Blob ids are never used twice while the process runs.
 final class BlobLeases: Sendable {
     private struct State {
         var users: [Int64: Int] = [:]
@@ -15,7 +15,7 @@ final class BlobLeases: Sendable {
 
     private let state = Mutex(State())
 
-    /// Keeps a blob while it lives.
+    /// Keeps a blob for as long as the lease exists.
     final class Lease: Sendable {
         let blobID: Int64
         private let leases: BlobLeases
@@ -48,8 +48,8 @@ final class BlobLeases: Sendable {
         state.withLock { $0.users[blobID] != nil }
     }
 
-    /// Lets nobody lease a blob any more.
-    /// - Returns: whether nobody uses it; if somebody does, nothing has changed.
+    /// Prevents further leases of a blob.
+    /// - Returns: whether the blob is unused; if it is in use, nothing has changed.
     func condemn(_ blobID: Int64) -> Bool {
         state.withLock { state in
             guard state.users[blobID] == nil else { return false }
@@ -58,7 +58,7 @@ final class BlobLeases: Sendable {
         }
     }
 
-    /// Forgets a blob that is deleted for good, or was not condemned after all.
+    /// Forgets a blob that has been deleted, or that was not deleted after all.
     func forget(_ blobID: Int64) {
         state.withLock { _ = $0.condemned.remove(blobID) }
     }

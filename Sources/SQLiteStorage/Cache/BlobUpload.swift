@@ -1,10 +1,10 @@
-// A large value on its way in, chunk by chunk.
+// Large values, received and sent chunk by chunk.
 
 import Domain
 import Synchronization
 
-/// Writes chunks that nothing points at yet. Whoever drops it before an entry has taken the blob leaves an orphan,
-/// which the sweep removes.
+/// Writes chunks that nothing points at yet. If an upload is dropped before an entry has taken the blob, the blob is an
+/// orphan, which the sweep removes.
 final class BlobUpload: ValueUpload {
     let blobID: Int64
     private let storage: SQLiteStorage
@@ -18,11 +18,11 @@ final class BlobUpload: ValueUpload {
         self.lease = lease
     }
 
-    /// Whether nothing was appended yet, so that there is no blob.
+    /// Whether nothing has been appended yet, in which case there is no blob.
     var isEmpty: Bool { chunks.load(ordering: .relaxed) == 0 }
 
     deinit {
-        // Attached by now or not: the sweep looks.
+        // The blob may be attached by now or not: the sweep checks.
         storage.signals.hasOrphans.store(true, ordering: .relaxed)
     }
 
@@ -36,7 +36,7 @@ final class BlobUpload: ValueUpload {
     }
 }
 
-/// A large value on its way out.
+/// A large value that is being sent.
 final class StoredBlob: LargeValue {
     private let blobID: Int64
     private let readers: Readers

@@ -1,16 +1,17 @@
-// What the cache did over time: one row for each namespace and minute, later one for each hour.
+// Cache activity over time: one row per namespace and minute, later one per hour.
 
 import Domain
 
 // How activity is kept
 //
-// What happens is added to the row of its minute. When the row is a day old it is added to that of its hour and goes,
-// in one transaction, so that each event is in one row only and a span is the sum of the rows that begin in it. In
-// place of a namespace that is gone its row then goes to namespace 0. Should the rows be too many nevertheless, the
-// oldest minutes are merged before they are a day old, and then the oldest hours of all namespaces into one row each.
+// An event is added to the row of its minute. When the row is a day old, it is added to the row of its hour and
+// removed, in one transaction, so each event is in exactly one row and a span is the sum of the rows that begin in it.
+// The rows of a namespace that no longer exists are then added to namespace 0. If there are still too many rows, the
+// oldest minutes are merged before they are a day old, and after that the oldest hours of all namespaces into one row
+// each.
 
 extension CacheTransaction {
-    /// Adds to what a namespace did in the minute of an instant.
+    /// Adds to a namespace's activity in the minute that contains an instant.
     func record(_ activity: CacheActivity, namespaceID: Int64, at instant: Instant) throws {
         func misses(_ reason: String) -> Value {
             .integer(MissReason(rawValue: reason).flatMap { activity.misses[$0] } ?? 0)
@@ -34,8 +35,8 @@ extension CacheTransaction {
 
     /// Merges a bounded number of the oldest rows that began before an instant into rows of their hour.
     /// - Parameters:
-    ///   - period: of the rows that are merged: minutes, or hours, which then no longer tell namespaces apart.
-    /// - Returns: how many rows went.
+    ///   - period: of the rows to merge: minutes, or hours, which are then no longer kept per namespace.
+    /// - Returns: how many rows were removed.
     func mergeActivity(of period: MetricResolution, before: Instant, atMost limit: Int) throws -> Int {
         let seconds = Value.integer(period.periodMilliseconds / 1000)
         let oldest = try connection.all(

@@ -1,26 +1,26 @@
-// Holding a namespace to its caps.
+// Keeping a namespace within its caps.
 
 import Domain
 import Synchronization
 
 // How eviction works
 //
-// Entries of a namespace with caps carry an `eviction_rank`, and an index keeps them in its order; the lowest goes
-// first. What the rank is depends on the policy (Domain/Cache/EvictionRank.swift): for lru the tick of the last use,
-// for lfu the number of hits, for fifo the tick of creation.
+// Entries of a namespace with caps have an `eviction_rank`, and an index keeps them in that order; the lowest is
+// evicted first. The rank depends on the policy (Domain/Cache/EvictionRank.swift): for lru it is the tick of the last
+// use, for lfu the number of hits, for fifo the tick of creation.
 //
 // A write that leaves its namespace over a cap makes room in the same transaction: expired entries first, then the
-// lowest ranks, never the entry just written. One write removes a bounded number of entries; should that not do (one
-// large value in place of thousands of small ones), the background task goes on at once.
+// lowest ranks, never the entry just written. One write removes a bounded number of entries; if that is not enough (one
+// large value in place of thousands of small ones), the background task continues immediately.
 //
-// An entry whose uses are still counted in memory stands too low in the index. So the search walks the index from the
-// lowest rank on, adds to each rank what is counted, keeps the lowest sum, and stops when the index alone is not below
-// it: uses only ever raise a rank. What it passed over would be passed over again by the next write, so the uses of
-// some of these are written. Where very many entries were read since the counters were last written, the search ends
-// with the lowest sum among those it may look at.
+// An entry with uses that are only counted in memory so far is too low in the index. The search therefore walks the
+// index upwards from the lowest rank, adds the uses in memory to each rank, keeps the lowest sum, and stops at the
+// first stored rank that is not below it, because uses only ever raise a rank. The next write would pass over the same
+// entries again, so the uses of some of them are written. If very many entries were read since the counters were last
+// written, the search ends with the lowest sum among those it may look at.
 //
-// Entries of namespaces without caps have no rank, and cost no index. When a policy first sets a cap, or another
-// order, existing entries are ranked in steps (see SQLiteStorage+CacheNamespaces).
+// Entries of namespaces without caps have no rank, and take no space in the index. When a policy first sets a cap, or
+// changes the order, existing entries are ranked in steps (see SQLiteStorage+CacheNamespaces).
 
 /// An expired entry's row.
 struct DueEntry {
@@ -32,20 +32,20 @@ struct DueEntry {
 }
 
 extension CacheTransaction {
-    /// The rank of an entry that is created now; NULL where none is kept.
+    /// The rank of an entry that is created now; NULL if the namespace has no ranks.
     func rankOfNewEntry(in namespace: Namespace) -> Value {
         guard namespace.isRanked else { return .null }
         return .integer(namespace.policy.eviction.rank(createdAt: storage.ledger.tick(now)))
     }
 
-    /// The rank of an entry whose value or lifetime is renewed now; NULL where none is kept, or where the ranking
-    /// under way has not come to it.
+    /// The rank of an entry whose value or lifetime is renewed now; NULL if the namespace has no ranks, or if the
+    /// ranking in progress has not reached the entry.
     func rank(ofRenewed entry: Entry, in namespace: Namespace) -> Value {
         guard namespace.isRanked, let rank = entry.rank else { return .null }
         return .integer(namespace.policy.eviction.rank(rank, renewedAt: storage.ledger.tick(now)))
     }
 
-    /// What was evicted, and whether nothing is left to do.
+    /// What was evicted, and whether the namespace is done.
     typealias CapStep = (evicted: Removal, isDone: Bool)
 
     /// Removes entries until the namespace is within its caps, or the bound for one write is reached: in rows, and
@@ -59,7 +59,7 @@ extension CacheTransaction {
         let step = try storage.writer.step(rows: Limits.maxEvictionsPerWrite) { rows in
             for row in 0..<rows {
                 guard try isExceeded(namespace) else { return row }
-                // As long as expired entries are left, no live one goes.
+                // As long as expired entries are left, no live one is evicted.
                 if let entry = search.mayFindExpired ? try dueEntries(of: namespace.generationID, 1).first : nil {
                     try removeExpired(entry, namespaceID: namespace.id)
                     expired += 1
@@ -88,7 +88,7 @@ extension CacheTransaction {
         ) { namespace.policy.isExceeded(entries: $0.int(0), bytes: $0.int(1)) } ?? false
     }
 
-    /// Expired entries of a generation, those that expired first.
+    /// Expired entries of a generation, in order of expiry.
     func dueEntries(of generationID: Int64, _ limit: Int) throws -> [DueEntry] {
         try connection.all(
             """
@@ -102,7 +102,7 @@ extension CacheTransaction {
         }
     }
 
-    /// Removes an expired entry; its expiration is to be counted by the caller, together with others.
+    /// Removes an expired entry. The caller counts its expiration, together with others.
     func removeExpired(_ entry: DueEntry, namespaceID: Int64) throws {
         try remember(entry.key, in: namespaceID, reason: .expired, at: entry.expiry)
         try removeRow(entry.id, blobID: entry.blobID)
@@ -111,7 +111,7 @@ extension CacheTransaction {
     /// Writes uses of a namespace's entries that were counted in memory.
     func apply(_ accesses: [Int64: AccessLedger.Access], namespaceID: Int64) throws {
         guard !accesses.isEmpty else { return }
-        // nil: the namespace has no caps, or is gone, and its entries wait for the sweep.
+        // nil: the namespace has no caps, or was removed, and its entries wait for the sweep.
         let eviction = try connection.first(
             "SELECT eviction FROM cache_namespaces WHERE namespace_id = ?1 AND is_ranked <> 0", .integer(namespaceID)
         ) { Eviction(rawValue: $0.text(0))! }
@@ -141,14 +141,14 @@ private struct VictimSearch {
 
     /// An entry that must stay.
     private let sparedID: Int64
-    /// Whether expired entries may be left.
+    /// Whether there may be expired entries left.
     var mayFindExpired = true
-    /// Entries it may still look at; beyond them the lowest in the index goes.
+    /// How many entries it may still look at; after that, the lowest so far is evicted.
     private var looks = Limits.maxEvictionLooks
 
     init(sparing entryID: Int64?) { sparedID = entryID ?? 0 }
 
-    /// The entry with the lowest rank, the uses counted in memory added.
+    /// The entry with the lowest rank, including the uses counted in memory.
     mutating func next(of namespace: CacheTransaction.Namespace, in transaction: CacheTransaction) throws -> Victim? {
         let (ledger, eviction) = (transaction.storage.ledger, namespace.policy.eviction)
         var lowest: (id: Int64, rank: Int64)?
@@ -160,7 +160,7 @@ private struct VictimSearch {
             """, .integer(namespace.generationID), .integer(sparedID)
         ) { row in
             let (id, stored) = (row.integer(0), row.integer(1))
-            // Of equal ranks the older entry goes first, and the index has them in that order.
+            // Of equal ranks the older entry is evicted first, and the index has them in that order.
             if let lowest, looks <= 0 || (stored, id) >= (lowest.rank, lowest.id) { return false }
             looks -= 1
             var rank = stored

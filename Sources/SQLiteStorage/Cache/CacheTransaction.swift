@@ -28,7 +28,7 @@ struct CacheTransaction {
         var updatedAt: Instant
         var expiresAt: Instant?
         var timeToLiveMilliseconds: Int64?
-        /// Its place in the order of eviction; nil where none is kept.
+        /// Its place in the order of eviction; nil if none is kept.
         var rank: Int64?
 
         func isLive(at now: Instant) -> Bool { expiresAt.map { $0 > now } ?? true }
@@ -44,7 +44,7 @@ struct CacheTransaction {
         }
     }
 
-    /// The namespace, made with defaults if it is not there.
+    /// The namespace, created with defaults if it does not exist.
     /// - Throws: `too_many_namespaces`.
     func namespaceOrNew(_ name: Name) throws -> Namespace {
         if let namespace = try namespace(name) { return namespace }
@@ -125,7 +125,7 @@ struct CacheTransaction {
             try insert(entryID, write, blobID: blobID, lifetime: lifetime, expiresAt: expiresAt, in: namespace)
         }
         if blobID == nil {
-            // An upload of nothing has no blob.
+            // An empty upload has no blob.
             let bytes = if case .bytes(let bytes) = write.content { bytes } else { [] as [UInt8] }
             try connection.run(
                 """
@@ -142,8 +142,8 @@ struct CacheTransaction {
         return CacheWriteOutcome(created: live == nil, entityTag: write.entityTag, expiresAt: expiresAt)
     }
 
-    /// Stores content that does not fit beside its row.
-    /// - Returns: its blob; nil when it fits.
+    /// Stores content that does not fit in its row.
+    /// - Returns: its blob; nil if it fits.
     private func store(_ content: NewContent) throws -> Int64? {
         switch content {
         case .uploaded(let upload):
@@ -178,7 +178,7 @@ struct CacheTransaction {
             .optional(write.description.encoding, Value.text), .instant(now), .optional(expiresAt, Value.instant),
             .optional(lifetime.milliseconds, Value.integer), .optional(write.computeSeconds, Value.real),
             rankOfNewEntry(in: namespace), nextWriteNumber())
-        // Why an earlier entry left explains nothing about this one.
+        // The reason why an earlier entry was removed says nothing about this one.
         try connection.run(
             "DELETE FROM cache_removals WHERE namespace_id = ?1 AND key = ?2",
             .integer(namespace.id), .text(write.key.rawValue))
@@ -293,7 +293,7 @@ struct CacheTransaction {
         return sum
     }
 
-    /// The value of an entry, if it is kept beside its row; empty for a large one.
+    /// The value of an entry, if it is kept in its row; empty for a large one.
     private func smallValue(of entry: Entry) throws -> [UInt8] {
         try connection.first("SELECT value FROM cache_values WHERE entry_id = ?1", .integer(entry.id)) { $0.blob(0) }
             ?? []
@@ -304,8 +304,8 @@ struct CacheTransaction {
         if blobID != nil { storage.signals.hasOrphans.store(true, ordering: .relaxed) }
     }
 
-    /// Records why a key has no entry any more, unless its latest removal is known already. A removal in the future was
-    /// recorded before the clock was set back, so it does not count as later than now.
+    /// Records why a key no longer has an entry, unless a later removal is already recorded. A removal in the future
+    /// was recorded before the clock was set back, so it does not count as later than now.
     func remember(_ key: String, in namespaceID: Int64, reason: RemovalReason, at instant: Instant) throws {
         try connection.run(
             """

@@ -1,4 +1,4 @@
-// What namespaces hold and what they did: since they were created, and in a span of time.
+// What namespaces hold and their activity: since they were created, and in a span of time.
 
 import Domain
 
@@ -16,8 +16,8 @@ extension SQLiteStorage {
         return namespace
     }
 
-    /// The figures of namespaces by name, expired entries that are not swept yet left out, counters still in memory
-    /// added.
+    /// The statistics of namespaces by name, without expired entries that have not been swept yet, and including
+    /// counters that are still in memory.
     private func namespaces(from start: Value, before end: Value, limit: Int) async throws -> [CacheNamespace] {
         let now = clock.now()
         return try await readers.consistently { connection in
@@ -54,7 +54,7 @@ extension SQLiteStorage {
             return rows.map { id, generationID, stored in
                 var namespace = stored
                 namespace.misses = misses[id] ?? [:]
-                // Read after the rows: what is written meanwhile is missing for a moment, and never counted twice.
+                // Read after the rows: what is written in between is missing for a moment, but never counted twice.
                 let pending = self.ledger.pending(namespaceID: id)
                 namespace.hits += pending.hits
                 namespace.misses.merge(pending.misses, uniquingKeysWith: +)
@@ -78,7 +78,7 @@ extension SQLiteStorage {
                 for minute in minutes { summing.add(minute.lookups.activity, namespaceID: id, minute: minute.start) }
             }
             let rows = try connection.namespaceRows(now: now)
-            // What expired and is not swept yet has no row; it will get one within seconds.
+            // Expirations that have not been swept yet have no row; they get one within seconds.
             for row in rows where row.expired > 0 {
                 summing.add(CacheActivity(expirations: row.expired), namespaceID: row.id, minute: now)
             }
@@ -129,14 +129,14 @@ private struct ActivitySum {
         steps[min(max(place, 0), stepStarts.count - 1), default: CacheActivity()] += activity
     }
 
-    /// Adds what is in no row yet, if its minute belongs to the span.
+    /// Adds activity that is not in a row yet, if its minute belongs to the span.
     mutating func add(_ activity: CacheActivity, namespaceID: Int64, minute: Instant) {
         let start = minute.rounded(downTo: MetricResolution.minute.periodMilliseconds)
         guard start >= since(.minute), start < range.until, range.milliseconds > 0 else { return }
         add(activity, namespaceID: namespaceID, start: start)
     }
 
-    /// Where the span begins for rows of a resolution.
+    /// The start of the span for rows of a resolution.
     func since(_ resolution: MetricResolution) -> Instant {
         range.since.rounded(downTo: resolution.periodMilliseconds)
     }
@@ -160,12 +160,13 @@ extension Connection {
         }
     }
 
-    /// A namespace's row. Expired entries that are not swept yet are left out of what it holds, and counted as expired.
+    /// A namespace's row. Expired entries that have not been swept yet are not part of its contents but of its
+    /// expirations.
     struct NamespaceRow {
         var id: Int64
         /// Without look-ups.
         var figures: OperationalFigures.NamespaceFigures
-        /// Expired entries that are not swept yet.
+        /// Expired entries that have not been swept yet.
         var expired: Int
     }
 
@@ -189,7 +190,7 @@ extension Connection {
         }
     }
 
-    /// Expired rows that are not swept yet, by generation: as many as the sweep is behind.
+    /// Expired rows that have not been swept yet, by generation: the backlog of the sweep.
     func due(now: Instant) throws(SQLiteError) -> [Int64: Removal] {
         let rows = try all(
             """

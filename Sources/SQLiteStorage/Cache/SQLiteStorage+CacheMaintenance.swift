@@ -17,8 +17,8 @@ extension SQLiteStorage {
                 signals.hasSpareSpace.store(true, ordering: .relaxed)
             }
         }
-        // Entries written meanwhile have lowered the mark themselves or are found by this look-up: who noted a deadline
-        // before the mark was raised is committed once an operation after that is.
+        // An entry written in the meantime has either lowered the mark itself or is found by this look-up: a write that
+        // noted its expiry before the mark was raised is committed once a later operation is.
         signals.earliestExpiry.store(.max, ordering: .relaxed)
         try await writer.perform(.background) { _ in }
         signals.note(expiry: try await readers.pooled(.upkeep) { try $0.earliestExpiry() })
@@ -35,8 +35,8 @@ extension SQLiteStorage {
         return total
     }
 
-    /// Forgets the oldest reasons of removal: beyond their age, and beyond their number when many came since the last
-    /// time.
+    /// Forgets the oldest reasons for removal: those past the maximum age and, if many were added since the last time,
+    /// those in excess of the maximum number.
     func trimRemovals() async throws {
         let horizon = clock.now().advanced(milliseconds: -Limits.removalMemoryMilliseconds)
         var excess = 0
@@ -110,7 +110,7 @@ extension SQLiteStorage {
         }
     }
 
-    /// Removes a blob unless it is in use, or has become a value since it was listed.
+    /// Removes a blob unless it is in use, or has been attached to an entry since it was listed.
     private func removeBlob(_ blobID: Int64) async throws -> Removal {
         defer { leases.forget(blobID) }
         var freed = 0
@@ -120,7 +120,7 @@ extension SQLiteStorage {
                     "SELECT 1 FROM cache_blobs WHERE blob_id = ?1 AND is_attached = 0", .integer(blobID)
                 ) { _ in true }
                 guard isOrphan != nil else { return nil }
-                // Condemned only here, between two writes: whoever uploads it holds it until it is attached.
+                // Condemned only here, between two writes: its upload holds a lease until it is attached.
                 guard self.leases.condemn(blobID) else {
                     self.signals.hasOrphans.store(true, ordering: .relaxed)
                     return nil
@@ -146,7 +146,7 @@ extension SQLiteStorage {
 
     // MARK: Dry runs
 
-    /// Due rows of namespaces, and all rows of cleared generations.
+    /// Expired rows of namespaces, and all rows of cleared generations.
     func previewExpiry() async throws -> Removal {
         let now = clock.now()
         return try await readers.consistently(.upkeep) { connection in
@@ -159,7 +159,7 @@ extension SQLiteStorage {
     }
 
     func previewCaps() async throws -> Removal {
-        // Uses counted in memory decide the order of eviction.
+        // Uses counted in memory affect the order of eviction.
         try await flushCounters()
         let now = clock.now()
         return try await readers.consistently(.upkeep) { connection in
@@ -216,7 +216,7 @@ extension SQLiteStorage {
 
 extension CacheTransaction {
     /// Writes a namespace's counters, and those of a bounded number of its entries.
-    /// - Returns: how many entries' counters may have been written; not 0.
+    /// - Returns: how many entries' counters may have been written; never 0.
     func writeCounters(namespaceID: Int64) throws -> Int {
         try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
             try writeCounters(namespaceID: namespaceID, entries: rows)
@@ -246,7 +246,7 @@ extension CacheTransaction {
         try apply(tally.entries, namespaceID: namespaceID)
     }
 
-    /// One step over the due rows of a namespace's generation; those of a cleared one are ``removeCleared()``'s.
+    /// One step over the expired rows of a namespace's generation; ``removeCleared()`` handles cleared ones.
     fileprivate func removeExpired(of generationID: Int64) throws -> (removal: Removal, isDone: Bool) {
         var removal = Removal()
         let namespaceID = try connection.first(
@@ -265,7 +265,7 @@ extension CacheTransaction {
         return (removal, step.isExhausted)
     }
 
-    /// - Returns: nil when no cleared generation is left that may be swept.
+    /// - Returns: nil if there is no cleared generation left that may be swept.
     fileprivate func removeCleared() throws -> Removal? {
         let held = storage.heldGenerations.withLock { $0 }
         var next: (id: Int64, clearedAt: Instant, namespaceID: Int64?)?
@@ -312,7 +312,7 @@ extension CacheTransaction {
 }
 
 extension Connection {
-    /// The generations of namespaces with due rows.
+    /// The generations of namespaces that have expired rows.
     fileprivate func dueGenerations(now: Instant) throws(SQLiteError) -> [Int64] {
         try all(
             """
@@ -326,8 +326,8 @@ extension Connection {
 }
 
 extension Writer {
-    /// Repeats `body`, which handles so many rows at most and tells how many it did, until none are left, `limit` is
-    /// reached or the step is over.
+    /// Repeats `body`, which handles at most the given number of rows and returns how many it handled, until none are
+    /// left, `limit` is reached or the step is over.
     /// - Returns: the rows handled, and whether none are left.
     func step(rows limit: Int, _ body: (Int) throws -> Int) rethrows -> (rows: Int, isExhausted: Bool) {
         var rows = 0

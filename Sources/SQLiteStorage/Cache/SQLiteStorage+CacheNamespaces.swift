@@ -29,8 +29,8 @@ extension SQLiteStorage {
         return (try await namespace(name), created)
     }
 
-    /// Gives every entry of a namespace the rank its policy asks for, in steps. `is_ranked` is 1 while this is under
-    /// way and 2 afterwards; if it breaks off, the background task does it again.
+    /// Gives every entry of a namespace its rank under the current policy, in steps. `is_ranked` is 1 while this is in
+    /// progress and 2 afterwards; if it is interrupted, the background task repeats it.
     func rankEntries(of name: Name) async throws {
         var key: String? = ""
         while let start = key {
@@ -38,7 +38,7 @@ extension SQLiteStorage {
         }
     }
 
-    /// Evicts what is over a namespace's caps, in steps.
+    /// Evicts entries until a namespace is within its caps, in steps.
     func evictExcess(of name: Name) async throws -> Removal {
         var total = Removal()
         while true {
@@ -120,7 +120,7 @@ extension SQLiteStorage {
         var total = Removal()
         var last: (generation: Int64, key: String)? = (-1, "")
         while let start = last {
-            // CROSS keeps the tags in front: https://sqlite.org/optoverview.html#crossjoin
+            // CROSS keeps the tags as the outer loop: https://sqlite.org/optoverview.html#crossjoin
             let page = try await readers.pooled { connection in
                 try connection.all(
                     """
@@ -163,7 +163,7 @@ extension SQLiteStorage {
     }
 
     /// Empties namespaces.
-    /// - Returns: the live entries that went.
+    /// - Returns: the live entries that were removed.
     private func retire(_ names: [Name]) async throws -> Removal {
         let hold = SweepHold(on: self)
         defer { hold.release() }
@@ -227,8 +227,8 @@ extension CacheTransaction {
         return nil
     }
 
-    /// Handles items one by one until the writer's step is over, one at least.
-    /// - Returns: what became of each that was handled.
+    /// Handles items one by one, at least one, until the writer's step is over.
+    /// - Returns: the result of each item that was handled.
     func step<Item, Result>(_ items: ArraySlice<Item>, _ body: (Item) throws -> Result) rethrows -> [Result] {
         var results: [Result] = []
         for item in items {
@@ -259,7 +259,7 @@ extension CacheTransaction {
     }
 }
 
-/// An entry that a clear may be about.
+/// An entry that a clear may remove.
 private struct ClearingRow: Sendable {
     var id: Int64
     var generationID: Int64
@@ -281,12 +281,12 @@ private struct ClearingRow: Sendable {
     }
 }
 
-/// The rows of a namespace that was cleared or removed: nobody finds them any more, and the sweep will remove them.
+/// The rows of a namespace that was cleared or removed: look-ups no longer find them, and the sweep will remove them.
 struct RetiredGeneration: Sendable {
     var id: Int64
     var namespaceID: Int64
     var clearedAt: Instant
-    /// All its entries, and the expired ones among them; nil while these are not counted.
+    /// All its entries, and the expired ones among them; nil until these have been counted.
     var all = Removal()
     var expired: Removal? = Removal()
 
@@ -320,11 +320,10 @@ final class SweepHold: Sendable {
 }
 
 extension SQLiteStorage {
-    /// The live entries that went with these generations.
+    /// The live entries that were removed with these generations.
     ///
-    /// Where the expired ones were too many to be counted within the write, they are counted here: nobody changes the
-    /// rows of a retired generation but the sweep, and that is held off. If the process ends before, these expirations
-    /// are not counted.
+    /// If there were too many expired ones to count within the write, they are counted here: only the sweep changes the
+    /// rows of a retired generation, and it is held off. If the process ends first, these expirations are not counted.
     fileprivate func removal(by retired: [RetiredGeneration]) async throws -> Removal {
         var live = Removal()
         for generation in retired {
@@ -356,14 +355,14 @@ extension CacheTransaction {
         return retired
     }
 
-    /// Marks a namespace's generation for removal. Takes the same time however many entries there are.
+    /// Marks a namespace's generation for removal. Takes the same time regardless of the number of entries.
     fileprivate func retire(_ namespace: Namespace, _ hold: SweepHold) throws -> RetiredGeneration {
         var retired = RetiredGeneration(id: namespace.generationID, namespaceID: namespace.id, clearedAt: now)
         retired.all = try connection.first(
             "SELECT entry_count, size_bytes FROM cache_generations WHERE generation_id = ?1",
             .integer(namespace.generationID)
         ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) }!
-        // Nothing to sweep: the generation stays with the namespace, or goes with it.
+        // Nothing to sweep: the generation stays with the namespace, or is removed with it.
         guard retired.rows > 0 else { return retired }
         try connection.run(
             "UPDATE cache_generations SET cleared_at_ms = ?2, cleared_namespace_id = ?3 WHERE generation_id = ?1",
@@ -409,7 +408,7 @@ extension Connection {
 }
 
 extension Connection {
-    /// When the first entry of a namespace expires; nil when none does. One look-up for each namespace.
+    /// When the next entry of any namespace expires; nil if none does. One look-up per namespace.
     func earliestExpiry() throws(SQLiteError) -> Instant? {
         try first(
             """
@@ -423,7 +422,7 @@ extension Connection {
 }
 
 extension Connection {
-    /// The highest rank of any entry; 0 without one. One look-up for each namespace with caps.
+    /// The highest rank of any entry; 0 if there is none. One look-up per namespace with caps.
     func highestRank() throws(SQLiteError) -> Int64 {
         let rank = try first(
             """

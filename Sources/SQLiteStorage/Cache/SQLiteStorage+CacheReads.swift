@@ -14,8 +14,8 @@ extension SQLiteStorage {
                 throw Failure.miss(found.miss)
             }
             guard let content = try content(of: entry) else {
-                // A blob deleted since the look-up belonged to a value that was replaced since, so the next look-up
-                // finds another; or the database is damaged.
+                // If the blob was deleted after the look-up, its value had been replaced, so the next look-up finds
+                // another; otherwise the database is damaged.
                 guard entry.blobID != missingBlob else { throw Failure.valueMissing }
                 missingBlob = entry.blobID
                 continue
@@ -25,7 +25,7 @@ extension SQLiteStorage {
         }
     }
 
-    /// - Returns: nil when the blob is gone.
+    /// - Returns: nil if the blob no longer exists.
     func content(of entry: FoundEntry) throws -> StoredContent? {
         guard let blobID = entry.blobID else { return .bytes(entry.value) }
         guard let lease = leases.lease(blobID), try readers.point({ try $0.hasBlob(blobID) }) else { return nil }
@@ -71,7 +71,7 @@ extension SQLiteStorage {
     }
 }
 
-/// An entry's row with its value, where that is kept beside it.
+/// An entry's row with its value, if the value is kept in the row.
 struct FoundEntry: Sendable {
     var id: Int64
     var sizeBytes: Int
@@ -96,7 +96,7 @@ struct Found: Sendable {
         case missing(CacheMiss)
     }
 
-    /// nil: there is no such namespace.
+    /// nil: the namespace does not exist.
     var namespaceID: Int64?
     var outcome: Outcome
 
@@ -136,8 +136,9 @@ extension Connection {
         return Found(namespaceID: namespaceID, outcome: .missing(miss))
     }
 
-    /// Why there is no row under a key. What a clear took is known by its row until that is swept, and by its record
-    /// from then on. CROSS, because the key must be looked up first: https://sqlite.org/optoverview.html#crossjoin
+    /// Why there is no row under a key. For a cleared entry, its row shows the reason until it is swept, and the record
+    /// of its removal does after that. CROSS, because the key must be looked up first:
+    /// https://sqlite.org/optoverview.html#crossjoin
     func miss(key: Key, namespaceID: Int64, now: Instant) throws(SQLiteError) -> CacheMiss {
         let removals = try all(
             """

@@ -61,7 +61,7 @@ extension SQLiteStorage: CacheStore {
 }
 
 extension CacheTransaction {
-    /// One operation of a batch in a savepoint of its own, which undoes what a failed one has done.
+    /// One operation of a batch in its own savepoint, which undoes the changes of a failed operation.
     fileprivate func step(
         _ operation: CacheOperation, namespace: Name, reading: inout BatchReading
     ) throws -> CacheOperationResult {
@@ -93,7 +93,7 @@ extension CacheTransaction {
     }
 }
 
-/// The gets of one batch, whose answer is bounded as a whole.
+/// The gets of one batch, with a bound on the whole answer.
 private struct BatchReading {
     let storage: SQLiteStorage
     private var allowance = CacheBatchAllowance()
@@ -113,7 +113,7 @@ private struct BatchReading {
         try allowance.take(entry.sizeBytes)
         var bytes = entry.value
         if let blobID = entry.blobID {
-            // Inside a transaction the chunks cannot go.
+            // Inside a transaction the chunks cannot be removed.
             while bytes.count < entry.sizeBytes { bytes += try connection.chunk(of: blobID, from: bytes.count) }
         }
         storage.ledger.countHit(namespaceID: found.namespaceID!, entryID: entry.id, at: now)

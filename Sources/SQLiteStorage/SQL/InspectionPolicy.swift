@@ -1,5 +1,5 @@
-// What SQL from outside may do and read: decided here, from lists of what is allowed. What is on none is refused, so
-// that a table, pragma or function which comes later is closed until somebody opens it.
+// What ad-hoc SQL may do and read, as lists of what is allowed. Anything that is not on a list is refused, so a new
+// table, pragma or function stays closed until it is added here.
 
 import Domain
 
@@ -11,18 +11,18 @@ enum SQLAction: Equatable {
     case read(table: String, column: String)
     case function(String)
     case pragma(String, argument: String?)
-    /// Whatever writes, attaches, begins or defines something.
+    /// Anything that writes, attaches, begins or defines something.
     case other(code: Int32)
 }
 
-/// Decides for one connection, and remembers the first refusal. Not thread-safe, as the connection.
+/// Decides for one connection, and remembers the first refusal. Like the connection, it is not thread-safe.
 final class InspectionPolicy {
     private let tables: Set<String>
 
-    /// Names of everything in the file and in the library that rows can come from, in lower case.
+    /// Names of everything in the file and in the library that can supply rows, in lower case.
     ///
-    /// SQLite asks about a table of which only rows are counted by the name in the query, and asks the same about the
-    /// names of WITH clauses. Those are known by not being any of these.
+    /// For a table whose rows are only counted, SQLite asks with the name in the query, and asks in the same way for
+    /// the names of WITH clauses. A name that is not in this set belongs to a WITH clause.
     private var closed: Set<String> = []
 
     /// What was refused, for the caller; nil if nothing was.
@@ -34,7 +34,7 @@ final class InspectionPolicy {
         let refusal: String? =
             switch action {
             case .select, .recursive: nil
-            // The view by whose way a table is reached must not count: a WITH clause can give itself any view's name.
+            // The view through which a table is read must not matter: a WITH clause can have the name of any view.
             case .read(let table, let column):
                 mayRead(table.lowercased(), isCounted: column.isEmpty) ? nil : "\(table) cannot be read"
             case .function(let name): Self.functions.contains(name) ? nil : "the function \(name)() is not available"
@@ -58,15 +58,15 @@ final class InspectionPolicy {
         return tables.contains(argument.lowercased()) ? nil : "\(argument) cannot be read"
     }
 
-    /// They tell the schema, which is public, of tables that may be read. `table_list` tells all names.
+    /// They show the schema of readable tables, which is public. `table_list` shows all names.
     private static let pragmas: Set = ["table_info", "table_xinfo", "table_list", "index_list", "foreign_key_list"]
 
     /// Tables that are functions.
     private static let tableFunctions: Set = ["json_each", "json_tree"]
 
-    /// Functions without effect and without a secret, whose time is bounded by their texts' length, for SQLite looks at
-    /// the clock between two calls only. json_patch() takes the product of two lengths; printf() and format() count to
-    /// any width of ten digits, in SQLite 3.40 without looking whether the text may get that long.
+    /// Functions that have no side effects, reveal nothing, and take time in proportion to their arguments' length,
+    /// because SQLite checks the clock only between calls. json_patch() takes the product of two lengths; printf() and
+    /// format() count to any width of ten digits, in SQLite 3.40 without checking whether the text may get that long.
     private static let functions: Set = [
         // https://sqlite.org/lang_corefunc.html
         "abs", "char", "coalesce", "concat", "concat_ws", "glob", "hex", "if", "ifnull", "iif", "instr",
@@ -94,8 +94,8 @@ final class InspectionPolicy {
 }
 
 extension InspectionPolicy {
-    /// Prepares what a confined connection needs: makes tables that are functions known to it, which SQLite does by
-    /// running a CREATE TABLE that the policy would refuse, and learns what is ``closed``.
+    /// Prepares a connection before it is confined: registers the table-valued functions, for which SQLite runs a
+    /// CREATE TABLE that the policy would refuse, and collects the names in ``closed``.
     func open(_ connection: Connection) throws(SQLiteError) {
         try connection.run(
             """
@@ -113,7 +113,7 @@ extension InspectionPolicy {
 }
 
 extension SQLRelation {
-    /// Everything SQL from outside may read: what docs/sql.md describes. Nothing that is secret belongs here.
+    /// Everything that ad-hoc SQL may read, as described in docs/sql.md. Nothing secret belongs here.
     static let documented = [
         SQLRelation("cache_stats", .view, "hits, misses by reason, live entries and bytes of each namespace"),
         SQLRelation("cache_overview", .view, "every live entry as the API shows it, without its value"),
@@ -157,7 +157,7 @@ extension SQLRelation {
 }
 
 extension Failure {
-    /// - Parameter what: the refused thing, as a part of a sentence.
+    /// - Parameter what: what was refused, as part of a sentence.
     static func sqlNotAllowed(_ what: String) -> Failure {
         Failure(
             .sqlNotAllowed,

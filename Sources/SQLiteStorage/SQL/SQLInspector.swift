@@ -1,13 +1,13 @@
-// SQL from outside, run: a confined connection of its own for each query, a bound for everything it could use up.
+// Running ad-hoc SQL: a separate, confined connection for each query, and a bound on every resource it could exhaust.
 
 import CAllocator
 import Domain
 import Glibc
 
-/// Runs queries from outside on one database file. See docs/design/sql-sandbox.md.
+/// Runs ad-hoc queries on one database file. See docs/design/sql-sandbox.md.
 ///
-/// Each query has its own connection, which nothing outlives, and a thread that yields to the service's other threads.
-/// ``Limits/maxConcurrentSQL`` run at once and a few more wait; the rest are refused.
+/// Each query has its own connection, which is closed when the query ends, and a thread that yields to the service's
+/// other threads. Up to ``Limits/maxConcurrentSQL`` run at the same time and a few more wait; the rest are refused.
 public final class SQLInspector: SQLInspection {
     public let relations = SQLRelation.documented
     private let path: String
@@ -19,7 +19,7 @@ public final class SQLInspector: SQLInspection {
 
     /// - Parameters:
     ///   - path: a database file, which another process may be serving. It need not exist yet.
-    ///   - deadlineMilliseconds: after which a query is ended.
+    ///   - deadlineMilliseconds: the time after which a query is ended.
     public init(path: String, deadlineMilliseconds: Int64 = Limits.sqlDeadlineMilliseconds) {
         self.path = path
         self.deadlineMilliseconds = deadlineMilliseconds
@@ -30,7 +30,7 @@ public final class SQLInspector: SQLInspection {
             guard !signal.isRaised else { throw Failure.shuttingDown }
             var mostBytes = 0
             defer {
-                // What a large query leaves behind in the allocator would otherwise stay there.
+                // Memory that a large query has freed would otherwise stay with the allocator.
                 if mostBytes > Limits.maxSQLMemoryBytes / 8 { reprise_trim_malloc() }
             }
             let watch = Watch(signal: signal)
@@ -41,16 +41,16 @@ public final class SQLInspector: SQLInspection {
                     try Self.run(query, path: path, watch: watch, deadlineMilliseconds)
                 }
             } catch  where signal.isRaised {
-                // Whatever it says: it may be the memory that it did not get any more.
+                // Whatever the error says: it may be an allocation that failed because of the stop.
                 throw Failure.shuttingDown
             }
         }
     }
 
-    /// Ends the queries under way and those that wait with `shutting_down`, and refuses later ones.
+    /// Ends running and waiting queries with `shutting_down`, and refuses later ones.
     public func stop() { signal.raise() }
 
-    /// As ``stop()``, and waits for what runs.
+    /// Does the same as ``stop()``, and waits for running queries to end.
     public func close() async {
         stop()
         await threads.close()
@@ -90,7 +90,7 @@ public final class SQLInspector: SQLInspection {
             do {
                 return try open(path, .reader, watch)
             } catch let error as SQLiteError where error.isOfReadingWithoutLog && access(path + "-wal", F_OK) != 0 {
-                // Nobody has it open, and whoever reads may not write the index of the log beside it.
+                // No process has the file open, and this one is not permitted to write the log's index next to it.
                 return try open(path, .immutable, watch)
             }
         } catch {
@@ -100,7 +100,7 @@ public final class SQLInspector: SQLInspection {
 
     private static func open(_ path: String, _ mode: Connection.Mode, _ watch: Watch) throws -> Connection {
         let connection = try Connection(path: path, mode: mode, watch: watch, isSandboxed: true)
-        // Reads, and so finds out whether it can be read.
+        // Reads from the file, which shows whether it is readable.
         try Migrator().checkOwnership(connection)
         return connection
     }
@@ -109,7 +109,8 @@ public final class SQLInspector: SQLInspection {
         let started = ContinuousClock.now
         let statement = try connection.prepare(query.text)
         let columns = statement.columnNames
-        // The policy has refused whatever writes; this holds should a kind of statement ask it nothing.
+        // The policy has refused anything that writes; this covers kinds of statements for which SQLite does not ask
+        // it.
         guard statement.isReadOnly, !columns.isEmpty else {
             throw Failure.sqlNotAllowed("the statement is not read-only")
         }
@@ -118,7 +119,7 @@ public final class SQLInspector: SQLInspection {
         var answer = SQLAnswer(columns: columns, rows: [], isTruncated: false, elapsedSeconds: 0)
         var bytes = 0
         while try statement.step() {
-            // Rows may come without SQLite having looked.
+            // SQLite may return rows without having checked.
             guard !watch.isOver else { throw SQLiteError.interruption }
             guard answer.rows.count < query.limit else {
                 answer.isTruncated = true
@@ -129,7 +130,7 @@ public final class SQLInspector: SQLInspection {
             for column in columns.indices {
                 let value = statement.value(Int32(column))
                 bytes += value.weight
-                // Checked for each value, for a row may be as large as all there is memory for.
+                // Checked for each value, because one row may be as large as the memory budget.
                 guard bytes <= Limits.maxSQLAnswerBytes else { break }
                 row.append(value)
             }

@@ -1,4 +1,4 @@
-// SQL from outside, on the file this storage serves.
+// Ad-hoc SQL on the file that this storage serves.
 
 import Domain
 

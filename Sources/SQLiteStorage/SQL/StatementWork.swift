@@ -1,4 +1,4 @@
-// How many values a compiled query works on, at most, between two looks at its watch.
+// How many values a compiled query processes, at most, between two checks of its watch.
 
 import Domain
 
@@ -9,14 +9,14 @@ struct Instruction {
     let p3: Int
     let p4: String
 
-    /// The values it works on, each of which may have ``Limits/maxSQLValueBytes``.
+    /// How many values it processes, each of which may have ``Limits/maxSQLValueBytes``.
     ///
-    /// An opcode that is not known counts as an operator of two, so that a later SQLite does not open a gap.
+    /// An unknown opcode counts as an operator of two, so that a later SQLite does not open a gap.
     var operands: Int {
         if Self.withoutWork.contains(opcode) { return 0 }
         switch opcode {
         case "Function", "PureFunc", "AggStep", "AggInverse":
-            // Ends in the number of arguments, or in (-1) where the function takes any number.
+            // Ends in the number of arguments, or in (-1) if the function takes any number.
             let count = p4.split(separator: "(").last.flatMap { Int($0.dropLast()) } ?? -1
             return count < 0 ? Limits.maxSQLFunctionArguments : count
         // Columns of a row, compared, or converted to their affinity: each may be a long text of digits.
@@ -30,8 +30,8 @@ struct Instruction {
         }
     }
 
-    /// They move the program's counter, a cursor or a register. Those that load or copy a value take a hundredth of a
-    /// millisecond for the largest; ``Limits/maxSQLInstructions`` bounds them.
+    /// They move the program counter, a cursor or a register. Loading or copying the largest value takes a hundredth of
+    /// a millisecond; ``Limits/maxSQLInstructions`` bounds their number.
     private static let withoutWork: Set = [
         "AddImm", "BeginSubrtn", "Blob", "Clear", "Close", "ClrSubtype", "CollSeq", "Column", "ColumnsUsed", "Copy",
         "Count", "CursorHint", "DecrJumpZero", "DeferredSeek", "ElseEq", "EndCoroutine", "Explain", "Filter",
@@ -48,10 +48,10 @@ struct Instruction {
 }
 
 extension Connection {
-    /// - Throws: `sql_limit_exceeded` for a statement that works on more than ``Limits/maxSQLOperands`` values.
+    /// - Throws: `sql_limit_exceeded` for a statement that processes more than ``Limits/maxSQLOperands`` values.
     ///
-    /// SQLite looks at the watch where its program jumps back, and what is between two looks is executed to its end. No
-    /// stretch of a program is longer than the program, so that the bound on the whole bounds each.
+    /// SQLite checks the watch where its program jumps back, and always finishes what is between two checks. No stretch
+    /// of a program is longer than the program, so the bound on the whole program bounds each stretch.
     func checkWork(of statement: Statement) throws {
         guard !statement.isExplanation else { return }
         var operands = 0

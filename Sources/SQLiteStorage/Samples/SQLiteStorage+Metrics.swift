@@ -1,4 +1,4 @@
-// Questions about samples: which rows answer them, and what they add up to.
+// Metric queries: which rows answer them, and their totals.
 
 import Domain
 import Synchronization
@@ -8,7 +8,7 @@ extension SQLiteStorage {
         let now = clock.now()
         let retention = settings.current.milliseconds(.sampleRetention)
         return try await readers.consistently(.aggregates) { connection in
-            // One view of the database for all parts, so that no sample is missed or counted twice.
+            // One snapshot of the database for all parts, so that no sample is missed or counted twice.
             var counts = RawCounts(connection)
             return try queries.map { query in
                 var measuring = try Measuring(
@@ -20,7 +20,7 @@ extension SQLiteStorage {
     }
 }
 
-/// How many raw samples lie in a range, up to the bound that matters; counted once for each range.
+/// How many raw samples are in a range, up to the bound that matters; counted once per range.
 private struct RawCounts {
     private let connection: Connection
     private var known: [(range: MetricRange, count: Int)] = []
@@ -40,7 +40,7 @@ private struct RawCounts {
     }
 }
 
-/// Answers one question inside one read transaction.
+/// Answers one query inside one read transaction.
 private struct Measuring {
     private let query: MetricQuery
     private let connection: Connection
@@ -49,12 +49,12 @@ private struct Measuring {
     private let steps: [Instant]
     private let coarsest: MetricResolution
     private var used = MetricResolution.raw
-    /// The series whose roll-ups have the figure, and those whose raw samples do.
+    /// The series whose roll-ups have the metric, and those whose raw samples have it.
     private var rolledSeries: [Int64: Series] = [:]
     private var rawSeries: [Int64: Series] = [:]
     private var items: [Measurements.Item] = []
     private var indexes: [Key: Int] = [:]
-    /// The items of the series met so far, where sessions are not told apart.
+    /// The items of the series seen so far, if the query does not group by session.
     private var seriesIndexes: [Int64: Int] = [:]
 
     private struct Series {
@@ -80,7 +80,7 @@ private struct Measuring {
         try readSeries()
     }
 
-    /// From when on raw samples are all there were.
+    /// The start of the time for which all samples are still there as raw samples.
     private static func rawSince(_ query: MetricQuery, _ connection: Connection, _ kept: Instant) throws -> Instant {
         // The service's own timings have no raw samples; roll-ups have no sessions.
         if query.source == .service { return .distantFuture }
@@ -93,7 +93,7 @@ private struct Measuring {
         let oldest = try connection.first(
             "SELECT start_ms FROM sample_rollups WHERE period_seconds = 3600 ORDER BY start_ms LIMIT 1"
         ) { $0.instant(0) }
-        // Where nothing older is kept at all, they cover whatever range.
+        // If nothing older is kept at all, they cover any range.
         return oldest.map { $0 < kept } ?? false ? kept : min(kept, query.range.since)
     }
 
@@ -137,7 +137,7 @@ private struct Measuring {
             rawSeries = rolledSeries
             return
         }
-        // Raw memory samples stand in the series of their resident bytes.
+        // Raw memory samples are stored under the series of their resident bytes.
         try connection.each(
             """
             SELECT series_id, name FROM sample_series
@@ -277,9 +277,11 @@ private struct Measuring {
 
     // MARK: Adding up
 
-    /// The item of a series where sessions are not told apart. A series has one, so it is looked up by name once.
+    /// The item of a series, if the query does not group by session. A series has one item, so it is looked up by name
+    /// only once.
     private mutating func index(_ seriesID: Int64, in known: [Int64: Series]) -> Int? {
-        // Looked for first: the series of resident bytes has the raw samples of all memory, but not their roll-ups.
+        // Checked first: the series of resident bytes has the raw samples of all memory metrics, but not their
+        // roll-ups.
         guard let series = known[seriesID] else { return nil }
         if let index = seriesIndexes[seriesID] { return index }
         guard let index = index(series, nil) else { return nil }
@@ -299,10 +301,10 @@ private struct Measuring {
             name: ExactText(series.name), group: group.map(ExactText.init),
             cache: query.tellsCacheApart ? series.cache : "")
         if let index = indexes[key] { return index }
-        // Names and variants are bounded; sessions are not, nor are steps few.
+        // Names and variants are bounded; sessions are not, and there can be many steps.
         let isBounded = query.grouping != .session && query.stepMilliseconds == nil
         if !isBounded, items.count >= Limits.maxMeasuredItems, series.name != Sample.otherName || group != nil {
-            // What is too much to be told apart is summed up, not left out.
+            // What exceeds the bound is added to one item, not left out.
             return index(Series(name: Sample.otherName, variant: "", cache: "", unit: series.unit), nil)
         }
         indexes[key] = items.count
@@ -313,13 +315,13 @@ private struct Measuring {
         return items.count - 1
     }
 
-    /// Changes the distribution of the step that holds an instant; the total where there are no steps.
+    /// Changes the distribution of the step that contains an instant, or the total if there are no steps.
     private mutating func change(_ index: Int, at instant: Instant, _ change: (inout Distribution) -> Void) {
         guard let step = query.stepMilliseconds, let first = steps.first else {
             change(&items[index].total)
             return
         }
-        // What is rolled up around an end of the range belongs to the step there.
+        // A roll-up that extends beyond an end of the range belongs to the first or last step.
         let place = Int(instant.milliseconds(since: first) / step)
         change(&items[index].steps[min(max(place, 0), steps.count - 1), default: Distribution()])
     }

@@ -4,10 +4,11 @@ import Domain
 import Synchronization
 
 extension SQLiteStorage {
-    /// Removes raw samples and roll-ups beyond their retention, and series nothing was recorded for in that time.
+    /// Removes raw samples and roll-ups that are past their retention, and series for which nothing was recorded in
+    /// that time.
     ///
-    /// What is due is decided once, after a roll-up. A sample that arrives later is not rolled up yet and stays until
-    /// another run, however old it is: only with its roll-up is it in the answers without its row.
+    /// What is due is decided once, after a roll-up. A sample that arrives later has not been rolled up yet and stays
+    /// until the next run, however old it is: without its row, only its roll-up would keep it in the answers.
     func removeOldSamples(isDryRun: Bool) async throws -> Removal {
         try await rollUpSamples()
         let retention = try await sampleRetention()
@@ -51,7 +52,7 @@ extension SQLiteStorage {
         for rule in SampleRetention.Rule.all {
             var position: SampleRetention.Position? = .start
             while let start = position {
-                // After a power cut a step that was lost is done again.
+                // A step that is lost in a power cut is repeated.
                 let step = try await writer.perform(.background, .withNext) {
                     try self.remove(rule, of: retention, after: start, on: $0)
                 }
@@ -63,7 +64,7 @@ extension SQLiteStorage {
         return total
     }
 
-    /// - Returns: what went, and where the next step begins; nil when none is left.
+    /// - Returns: what was removed, and where the next step begins; nil if none is left.
     private func remove(
         _ rule: SampleRetention.Rule, of retention: SampleRetention, after start: SampleRetention.Position,
         on connection: Connection
@@ -86,7 +87,8 @@ extension SQLiteStorage {
         var position: Int64? = 0
         while let start = position {
             position = try await writer.perform(.background, .withNext) { connection in
-                // Samples that came late may have been rolled up meanwhile; the next run removes those roll-ups.
+                // Samples that arrived late may have been rolled up in the meantime; the next run removes those
+                // roll-ups.
                 guard try !connection.hasRollups(endingBy: retention.rolledBefore) else { return nil }
                 var last = start
                 let step = try self.writer.step(rows: Limits.sweepBatchRows) { limit in
@@ -103,15 +105,17 @@ extension SQLiteStorage {
     }
 }
 
-/// Which samples and roll-ups are due to go. Both a run and a dry run ask here.
+/// Which samples and roll-ups are due for removal, in a run and in a dry run alike.
 struct SampleRetention: Sendable {
-    /// Raw samples that were recorded before go …
+    /// Raw samples that were recorded before this are removed …
     var rawBefore: Instant
-    /// … if they are rolled up: up to this one. The mark only rises, so this holds while others are rolled up.
+    /// … if they have been rolled up, which all are up to this one. The mark only rises, so this stays true while
+    /// others are rolled up.
     var rolledUpTo: Int64
-    /// Those up to this one go too: there are more than ``Limits/maxSamples``. Not above the mark either.
+    /// Samples up to this one are removed too, because there are more than ``Limits/maxSamples``. Never above
+    /// ``rolledUpTo``.
     var excessUpTo: Int64
-    /// Roll-ups whose span had ended by then go.
+    /// Roll-ups whose span had ended by then are removed.
     var rolledBefore: Instant
 
     enum Rule: Sendable {
@@ -121,7 +125,7 @@ struct SampleRetention: Sendable {
         static let all = [Self.old, .excess] + MetricResolution.rollups.map { .rollups($0) }
     }
 
-    /// A place in the order rows are looked at.
+    /// A position in the order in which rows are checked.
     struct Position: Sendable {
         /// In milliseconds: when the sample was recorded or the roll-up begins.
         var instant: Int64
@@ -133,19 +137,19 @@ struct SampleRetention: Sendable {
 
     struct Row {
         var position: Position
-        /// As the numbers and texts of a row take them, without the file's own overhead.
+        /// The bytes of the row's numbers and texts, without the overhead of the file.
         var bytes: Int
         var isDue = true
     }
 
-    /// The roll-ups of a resolution that began by then ended by ``rolledBefore``.
+    /// Roll-ups of a resolution that began by then had ended by ``rolledBefore``.
     func latestStart(_ resolution: MetricResolution) -> Instant {
         rolledBefore.advanced(milliseconds: -resolution.periodMilliseconds)
     }
 }
 
 extension Connection {
-    /// The next rows to look at. Those that must stay are among them, so that the time it takes is bounded by `limit`.
+    /// The next rows to check. They include rows that must stay, so `limit` bounds the time this takes.
     fileprivate func rows(
         _ rule: SampleRetention.Rule, of retention: SampleRetention, after start: SampleRetention.Position, limit: Int
     ) throws(SQLiteError) -> [SampleRetention.Row] {
@@ -155,8 +159,8 @@ extension Connection {
         var rows: [SampleRetention.Row]
         switch rule {
         case .old:
-            // In two parts, because SQLite compares a pair with an index only as far as its columns go, without the
-            // rowid: it would walk along all samples of one instant for each page of them.
+            // In two parts, because SQLite compares a pair with the columns of an index only, not with the rowid: it
+            // would scan all samples of one instant for each page of them.
             rows = try all(
                 """
                 SELECT recorded_at_ms, sample_id,
@@ -183,7 +187,7 @@ extension Connection {
                     56 + length(coalesce(session_id, '')) + length(CAST(coalesce(labels, '') AS BLOB))
                 FROM samples WHERE sample_id > ?1 AND sample_id <= ?2 ORDER BY sample_id LIMIT ?3
                 """, .integer(start.id), .integer(retention.excessUpTo), .integer(limit), row: row)
-            // The others are counted as old ones.
+            // The others are counted by the rule for old samples.
             for index in rows.indices {
                 rows[index].isDue = rows[index].position.instant >= retention.rawBefore.milliseconds
             }
@@ -225,7 +229,7 @@ extension Connection {
         }
     }
 
-    /// Whether roll-ups are there whose span had ended by an instant.
+    /// Whether there are roll-ups whose span had ended by an instant.
     fileprivate func hasRollups(endingBy instant: Instant) throws(SQLiteError) -> Bool {
         for resolution in MetricResolution.rollups {
             let old = try first(
@@ -238,7 +242,7 @@ extension Connection {
         return false
     }
 
-    /// The next series, and whether nothing of them is left where no roll-up is due any more: a series' roll-ups do not
+    /// The next series, and whether nothing is left of each, provided that no roll-up is due: a series' roll-ups do not
     /// begin after its latest sample.
     fileprivate func series(
         after id: Int64, limit: Int, of retention: SampleRetention

@@ -1,4 +1,4 @@
-// Samples: recording them, reading them as they came.
+// Samples: recording them, and listing them as recorded.
 
 import Domain
 import Synchronization
@@ -16,7 +16,7 @@ extension SQLiteStorage: SampleStore {
         var rest = timings[...]
         while !rest.isEmpty {
             let part = rest
-            // They were in memory until now; a power cut may take the latest of them too.
+            // They were in memory until now; a power cut may lose the latest of them as well.
             let done = try await writer.perform(.background, .withNext) { connection in
                 let transaction = SampleTransaction(connection, source: .service)
                 for (index, timing) in part.enumerated() {
@@ -75,14 +75,14 @@ extension SQLiteStorage: SampleStore {
         }
     }
 
-    /// Rolls up what came since the last time, in steps. Each step is one transaction together with the mark of how far
-    /// it came, so that a crash neither loses a sample nor counts one twice.
+    /// Rolls up the samples recorded since the last time, in steps. Each step writes its roll-ups and its progress in
+    /// one transaction, so a crash neither loses a sample nor counts one twice.
     /// - Returns: samples rolled up.
     @discardableResult
     func rollUpSamples() async throws -> Int {
         var total = 0
         while true {
-            // After a power cut a step that was lost is done again: its mark is lost with it.
+            // A step that is lost in a power cut is repeated, because its mark is lost with it.
             let step = try await writer.perform(.background, .withNext) { try self.rollUpStep($0) }
             total += step.count
             signals.rolledUpTo.max(step.mark, ordering: .relaxed)
@@ -97,7 +97,7 @@ extension SQLiteStorage: SampleStore {
         while true {
             let part = try transaction.rollUp(limit: Limits.rollupReadSamples)
             count += part.count
-            // Numbers that were given to requests which failed do not come any more.
+            // Ids that were given to failed requests will not appear any more.
             let newest = signals.nextSampleID.load(ordering: .relaxed) - 1
             if part.count < Limits.rollupReadSamples { return (count, newest, true) }
             if count >= Limits.rollupBatchSamples || writer.isStepOver { return (count, part.mark, false) }

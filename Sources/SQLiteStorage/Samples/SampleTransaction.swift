@@ -1,10 +1,10 @@
-// What recording and rolling up samples do inside one transaction.
+// Recording samples and rolling them up, inside one transaction.
 
 import Domain
 
 /// The series of samples as one transaction sees and adds to them.
 ///
-/// Ids are remembered for this transaction only: what it adds is gone again if it is undone.
+/// Ids are cached for this transaction only, because the series it adds disappear if it is rolled back.
 final class SampleTransaction {
     let connection: Connection
     let source: SampleSource
@@ -17,7 +17,7 @@ final class SampleTransaction {
         self.source = source
     }
 
-    /// What tells series apart.
+    /// What identifies a series.
     struct SeriesKey: Hashable {
         var kind: SampleKind
         var name: ExactText
@@ -52,7 +52,7 @@ final class SampleTransaction {
         return receipt
     }
 
-    /// The series of a sample, under its own name or the one that names beyond their number share.
+    /// The series of a sample, under its own name or, beyond the maximum number of names, under the shared one.
     private func seriesID(of sample: Sample) throws -> Int64 {
         var key = SeriesKey(
             kind: sample.kind, name: ExactText(sample.name), metric: SampleMetric.all(of: sample.kind)[0])
@@ -116,7 +116,7 @@ final class SampleTransaction {
         return id
     }
 
-    /// The id of a series, which is added when missing.
+    /// The id of a series, which is added if it is missing.
     func id(of key: SeriesKey, unit: String?, at instant: Instant) throws -> Int64 {
         if let id = try existingID(key) { return id }
         let id = try connection.first(
@@ -139,8 +139,8 @@ final class SampleTransaction {
         var seriesID: Int64
     }
 
-    /// Adds the next samples to their roll-ups, and moves the mark of how far it came.
-    /// - Returns: how many they were, and the new mark.
+    /// Adds the next samples to their roll-ups, and records how far it has come.
+    /// - Returns: the number of samples, and the new mark.
     func rollUp(limit: Int) throws -> (count: Int, mark: Int64) {
         let mark = try connection.rolledUpTo()
         var gathered: [RollupKey: Distribution] = [:]
@@ -182,7 +182,7 @@ final class SampleTransaction {
         return (count, last)
     }
 
-    /// Adds what the service measured of a route.
+    /// Adds the service's own measurements of a route.
     func add(_ timing: ServiceTiming, at instant: Instant) throws {
         guard timing.count > 0 else { return }
         var distribution = Distribution()
