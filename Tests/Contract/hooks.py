@@ -1,4 +1,4 @@
-"""What generated requests need to know that a schema cannot say."""
+"""Adapts generated requests to rules that a schema cannot express."""
 
 import base64
 import json
@@ -7,23 +7,23 @@ import requests
 import schemathesis
 from schemathesis.generation.meta import TestPhase
 
-# Stored by scripts/check-contract.sh before the run, so that reads meet a value and not only misses.
+# Stored by scripts/check-contract.sh before the run, so that reads find a value and not only misses.
 STORED = {"namespace": "scores", "key": "song.wav"}
 STORED_SESSION = {"session_id": "tab-7", "item_id": "take-7", "key": "song.wav"}
-# Settings with values that are valid, but would have what is sent later refused, or gone before it is asked for.
+# Settings with valid values that would make later requests fail, or remove data before it is requested.
 TAKEN_BACK = {"max_entry_bytes", "cache_ttl_seconds", "session_ttl_seconds", "max_history_items"}
 
 
 @schemathesis.serializer("application/x-ndjson")
 def lines(context, value):
-    """A schema cannot describe lines of JSON: whatever string was made stands for these."""
+    """A schema cannot describe lines of JSON: any generated string stands for them."""
     if not isinstance(value, str):
         return json.dumps(value).encode()
     return b'{"kind": "gauge", "name": "lines", "value": 1}\n{"kind": "gauge", "name": "lines", "value": 2}\n'
 
 
 def raise_to(bounds, body):
-    """Raises those members of the body that are numbers below their bound."""
+    """Raises members of the body that are numbers below their bound."""
     for name, least in bounds.items():
         if isinstance(body.get(name), (int, float)):
             body[name] = max(body[name], least)
@@ -31,11 +31,11 @@ def raise_to(bounds, body):
 
 @schemathesis.hook
 def map_case(context, case):
-    """Turns what is valid by its form into what is valid by its meaning."""
+    """Turns requests that are valid by their form into ones that are valid by their meaning."""
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return case
     if case.query.get("cursor"):
-        # A cursor is opaque to clients. Any the server might have given is valid, text of the same form is not.
+        # A cursor is opaque to clients: only one that the server might have returned is valid.
         position = str(case.query["cursor"])[:100]
         if case.operation.path == "/v1/maintenance/runs":
             position = str(len(position))
@@ -49,7 +49,7 @@ def map_case(context, case):
         else:
             case.query["all"] = "true"
     if case.operation.path.startswith("/v1/metrics") and case.query:
-        # A span has its end after its beginning, and is not longer than what is kept; a metric belongs to its kind.
+        # A range ends after it begins, and is no longer than the retention; a metric belongs to its kind.
         case.query.pop("since", None)
         case.query.pop("until", None)
         case.query.pop("metric", None)
@@ -74,10 +74,10 @@ def map_case(context, case):
             places = ["?"] * len(params)
         case.body["query"] = f"SELECT {', '.join(['key', *places])} FROM cache_overview"
     if case.operation.path.startswith("/v1/sessions") and isinstance(case.body, dict):
-        # A template must be there to be used, and other requests may have removed any.
+        # A template must exist to be used, and other requests may have removed any.
         case.body.pop("template", None)
     if case.meta.phase.name == TestPhase.STATEFUL:
-        # What goes together was chosen already. What is asked for next must still be there.
+        # Valid combinations were chosen already. What the next request refers to must still exist.
         if case.operation.path.startswith("/v1/sessions") and isinstance(case.body, dict):
             raise_to({"ttl_seconds": 3600, "max_history_items": 100}, case.body)
         return case
@@ -96,7 +96,7 @@ def map_case(context, case):
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """The same for what is known only once ids of earlier answers were filled in."""
+    """The same for values that are known only once ids from earlier answers have been filled in."""
     positive = case.meta is None or case.meta.generation.mode.is_positive
     if positive and case.operation.path == "/v1/sessions/{session_id}" and isinstance(case.body, dict):
         # The id in the body must be that in the path.

@@ -1,4 +1,4 @@
-// The rules of the house that a machine can hold: read from the repository's own text.
+// The house rules that can be checked automatically, from the text of the repository.
 
 import FoundationEssentials
 import Testing
@@ -15,7 +15,7 @@ struct TidyTests {
         /// `Domain` of `Sources/Domain/Values/JSON.swift`.
         var target: Substring { path.split(separator: "/").dropFirst().first ?? "" }
 
-        /// The modules imported, of `@testable import struct A.B` the A.
+        /// The imported modules; for `@testable import struct A.B`, that is A.
         var imports: [Substring] {
             let kinds: Set<Substring> = ["struct", "class", "enum", "protocol", "func", "var", "let", "typealias"]
             let access: Set<Substring> = ["public", "package", "internal", "fileprivate", "private"]
@@ -65,7 +65,7 @@ struct TidyTests {
         #expect(!Self.sources(of: "SQLiteStorage").isEmpty)
     }
 
-    /// Its size, its start-up time and ICU's 40 MB: docs/design/dependencies.md.
+    /// Because of its size, its start-up time and ICU's 40 MB: docs/design/dependencies.md.
     @Test func onlyFoundationEssentialsIsImported() {
         for file in Self.files { #expect(!file.imports.contains("Foundation"), "\(file.path)") }
     }
@@ -142,7 +142,7 @@ struct TidyTests {
         }
     }
 
-    /// What tests share knows no engine, no route and no internal, so that every target of tests can use it.
+    /// Shared test code depends on no engine, no route and no internals, so that every test target can use it.
     @Test func whatTestsShareKnowsTheDomainOnly() {
         let own = ["Dashboard", "Migrations", "SQLiteStorage", "HTTPAPI", "reprise", "CSQLite", "CSQLiteSupport"]
         let shared = Self.files.filter { $0.path.hasPrefix("Tests/TestSupport/") }
@@ -156,7 +156,7 @@ struct TidyTests {
         }
     }
 
-    /// The contract of the stores is the same for every engine: only the file that opens them knows one.
+    /// The contract of the stores is the same for every engine: only the file that opens engines depends on one.
     @Test func theContractOfTheStoresKnowsNoEngine() {
         let contract = Self.files.filter { $0.path.hasPrefix("Tests/StorageContractTests/") }
         #expect(contract.count > 10)
@@ -173,7 +173,7 @@ struct TidyTests {
         }
     }
 
-    /// What CONTRIBUTING.md's table names: paths, and names of files without a folder.
+    /// The files in CONTRIBUTING.md's table: paths, and file names without a folder.
     private static let guide: [Substring] = {
         let text = String(
             decoding: FileManager.default.contents(atPath: "\(root)/CONTRIBUTING.md") ?? Data(), as: UTF8.self)
@@ -187,7 +187,7 @@ struct TidyTests {
         }
     }()
 
-    /// Whether a name or path of the guide means a file: `<Area>` stands for any name, and a folder for all within it.
+    /// Whether a name or path in the guide matches a file: `<Area>` is any name, and a folder means all its files.
     private static func means(_ named: Substring, _ path: String) -> Bool {
         guard named.contains("/") else { return path == named || path.hasSuffix("/\(named)") }
         let wanted = named.split(separator: "/")
@@ -205,7 +205,7 @@ struct TidyTests {
         for named in Self.guide {
             let meant = files.filter { Self.means(named, $0) }
             #expect(!meant.isEmpty, "CONTRIBUTING.md names \(named), which is not there")
-            // A file at the root needs no folder to be told apart.
+            // A file at the root needs no folder to be unique.
             let isClear = named.contains("/") || meant.count == 1 || meant.contains { $0 == named }
             #expect(isClear, "CONTRIBUTING.md: \(named) could be any of \(meant)")
         }

@@ -1,4 +1,4 @@
-"""The real release binary as a process of its own, on a free port and a temporary folder."""
+"""Runs the real release binary as a separate process, on a free port and with a temporary folder."""
 
 import http.client
 import json
@@ -17,7 +17,7 @@ BINARY = os.environ.get("REPRISE_BINARY", os.path.join(ROOT, ".build", "release"
 
 
 def environment(**more):
-    """The environment without settings of whoever runs the tests."""
+    """The environment without the settings of the user who runs the tests."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("REPRISE_")}
     return {**kept, **more}
 
@@ -28,7 +28,7 @@ def run(*arguments, **variables):
 
 
 def race(count, work):
-    """Runs `work(0)…work(count - 1)` at once, each in a thread; their results."""
+    """Runs `work(0)…work(count - 1)` concurrently, each in a thread; their results."""
     barrier = threading.Barrier(count)
 
     def run(index):
@@ -76,7 +76,7 @@ class Server:
         return socket.create_connection((self.host, self.port), timeout=30)
 
     def request(self, method, path, body=None, headers=None):
-        """One request on a connection of its own: status, header fields, bytes."""
+        """One request on a new connection: status, header fields, bytes."""
         connection = self.connect()
         try:
             if isinstance(body, (dict, list)):
@@ -91,7 +91,7 @@ class Server:
         return json.loads(self.request(method, path, body)[2])
 
     def query(self, sql):
-        """Rows of a query by the sqlite3 command line tool, beside the running server."""
+        """Rows of a query by the sqlite3 command line tool, while the server runs."""
         output = subprocess.run(
             ["sqlite3", "-readonly", self.database, sql], capture_output=True, text=True, check=True, timeout=60).stdout
         return output.split()
@@ -112,7 +112,7 @@ def server(tmp_path):
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts servers with flags of the test's own."""
+    """Starts servers with the flags that a test chooses."""
     servers = []
 
     def start(*flags):

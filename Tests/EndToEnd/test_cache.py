@@ -1,4 +1,4 @@
-"""The cache over a real socket: a real file, racing clients, memory, vanished clients."""
+"""The cache over a real socket: a real file, racing clients, memory, disconnected clients."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ KIB, MIB = 1 << 10, 1 << 20
 
 
 def make_wav(seconds=12):
-    """A sine of 440 Hz in CD quality: 176,400 bytes a second."""
+    """A sine wave of 440 Hz in CD quality: 176,400 bytes per second."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(2)
@@ -49,7 +49,7 @@ def test_a_real_wav_is_stored_fetched_sought_listed_expired_and_survives(server)
     assert server.request("GET", path)[2] == wav
     time.sleep(0.3)
     assert b'"reason":"expired"' in server.request("GET", "/v1/cache/songs/entries/short")[2]
-    # The sweep takes the expired value's bytes out of the file.
+    # The sweep removes the expired value's bytes from the file.
     deadline = time.time() + 10
     while server.query("SELECT count(*) FROM cache_blobs") != ["1"] and time.time() < deadline:
         time.sleep(0.1)
@@ -115,7 +115,7 @@ def test_an_expired_entry_is_never_served(server):
     def write(number):
         connection = server.connect()
         while not stop.is_set():
-            # Expires at the latest 50 ms after the answer to the PUT came.
+            # Expires at most 50 ms after the answer to the PUT arrived.
             connection.request("PUT", f"/v1/cache/n/entries/{number}", b"v", {"Reprise-TTL": "0.05"})
             connection.getresponse().read()
 
@@ -193,7 +193,7 @@ def test_clearing_answers_before_the_rows_go(server):
         operations = [{"op": "set", "key": f"k{i}", "json": i} for i in range(start, start + 1000)]
         server.request("POST", "/v1/cache/many/batch", {"operations": operations})
     assert server.json("DELETE", "/v1/cache/many/entries") == {"removed": 200_000, "freed_bytes": 1_088_890}
-    # Gone for readers, still there as rows: the clear did not depend on their number.
+    # Gone for readers, but the rows still exist: the clear did not depend on their number.
     assert int(server.query("SELECT count(*) FROM cache_entries")[0]) > 100_000
     assert server.json("GET", "/v1/cache/many")["entry_count"] == 0
     assert server.request("GET", "/v1/cache/many/entries/k7")[0] == 404

@@ -37,7 +37,7 @@ def driver(tmp_path_factory):
 
 @pytest.fixture
 def browser(driver):
-    """The browser as a test expects it; what a test changed of it is undone."""
+    """The browser in its initial state; a test's changes to it are undone."""
     driver.execute_cdp_cmd("Network.enable", {})
     yield driver
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
@@ -93,12 +93,12 @@ def is_out(browser):
 
 
 def console(browser):
-    """What the page made the browser complain of."""
+    """The errors that the page caused in the browser."""
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
 
 def asked(browser):
-    """The paths asked for since the page was opened."""
+    """The paths requested since the page was opened."""
     names = browser.execute_script("return performance.getEntriesByType('resource').map((e) => e.name)")
     return [re.sub(r"^http://[^/]+|\?.*", "", name) for name in names if name.startswith("http")]
 
@@ -108,7 +108,7 @@ def refreshes(browser):
 
 
 def screenshot(browser, name):
-    """Kept where SCREENSHOTS says, to be looked at."""
+    """Saved in the folder SCREENSHOTS, for people to look at."""
     if folder := os.environ.get("SCREENSHOTS"):
         browser.save_screenshot(os.path.join(folder, name + ".png"))
 
@@ -138,7 +138,7 @@ def test_it_shows_the_figures(server, browser):
     open_page(browser, server)
     summary = server.json("GET", "/v1/metrics/summary")
     timing = next(each for each in summary["timings"] if each["name"] == "quality_scoring")
-    # Variants, hits and misses are not mixed unless somebody asks for it.
+    # Variants, hits and misses are not mixed unless the user chooses so.
     parts = {f"{part['variant']} · {part['cache']}": part for part in timing["parts"]}
     assert set(parts) == {"original · miss", "optimized · hit"}
     for name, part in parts.items():
@@ -192,7 +192,7 @@ def test_it_shows_the_figures(server, browser):
 
 
 def cache_totals(browser):
-    """Hits and misses of the tile, and those the table adds up to."""
+    """Hits and misses in the tile, and the totals of the table."""
     tile = next(each for each in browser.find_elements(By.CSS_SELECTOR, "#tiles .tile") if "hit rate" in each.text)
     found = re.search(r"(\d+) hits? · (\d+) miss", plain(tile.text))
     shown = rows(browser, "cache")
@@ -201,11 +201,11 @@ def cache_totals(browser):
 
 
 def test_counts_are_those_of_the_range(server, browser):
-    """What happened hours ago is in no tile, table or chart of the last hour, and in all of those of a day."""
+    """Events of some hours ago are in no tile, table or chart of the last hour, and in all of those of a day."""
     fill(server)
     server.json("POST", "/v1/maintenance/cleanup", {})
     assert server.stop() == 0
-    # Everything but the newest is of three hours ago, as if it had been written then.
+    # Everything but the newest is three hours old, as if it had been written then.
     connection = sqlite3.connect(server.database)
     for table in ("cache_activity", "maintenance_activity"):
         connection.execute(f"UPDATE {table} SET start_ms = start_ms - 3 * 3600000")
@@ -222,7 +222,7 @@ def test_counts_are_those_of_the_range(server, browser):
     assert "777" in text(browser, "tiles")
     label = plain(find(browser, "#cache svg[role=img]").get_attribute("aria-label"))
     assert "60.0 % of 5 look-ups" in label
-    # Two buckets have look-ups, and between them is a gap; the last one is not over.
+    # Two buckets have look-ups, with a gap between them; the last one is not over.
     path = find(browser, "#cache path.s0").get_attribute("d")
     assert path.count("M") == 2
     assert len(browser.find_elements(By.CSS_SELECTOR, "#cache rect.volume")) == 2
@@ -255,7 +255,7 @@ def test_it_asks_once_per_refresh(server, browser):
     Select(find(browser, "#refresh")).select_by_value("0")
     find(browser, "[name=range][value='900']").click()
     wait(browser, lambda: refreshes(browser) == 4)
-    # Choosing what is drawn asks for nothing.
+    # Choosing what is drawn sends no request.
     find(browser, "[data-do=pick][data-value^='<b>']").click()
     Select(find(browser, "[data-do=memory]")).select_by_value("percent")
     assert refreshes(browser) == 4
@@ -274,7 +274,7 @@ def test_it_says_what_to_send_when_it_is_empty(server, browser):
     screenshot(browser, "empty")
     find(browser, "#operations .copy").click()
     wait(browser, lambda: text(browser, "live").startswith(("Copied", "The command is selected")))
-    # What it says works as it stands, from the top of the page down.
+    # The commands work as printed, from the top of the page down.
     for code in browser.find_elements(By.CSS_SELECTOR, "main code"):
         answer = subprocess.run(code.text + " -s --fail-with-body", shell=True, capture_output=True, text=True)
         assert answer.returncode == 0, (code.text, answer.stdout)
@@ -298,7 +298,7 @@ def test_it_says_that_monitoring_is_off(server, browser):
 
 
 def test_it_shows_an_outage_and_recovers(server, browser):
-    """By itself, although it is to be refreshed by hand."""
+    """By itself, although automatic refresh is off."""
     fill(server)
     open_page(browser, server)
     server.process.kill()
@@ -311,7 +311,7 @@ def test_it_shows_an_outage_and_recovers(server, browser):
     assert re.search(r"figures below are those of \d\d?:\d\d:\d\d", outage)
     assert find(browser, "#outage-text").get_attribute("role") == "alert"
     assert "Not connected" in text(browser, "status") and "Not answering" in browser.title
-    # What was known stays, and what needs no answer still works.
+    # Known data stays, and whatever needs no answer still works.
     assert row(browser, "operations", "quality_scoring")["Count"] == "200"
     find(browser, "[data-do=pick][data-value^='<b>']").click()
     assert "model & load" in find(browser, "#detail h3").text
@@ -319,19 +319,19 @@ def test_it_shows_an_outage_and_recovers(server, browser):
     screenshot(browser, "outage")
     tries = refreshes(browser)
     wait(browser, lambda: refreshes(browser) > tries + 1, seconds=20)
-    # The same outage is not read out again with each try.
+    # The same outage is not read out again with each retry.
     assert text(browser, "outage-text") == outage
     server.flags = (*server.flags, "--port", str(server.port))
     server.start()
     wait(browser, lambda: not is_out(browser), seconds=20)
     assert "Updated" in text(browser, "status") and browser.title == "Reprise"
     assert text(browser, "live") == "The service is answering again."
-    # Failed requests are told by the browser itself; the page has none of its own.
+    # The browser itself reports failed requests; the page adds no errors.
     assert [each for each in console(browser) if "net::ERR_CONNECTION_REFUSED" not in each] == []
 
 
 def test_it_paints_before_its_data_arrives(server, browser):
-    """The page stands with nothing but its files: headings, controls and places for what comes."""
+    """The page renders with nothing but its files: headings, controls and placeholders."""
     browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/v1/metrics/summary*"]})
     browser.get(f"http://{server.host}:{server.port}/dashboard/")
     assert [head.text for head in browser.find_elements(By.TAG_NAME, "h2")] == [
@@ -358,11 +358,11 @@ def test_a_link_shows_the_same(server, browser):
     assert find(browser, "#operations [aria-sort]").get_attribute("aria-sort") == "ascending"
     assert find(browser, "[data-do=memory]").get_attribute("value") == "percent"
     assert row(browser, "comparison", "quality_scoring")["Improvement"].startswith("slower by ")
-    # A variant against itself says nothing: the two change places.
+    # Comparing a variant with itself is pointless: the two are swapped.
     Select(find(browser, "[data-do=baseline]")).select_by_value("original")
     wait(browser, lambda: "faster by" in text(browser, "comparison"))
     assert "baseline=original&candidate=optimized" in browser.current_url
-    # What cannot be is left aside.
+    # Impossible values are ignored.
     open_page(browser, server, "#range=1&refresh=x&operation=nothing&baseline=%07&candidate=b&memory=y")
     assert find(browser, "[name=range]:checked").get_attribute("value") == "3600"
     assert "quality_scoring" in find(browser, "#detail h3").text
@@ -375,7 +375,7 @@ def test_it_works_by_keyboard(server, browser):
     assert browser.switch_to.active_element.text == "Skip to the figures"
     browser.switch_to.active_element.send_keys(Keys.ENTER)
     assert browser.switch_to.active_element.get_attribute("id") == "main"
-    # The range is a group of radio buttons, which the arrows walk through.
+    # The range is a group of radio buttons, which the arrow keys move through.
     find(browser, "[name=range]:checked").send_keys(Keys.ARROW_RIGHT)
     wait(browser, lambda: refreshes(browser) == 2)
     assert "range=21600" in browser.current_url
@@ -384,7 +384,7 @@ def test_it_works_by_keyboard(server, browser):
     assert head.text.startswith("Operation") and head.get_attribute("aria-sort") == "ascending"
     browser.switch_to.active_element.send_keys(Keys.ENTER)
     assert find(browser, "#operations [aria-sort]").get_attribute("aria-sort") == "descending"
-    # What is picked is in the link, be it what is shown anyway.
+    # A selection is in the link, even if it is what is shown anyway.
     picked = find(browser, ".pick[aria-pressed=true]")
     assert picked.text.split("\n") == ["quality_scoring", "optimized · hit"]
     picked.send_keys(Keys.ENTER)
@@ -393,11 +393,11 @@ def test_it_works_by_keyboard(server, browser):
     assert "model & load" in find(browser, "#detail h3").text
     assert find(browser, ".pick[data-value^='<b>']").get_attribute("aria-pressed") == "true"
     assert "operation=" in browser.current_url
-    # The figures of a chart, for who cannot see it.
+    # The figures of a chart, for people who cannot see it.
     find(browser, "#detail summary").send_keys(Keys.ENTER)
     wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#detail details tbody tr"))
     assert "1.50 s" in find(browser, "#detail details tbody").text.replace("\u00a0", " ")
-    # A refresh leaves the keyboard where it is, and the list unfolded.
+    # A refresh keeps the keyboard focus, and the list unfolded.
     find(browser, ".pick[data-value^='<b>']").send_keys("")
     focused = browser.switch_to.active_element
     server.json("POST", "/v1/samples", {"kind": "timing", "name": "zzz", "duration_seconds": 1})
@@ -422,11 +422,11 @@ def test_it_is_readable_on_a_phone(server, browser, scheme, is_full):
     ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     brightness = sum(int(part) for part in ground[4:-1].split(",")) / 3
     assert brightness > 200 if scheme == "light" else brightness < 50
-    # Charts are drawn for the width there is: their text keeps its size.
+    # Charts are drawn for the available width: their text keeps its size.
     for drawn in browser.find_elements(By.CSS_SELECTOR, "svg.chart"):
         width, box = drawn.get_dom_attribute("width"), drawn.get_dom_attribute("viewBox").split()
         assert width == box[2] and float(width) < 360
-    # What compares variants is read without scrolling sideways.
+    # The comparison of variants can be read without scrolling sideways.
     for cell in browser.find_elements(By.CSS_SELECTOR, "#comparison td"):
         assert cell.rect["x"] >= 0 and cell.rect["x"] + cell.rect["width"] <= 360
     screenshot(browser, f"phone-{scheme}-{'full' if is_full else 'empty'}")

@@ -46,7 +46,7 @@ def test_acknowledged_samples_survive_a_kill(server):
     for attempt in range(2):
         items = {i["name"]: i["count"] for i in server.json("GET", "/v1/metrics/timings")["items"]}
         for task in range(6):
-            # The batch under way may have been committed without its answer being read.
+            # The batch in progress may have been committed without its answer being read.
             assert items[f"t{task}"] - acknowledged[task] in (0, 20)
         server.json("POST", "/v1/maintenance/cleanup", {"tasks": ["sample_rollup"]})
     assert sum(acknowledged) > 100
@@ -92,7 +92,7 @@ def test_the_service_samples_itself(server):
         time.sleep(0.5)
     assert items[name]["count"] == 50
     assert 0 < items[name]["p50_seconds"] < 0.1
-    # What callers timed is told apart.
+    # What callers timed is separate.
     assert server.json("GET", "/v1/metrics/timings")["items"] == []
 
 
@@ -141,11 +141,11 @@ def test_promtool_has_nothing_to_object(server):
 
 
 def test_alerts_fire_when_they_should_and_only_then(tmp_path):
-    """Plays an hour of a sick instance and of a well one through the rules."""
+    """Plays an hour of an unhealthy instance and of a healthy one through the rules."""
     if not shutil.which("promtool"):
         pytest.skip("needs promtool, from Debian's package prometheus")
     series = {
-        # Under load, but well.
+        # Under load, but healthy.
         'reprise_http_requests_total{instance="well",status="2xx"}': "0+600000x60",
         'reprise_http_requests_total{instance="well",status="5xx"}': "0+600x60",
         'reprise_cleanup_lag_seconds{instance="well",area="cache"}': "60x60",
@@ -155,7 +155,7 @@ def test_alerts_fire_when_they_should_and_only_then(tmp_path):
         'reprise_store_readable{instance="well"}': "1x20 0 1x40",
         'reprise_writer_commit_duration_seconds_bucket{instance="well",le="0.01"}': "0+1000x60",
         'reprise_writer_commit_duration_seconds_bucket{instance="well",le="+Inf"}': "0+1001x60",
-        # A request a minute, every tenth of which fails.
+        # One request per minute, of which every tenth fails.
         'reprise_http_requests_total{instance="sick",status="2xx"}': "0+9x60",
         'reprise_http_requests_total{instance="sick",status="5xx"}': "0+1x60",
         'reprise_cleanup_lag_seconds{instance="sick",area="sessions"}': "0+60x60",
@@ -191,7 +191,7 @@ def metrics_of(server):
 
 
 def test_figures_agree_with_what_racing_clients_did(server):
-    """Each client counts what it did; scrapes in between see no counter go back."""
+    """Each client counts its requests; scrapes in between see no counter go back."""
     namespaces, done, lookups = 120, threading.Event(), {}
 
     def work(task):
@@ -249,7 +249,7 @@ def test_figures_agree_with_what_racing_clients_did(server):
 
 
 def test_counters_begin_anew_with_the_process(server):
-    """Not a little before where they were, which Prometheus would take for a leap."""
+    """Not slightly below where they were, which Prometheus would take for a restart and count again."""
     server.request("PUT", "/v1/cache/n/entries/k", b"x")
     for _ in range(20):
         server.request("GET", "/v1/cache/n/entries/k")
@@ -262,7 +262,7 @@ def test_counters_begin_anew_with_the_process(server):
     assert metrics_of(server)[hits] == 0
     server.request("GET", "/v1/cache/n/entries/k")
     assert metrics_of(server)[hits] == 1
-    # What the namespace tells of itself goes on.
+    # The namespace's own statistics continue.
     assert server.json("GET", "/v1/cache/n")["hits"] == 21
 
 
@@ -356,7 +356,7 @@ def test_a_retention_that_was_shorter_hides_nothing(server):
 
 
 def test_roll_ups_stay_for_the_whole_retention(server):
-    """The last six hours that reach into the retention are kept whole."""
+    """The last roll-up of six hours that overlaps the retention is kept whole."""
     cutoff = int(time.time()) - 90 * 86400
     end = cutoff - cutoff % 21600 + 21600
     recorded = min(cutoff + 3600, (cutoff + end) // 2)

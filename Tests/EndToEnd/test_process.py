@@ -1,4 +1,4 @@
-"""The process: starting, stopping, being killed, being configured wrongly."""
+"""The process: starting, stopping, being killed, wrong configuration."""
 
 import json
 import os

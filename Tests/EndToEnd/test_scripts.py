@@ -1,4 +1,4 @@
-"""The scripts that hold files in step fail when they are not."""
+"""The scripts that keep files in step fail when they are not."""
 
 import os
 import re
@@ -25,7 +25,7 @@ sed -i "/\"location\".*\/$3\.git/,/\"version\"/ s/\"version\" : \"[^\"]*\"/\"ver
 
 @pytest.fixture
 def copy(tmp_path):
-    """The files of the repository that the scripts read, to be changed."""
+    """A copy of the repository's files that the scripts read, for the tests to change."""
     for name in FILES:
         os.makedirs(tmp_path / os.path.dirname(name), exist_ok=True)
         shutil.copy(os.path.join(ROOT, name), tmp_path / name)

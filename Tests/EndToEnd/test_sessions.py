@@ -31,14 +31,14 @@ def test_50_racing_appenders_leave_the_newest_20(server):
     assert max(seen) == 20
     left = history(server, "s")
     assert len(left) == len(set(left)) == 20
-    # The order of commits: of each client's items those that are left are its last, the newest of them first.
+    # The order of commits: the items left from each client are its last ones, newest first.
     for number in {item.split("-")[0] for item in left}:
         counts = [int(item.split("-")[1]) for item in left if item.split("-")[0] == number]
         assert counts == list(range(3, 3 - len(counts), -1))
     assert left == server.query("SELECT id FROM history_items ORDER BY item_ref DESC")
     session = server.json("GET", "/v1/sessions/s")
     assert (session["history_count"], session["history_size_bytes"]) == (20, 20 * len('{"take":0}'))
-    # An id that went is a new item; one that is there is answered as it is stored.
+    # An id that was removed gives a new item; one that exists is answered as it is stored.
     assert server.request("POST", "/v1/sessions/s/history", {"id": left[0], "data": 1})[0] == 200
     assert history(server, "s") == left
 
@@ -121,7 +121,7 @@ def test_acknowledged_changes_survive_kill_9(server):
     server.process.wait()
     server.start()
     for session, count in acknowledged.items():
-        # What was under way when the server was killed may be there too.
+        # Requests in progress when the server was killed may have been stored too.
         assert server.json("GET", f"/v1/sessions/{session}/state")["state"]["count"] in (count, count + 1)
         left = history(server, session)
         assert left[-count - 1:] == [f"i{number}" for number in range(count, -1, -1)]
@@ -139,13 +139,13 @@ def test_use_extends_a_session_and_idleness_ends_it(server):
     status, _, body = server.request("GET", "/v1/sessions/idle/state/a")
     assert (status, json.loads(body)["code"]) == (404, "session_not_found")
     assert [item["id"] for item in server.json("GET", "/v1/sessions")["items"]] == ["used"]
-    # Made anew, it has nothing of the one before.
+    # Created again, it has nothing from the previous one.
     assert server.request("POST", "/v1/sessions", {"id": "idle"})[0] == 201
     assert server.json("GET", "/v1/sessions/idle/state") == {"state": {}, "version": 2}
 
 
 def test_items_stay_in_order_while_others_come_and_go(server):
-    """A page is followed by the next, a stream goes to its end, whatever is appended and removed meanwhile."""
+    """Pages follow each other, and a stream runs to its end, whatever is appended and removed in the meantime."""
     server.request("PUT", "/v1/sessions/s", {"max_history_items": 10_000})
     for number in range(300):
         server.request("POST", "/v1/sessions/s/history", {"id": f"i{number}", "data": "x" * 1000})
@@ -184,10 +184,10 @@ def test_a_lower_cap_and_a_shorter_interval_hold_at_once(server):
     server.json("PATCH", "/v1/config", {"max_history_items": 5})
     for is_dry_run in (True, True, False):
         run = server.json("POST", "/v1/maintenance/cleanup", {"tasks": ["history_caps"], "dry_run": is_dry_run})
-        # Ten numbers of one digit, five of two.
+        # Ten numbers with one digit, five with two.
         assert [(task["removed"], task["freed_bytes"]) for task in run["tasks"]] == [(15, 20)]
     assert history(server, "s") == [f"i{number}" for number in range(19, 14, -1)]
-    # The sweeper waits for ten minutes, until it is told to wait for a second.
+    # The sweeper waits for ten minutes, until the interval is set to a second.
     server.json("PATCH", "/v1/config", {"max_history_items": 2, "memory_cleanup_interval": 1})
     deadline = time.time() + 15
     while len(history(server, "s")) > 2:
@@ -236,7 +236,7 @@ def test_every_use_extends_a_session_and_none_meets_an_expired_one(server):
         time.sleep(0.005)
         status = server.request(method, f"/v1/sessions/s{number}{path}", body)[0]
         assert status in (200, 201, 204), (method, path)
-        # A list is no use of what it lists.
+        # Listing sessions does not count as activity.
         after = server.json("GET", "/v1/sessions?limit=1")["items"][0]
         assert after["id"] == f"s{number}"
         assert after["last_active_at"] > before["last_active_at"], (method, path)

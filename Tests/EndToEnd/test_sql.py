@@ -1,4 +1,4 @@
-"""SQL from outside: by the API, by the command line, and with tools of others on a running server's file."""
+"""Ad-hoc SQL: through the API, on the command line, and with third-party tools on a running server's file."""
 
 import asyncio
 import csv
@@ -21,7 +21,7 @@ ENDLESS = "WITH RECURSIVE t (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t) "
 
 @pytest.fixture
 def filled(server):
-    """A server with something of everything, counted and written."""
+    """A server with some data of every kind, with all counters written."""
     for number in range(20):
         server.request("PUT", f"/v1/cache/results/entries/{number}", b"x" * 100)
     server.request("PUT", "/v1/cache/results/entries/short", b"x", {"Reprise-TTL": "0.001"})
@@ -61,13 +61,13 @@ def sql(*arguments, text=None, **variables):
 
 
 def relations():
-    """Views and tables as the command lists them without a query."""
+    """Views and tables, as listed by the command without a query."""
     views, tables = sql().stdout.split("Tables underneath:")
     return re.findall(r"^  (\w+)", views, re.M), re.findall(r"^  (\w+)", tables, re.M)
 
 
 def content(database):
-    """A digest of everything but the counters and the record of background runs, which go on by themselves."""
+    """A digest of everything except the counters and the record of background runs, which change by themselves."""
     connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
     try:
         digest = hashlib.sha256()
@@ -193,7 +193,7 @@ def test_attacks_are_refused_and_change_nothing(filled, tmp_path):
 
 
 def test_bombs_hold_nobody_up(filled):
-    """As many queries at once as there are bombs, twice: others are answered, memory is bounded and comes back."""
+    """All bombs at the same time, twice: others are answered, memory is bounded and is released."""
     before = content(filled.database)
     resident = filled.resident_megabytes()
     outcomes, stop = [], threading.Event()
@@ -224,7 +224,7 @@ def test_bombs_hold_nobody_up(filled):
     for thread in threads:
         thread.join()
     seconds.sort()
-    # Half of them within a blink, and none waits for a bomb, which takes 5 s.
+    # Half of them quickly, and none waits for a bomb, which takes 5 s.
     assert seconds[len(seconds) // 2] < 0.1 and seconds[-1] < 2, seconds[-5:]
     assert most_resident < resident + 2 * 64 + 32, (resident, most_resident)
     codes = {problem.get("code") for _, problem in outcomes}
@@ -257,7 +257,7 @@ def test_shutdown_waits_for_a_query_at_most_its_deadline(filled):
 
 
 def straight(column="x LIKE ?2"):
-    """A query that works on a row for seconds between two jumps of SQLite's program, and its parameters."""
+    """A query that works on one row for seconds between two jumps of SQLite's program, and its parameters."""
     columns = ", ".join(f"max(({column}) + {number})" for number in range(140))
     return (f"WITH t (x) AS MATERIALIZED (SELECT ?1) SELECT {columns} FROM t, (VALUES (1), (2), (3), (4), (5))",
             ["a" * 280_000, "%" + "a" * 98 + "b"])
@@ -284,7 +284,7 @@ def test_shutdown_ends_queries_on_long_texts(filled):
     assert filled.stop(seconds=15) == 0
     for thread in threads:
         thread.join()
-    # Not the deadline's: the signal ended them.
+    # The signal ended them, not the deadline.
     assert outcomes == ["shutting_down"] * 2
     assert "database closed" in filled.log
 

@@ -1,4 +1,4 @@
-// The API over a real temporary SQLite file, with a clock that moves by hand.
+// The API over a real temporary SQLite file, with a clock that the test advances.
 
 import Domain
 import HTTPAPI
@@ -42,7 +42,7 @@ extension TestResponse {
     var text: String { String(buffer: body) }
     var json: JSON { get throws { try JSON(parsing: bytes) } }
 
-    /// Asserts that this is a whole problem of a kind.
+    /// Asserts that this is a complete problem with a code and status.
     @discardableResult
     func expectProblem(
         _ code: Failure.Code, status expected: Int, sourceLocation: SourceLocation = #_sourceLocation
@@ -88,7 +88,7 @@ func withAPI(
 }
 
 extension ProcessFigures {
-    /// Figures of which no two are alike.
+    /// Metrics that all have different values.
     static let example = ProcessFigures(
         residentBytes: 9_000_000, virtualBytes: 80_000_000, memoryPercent: 0.5, cpuSeconds: 1.25, openDescriptors: 17,
         maxDescriptors: 1024, startedAt: 1_795_418_000.5)

@@ -88,7 +88,7 @@ import Testing
         }
     }
 
-    /// `openapi.yaml` and the router know the same methods on the same paths.
+    /// `openapi.yaml` and the router have the same methods on the same paths.
     @Test func describesExactlyItsRoutes() async throws {
         let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent()
@@ -115,7 +115,7 @@ import Testing
         }
     }
 
-    /// A write whose condition names a tag must not happen where no tag can hold.
+    /// A write with a condition that names a tag must not happen on a resource that never has one.
     @Test func keepsWhatAConditionDoesNotName() async throws {
         try await withAPI { api in
             try await api.json(.put, "/v1/sessions/s", ["state": ["a": 1]])

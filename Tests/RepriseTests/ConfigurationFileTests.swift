@@ -1,4 +1,4 @@
-// The configuration file: YAML and JSON, and where in it something is wrong.
+// The configuration file: YAML and JSON, and the position of errors.
 
 import Domain
 import TestSupport

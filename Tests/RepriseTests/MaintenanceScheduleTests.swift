@@ -18,7 +18,7 @@ struct MaintenanceScheduleTests {
             hasSpareSpace: space, hasCounters: true, newSamples: samples)
     }
 
-    /// What is due so many seconds after the start, as `task trigger`; the interval is 600 seconds.
+    /// What is due a number of seconds after the start, as `task trigger`; the interval is 600 seconds.
     private mutating func due(
         _ seconds: Double, _ backlog: MaintenanceBacklog = Self.backlog()
     ) -> [String] {
@@ -62,17 +62,17 @@ struct MaintenanceScheduleTests {
         #expect(due(9.999, new) == [])
         #expect(due(10, new) == ["sample_rollup backlog"])
         #expect(due(11, new) == [])
-        // Without any nothing is done, and the first that comes need not wait.
+        // Without any, nothing is done, and the first to arrive need not wait.
         #expect(due(20) == [])
         #expect(due(25, new) == ["sample_rollup backlog"])
         #expect(due(34.999, new) == [])
         // A clock that was set back does not keep them waiting.
         #expect(due(24, new) == ["sample_rollup backlog"])
-        // A run of everything is one of these too.
+        // A run of everything counts as one of these too.
         #expect(due(600, new) == all("interval"))
         #expect(due(609, new) == [])
         #expect(due(610, new) == ["sample_rollup backlog"])
-        // One that failed waits for its pause as well.
+        // After a failure it waits for its pause as well.
         finished(.sampleRollup, 610, succeeded: false)
         #expect(due(610.5, new) == [])
         #expect(due(611, new) == ["sample_rollup backlog"])
@@ -115,7 +115,7 @@ struct MaintenanceScheduleTests {
         }
         finished(.blobOrphans, now, succeeded: true)
         #expect(due(now + 1) == [])
-        // Forgotten with its success: the next pause is the shortest again.
+        // Success resets the pause to the shortest.
         finished(.blobOrphans, now + 1, succeeded: false)
         #expect(due(now + 2) == ["blob_orphans backlog"])
     }

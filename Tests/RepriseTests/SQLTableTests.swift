@@ -1,4 +1,4 @@
-// Rows as a person sees them.
+// Rows as printed for people.
 
 import ArgumentParser
 import Domain
@@ -43,7 +43,7 @@ struct SQLTableTests {
             table([[.blob([0, 255])], [.blob(Array(repeating: 1, count: 100))]], columns: ["a"]).contains("x'00ff'"))
     }
 
-    /// A stored text must not move the cursor of whoever looks at it.
+    /// A stored text must not move the reader's cursor.
     @Test func controlCharactersAreEscaped() {
         let text = table([[.text("a\n\r\t\u{1B}[31m\u{7F}\u{9B}\u{202E}b\0")]], columns: ["\u{7}"])
         #expect(text.contains(#"a\n\r\t\u{1b}[31m\u{7f}\u{9b}\u{202e}b\u{0}"#))

@@ -1,4 +1,4 @@
-// Settings from flags, environment and file: one precedence, and nothing wrong taken silently.
+// Settings from flags, environment and file: one precedence, and no invalid value accepted silently.
 
 import ArgumentParser
 import Domain
@@ -110,7 +110,7 @@ struct SettingsOptionsTests {
     }
 
     @Test func aWrongValueIsNotOverlookedForAStrongerOne() async throws {
-        // What a stronger source hides is not read, so that a deployment can be mended from outside.
+        // A value that is overridden is not read, so that a deployment can be repaired from outside.
         let file = try folder.write("port: 70000\n", to: "reprise.yaml")
         #expect(try await load(["--port", "1", "--config", file]).integer(.port) == 1)
     }

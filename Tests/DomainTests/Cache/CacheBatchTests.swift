@@ -1,4 +1,4 @@
-// What becomes of the operations of a batch, without an engine.
+// The results of the operations of a batch, without an engine.
 
 import Domain
 import Testing
@@ -12,7 +12,7 @@ struct CacheBatchTests {
 
     private func invalid(_ field: String) -> CacheOperation { .invalid(.invalid(field, "is wrong."), key: nil) }
 
-    /// Performs a batch whose keys say what happens, and notes which were performed.
+    /// Performs a batch in which the keys determine the outcome, and records which operations were performed.
     private func run(
         _ operations: [CacheOperation], atomic: Bool, performed: inout [String]
     ) throws -> [CacheOperationResult] {
@@ -75,7 +75,7 @@ struct CacheBatchTests {
         #expect(performed.isEmpty)
     }
 
-    /// A storage that breaks off is no operation's own failure.
+    /// A storage error in the middle is not the failure of a single operation.
     @Test(arguments: [false, true])
     func whatIsNoFailureEndsTheBatch(atomic: Bool) {
         var performed: [String] = []
@@ -98,7 +98,7 @@ struct CacheBatchTests {
         var allowance = CacheBatchAllowance()
         try allowance.take(Limits.maxBatchAnswerBytes - 10)
         #expect(throws: Failure.self) { try allowance.take(11) }
-        // What was refused took nothing off.
+        // A refused value does not count towards the limit.
         try allowance.take(10)
         try allowance.take(0)
         #expect(throws: Failure.self) { try allowance.take(1) }

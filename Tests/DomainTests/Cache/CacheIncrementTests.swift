@@ -1,4 +1,4 @@
-// What an increment makes of a value.
+// The result of incrementing a value.
 
 import Domain
 import TestSupport

@@ -8,7 +8,7 @@ struct CacheMissTests {
 
     private static func ago(_ milliseconds: Int64) -> Instant { now.advanced(milliseconds: -milliseconds) }
 
-    /// The reasons of the contract, in its order; each removal has one of its own.
+    /// The reasons in the contract, in its order; each kind of removal has its own.
     @Test func thereIsAReasonForEachWayOut() {
         #expect(MissReason.allCases.map(\.rawValue) == ["absent", "expired", "evicted", "deleted", "cleared"])
         #expect(RemovalReason.allCases.map(\.missReason) == Array(MissReason.allCases.dropFirst()))
@@ -49,7 +49,7 @@ struct CacheMissTests {
         #expect(EntryRemoval(clearedAt: clear, expiry: Self.ago(101)) == EntryRemoval(.expired, at: Self.ago(101)))
     }
 
-    /// What a person reads says the same as what a program reads.
+    /// The text for people says the same as the fields for programs.
     @Test func theDetailTellsReasonAndInstant() {
         for reason in RemovalReason.allCases {
             let failure = Failure.miss(CacheMiss(after: [EntryRemoval(reason, at: Self.now)], now: Self.now))

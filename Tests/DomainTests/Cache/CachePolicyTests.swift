@@ -1,4 +1,4 @@
-// A namespace's policy and figures.
+// A namespace's policy and statistics.
 
 import Domain
 import Testing

@@ -4,7 +4,7 @@ import Domain
 import Testing
 
 struct EvictionRankTests {
-    /// What became of a rank of 5, by use. One that is created or ranked anew has no earlier rank.
+    /// What each use makes of a rank of 5. An entry that is created or re-ranked has no earlier rank.
     private struct Ranks: Equatable {
         var created: Int64
         var renewed: Int64
@@ -32,7 +32,7 @@ struct EvictionRankTests {
         }
     }
 
-    /// Reads are counted in memory and written later, so they may come after what they preceded.
+    /// Reads are counted in memory and written later, so they may be applied after writes that followed them.
     @Test func noUseLowersARank() {
         for eviction in Eviction.allCases {
             for (rank, tick) in [(5, 900), (900, 5), (5, 5)] as [(Int64, Int64)] {
@@ -42,7 +42,7 @@ struct EvictionRankTests {
         }
     }
 
-    /// Once written as three reads or as one and two, the rank is the same.
+    /// Three reads written together give the same rank as one and then two.
     @Test func readsAddUp() {
         for eviction in Eviction.allCases {
             let one = eviction.rank(5, readTimes: 1, lastAt: 300)

@@ -1,4 +1,4 @@
-// How the limits relate: one that was moved alone may make another one unreachable.
+// How the limits relate: changing one alone can make another unreachable.
 
 import Domain
 import Testing
@@ -10,7 +10,7 @@ struct LimitsTests {
     }
 
     @Test func whatIsKeptTogetherFitsTogether() {
-        // A value that is kept beside its row is never larger than one chunk.
+        // A value that is kept in a row is never larger than one chunk.
         #expect(isInOrder(Limits.maxInlineValueBytes, Limits.chunkBytes, Limits.maxEntryBytesCeiling))
         #expect(isInOrder(Limits.maxStateValueBytes, Limits.maxStateBytes))
         #expect(isInOrder(Limits.maxHistoryItemBytes, Limits.maxPageBytes))
@@ -18,7 +18,7 @@ struct LimitsTests {
     }
 
     @Test func whatMayBeStoredMayBeSent() {
-        // A body adds the spelling of its fields to the values.
+        // A body contains the names of its fields in addition to the values.
         #expect(Limits.maxStateBytes < Limits.maxStateBodyBytes)
         #expect(Limits.maxStateValueBytes < Limits.maxJSONBodyBytes)
         #expect(Limits.maxHistoryItemBytes < Limits.maxJSONBodyBytes)

@@ -1,4 +1,4 @@
-// The rows of a query as text: JSON that keeps every digit, CSV that every reader reads.
+// The rows of a query as text: JSON that keeps every digit, CSV that any program can read.
 
 import Domain
 import TestSupport

@@ -1,4 +1,4 @@
-// Conditional requests: RFC 9110, section 13, over all combinations of what may be sent and what may be there.
+// Conditional requests: RFC 9110, section 13, for all combinations of request and stored entity.
 
 import Domain
 import TestSupport
@@ -22,7 +22,7 @@ struct EntityConditionTests {
         ("", false, false, false),
     ]
 
-    /// What may be there: it changed 500 ms after the 10th second, where it has a date.
+    /// The stored entity, if any: it changed 500 ms after the 10th second, if it has a date.
     private static let entities: [(entity: EntityCondition.Entity, isPresent: Bool, hasTag: Bool, hasDate: Bool)] = [
         (.absent, false, false, false),
         (.present("a", updatedAt: Instant(milliseconds: 10_500)), true, true, true),
@@ -121,7 +121,7 @@ struct EntityConditionTests {
             (#""a", "b""#, .strong("a", "b")),
             (#"W/"a" , "b,c""#, .oneOf([.init("a", isWeak: true), .init("b,c")])),
             (#""""#, .strong("")),
-            // The prefix of a weak tag is a capital letter. What is no tag ends the list.
+            // The prefix of a weak tag is a capital letter. Anything that is not a tag ends the list.
             (#""a", w/"b", "c""#, .strong("a")),
             (#""a", b, "c""#, .strong("a")),
             (#""a", *"#, .strong("a")),

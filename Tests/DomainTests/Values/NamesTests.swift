@@ -13,7 +13,7 @@ struct NamesTests {
     @Test func aNameIsMadeOfTheseBytesOnly() {
         let allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~:-"
         for byte in Self.everyByte {
-            // Doubled, for "." alone is refused.
+            // Doubled, because "." alone is refused.
             let accepted = accepts("x" + byte) { _ = try Name($0, field: "namespace") }
             #expect(accepted == allowed.contains(byte), "\(byte.unicodeScalars.first!.value)")
         }
@@ -49,7 +49,7 @@ struct NamesTests {
         #expect(Array(try Key(text, field: "key").rawValue.utf8) == Array(text.utf8))
     }
 
-    /// They look alike, and are two keys to a storage that compares bytes.
+    /// They look alike, but are two keys to a storage that compares bytes.
     @Test func keysOfOtherBytesAreOtherKeys() throws {
         let composed = try Key("\u{E9}", field: "key")
         let decomposed = try Key("e\u{301}", field: "key")

@@ -1,4 +1,4 @@
-// Reading a request's object: every problem reported at once, no field passed over.
+// Reading a request's object: all problems reported together, no field ignored.
 
 import Domain
 import Testing
@@ -24,7 +24,7 @@ struct ObjectReaderTests {
         #expect(reader.string("a") == nil)
         #expect(reader.lifetime("b") == nil)
         #expect(reader.take("c") == nil)
-        // But for a lifetime, null says as much as nothing.
+        // Except for a lifetime, null means the same as leaving the field out.
         #expect(reader.integer("null") == nil)
         try reader.finish()
     }
@@ -56,7 +56,7 @@ struct ObjectReaderTests {
         _ = reader.strings("tags")
         let failure = #expect(throws: Failure.self) { try reader.finish() }
         #expect(failure?.errors.map(\.field) == ["ttl_secons", "colour", "tag"])
-        // What is there already was not meant.
+        // A field that is already present is not suggested.
         #expect(
             failure?.errors.map(\.message) == [
                 "is not a known field. Did you mean 'ttl_seconds'?", "is not a known field.", "is not a known field.",

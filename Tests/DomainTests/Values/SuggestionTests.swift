@@ -1,4 +1,4 @@
-// What is suggested for a mistyped name, and when nothing is.
+// Which name is suggested for a mistyped one, and when none is.
 
 import Testing
 

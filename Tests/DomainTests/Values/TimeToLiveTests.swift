@@ -1,4 +1,4 @@
-// Lifetimes and the decimal seconds they are spoken in.
+// Lifetimes, and the decimal seconds that represent them.
 
 import Domain
 import Testing

@@ -1,4 +1,4 @@
-// Batches from outside: what fails alone, conditions, encodings, sizes.
+// Batches over HTTP: what fails alone, conditions, encodings, sizes.
 
 import Crypto
 import Domain
@@ -23,7 +23,7 @@ import Testing
         #expect(results.count == operations.count, sourceLocation: sourceLocation)
         for result in results {
             let status = try #require(result["status"]?.integerValue, sourceLocation: sourceLocation)
-            // The problem of a failed operation is whole, and of its status.
+            // The problem of a failed operation is complete and has the same status.
             #expect((status >= 400) == (result["problem"] != nil), sourceLocation: sourceLocation)
             if let problem = result["problem"] { #expect(problem["status"] == result["status"]) }
         }
@@ -37,7 +37,7 @@ import Testing
         return errors.compactMap { $0["field"]?.stringValue }
     }
 
-    /// Operations that are wrong in themselves, with the fields their problem names.
+    /// Invalid operations, with the fields that their problem names.
     private static let wrong: [(JSON, [String])] = [
         (["op": "get"], ["key"]), (["op": "get", "key": ""], ["key"]), (["op": "get", "key": nil], ["key"]),
         (["op": "get", "key": 7], ["key", "key"]), (["op": "delete", "key": "a\u{0}"], ["key"]),
@@ -87,7 +87,7 @@ import Testing
         }
     }
 
-    /// Nothing is tried, and everything that is wrong is told.
+    /// Nothing is tried, and everything that is wrong is reported.
     @Test func whatIsWrongInItselfUndoesAnAtomicBatch() async throws {
         try await withAPI { api in
             let operations: [JSON] = [
@@ -101,7 +101,7 @@ import Testing
         }
     }
 
-    /// Only wrong operations: no namespace is created for them.
+    /// Only invalid operations: no namespace is created for them.
     @Test func aBatchOfNothingRightMakesNoNamespace() async throws {
         try await withAPI { api in
             #expect(statuses(try await results(api, [["op": "set", "key": ""], ["op": "touch"]])) == [422, 422])
@@ -118,7 +118,7 @@ import Testing
                 ["op": "set", "key": .string("k\(index)"), "base64": .string(value)] as JSON
             }
             #expect(statuses(try await results(api, operations)) == [201, 413, 201, 201])
-            // The namespace's policy may ask for less.
+            // The namespace's policy may allow less.
             try await api.json(.put, "/v1/cache/n", ["max_entry_bytes": 5])
             let refused = try await results(api, operations)
             #expect(statuses(refused) == [413, 413, 413, 204])
@@ -191,7 +191,7 @@ import Testing
                 ])
             #expect(results.map { $0["removed"] } == [false, nil, true, false, nil])
             api.clock.advance(seconds: 1)
-            // What has expired is gone already.
+            // An expired entry is already gone.
             #expect(try await self.results(api, [["op": "delete", "key": "short"]])[0]["removed"] == false)
         }
     }
@@ -219,7 +219,7 @@ import Testing
         }
     }
 
-    /// Values that do not fit beside their rows, in both ways of reading a batch and from outside of one.
+    /// Values that do not fit in their rows, in both ways of reading a batch and in a single read.
     @Test func largeValuesComeBackWhole() async throws {
         var numbers = RepeatableNumbers(seed: 5)
         for size in [Limits.maxInlineValueBytes, Limits.maxInlineValueBytes + 1, 3 * Limits.chunkBytes + 7] {

@@ -1,4 +1,4 @@
-// Single entries from outside: values, headers, conditions, ranges, lifetimes.
+// Single entries over HTTP: values, headers, conditions, ranges, lifetimes.
 
 import Crypto
 import Domain
@@ -190,7 +190,7 @@ import Testing
         }
     }
 
-    /// A header that says nothing is none: it is not kept and served again.
+    /// An empty header counts as absent: it is not stored and returned.
     @Test func takesEmptyMediaTypesForNone() async throws {
         try await withAPI { api in
             try await api.send(.put, entry, "v", headers: [.contentType: "", .contentEncoding: ""])
@@ -227,7 +227,7 @@ import Testing
         }
     }
 
-    /// What each range gives of a value of a length: its bounds, or nil for 416.
+    /// What each range selects from a value of a given length: its bounds, or nil for 416.
     @Test(arguments: [10, 3 * Limits.chunkBytes + 5])
     func servesRanges(length: Int) async throws {
         var numbers = RepeatableNumbers(seed: 2)

@@ -1,5 +1,4 @@
-// /v1/metrics/cache and the parts of the summary that count: every count is that of the range, and nothing is cut
-// silently.
+// /v1/metrics/cache and the counts in the summary: every count is for the range, and nothing is truncated silently.
 
 import Domain
 import HTTPTypes
@@ -15,7 +14,7 @@ import Testing
         return "?since=\(since)&until=\(now.advanced(milliseconds: Int64(-end * 60_000)).rfc3339)"
     }
 
-    /// The clock moves far beyond the usual lifetime.
+    /// The clock moves far beyond the default lifetime.
     private let never: HTTPFields = [HTTPField.Name("Reprise-TTL")!: "none"]
 
     private func sum(_ series: JSON?) -> Int64? {
@@ -52,7 +51,7 @@ import Testing
             }
             let old = try await api.send(.get, "/v1/metrics/cache" + range(api, since: 600, until: 300)).json
             #expect(old["totals"]?["hit_ratio"] == .null)
-            // The namespace's own figures stay those of its lifetime.
+            // The namespace's own statistics are still those of its lifetime.
             let lifetime = try await api.send(.get, "/v1/cache/n").json
             #expect(lifetime["hits"] == 3 && lifetime["misses"] == 2)
         }
@@ -149,7 +148,7 @@ import Testing
             }
             #expect(found == ["old miss": 2, "new miss": 1, "new hit": 0.01])
             #expect(summary["timings"]?[index: 1]?["parts"] == [])
-            // Hits and misses count together where variants are compared.
+            // Hits and misses are counted together when variants are compared.
             let comparison = summary["comparison"]?["items"]?[index: 0]
             #expect([comparison?["baseline"]?["count"], comparison?["candidate"]?["count"]].contains(6))
         }

@@ -1,4 +1,4 @@
-// What a miss answers, and what a look leaves behind.
+// The answer to a miss, and what a look-up changes.
 
 import Domain
 import HTTPTypes
@@ -13,7 +13,7 @@ import Testing
 
     private func path(_ key: String) -> String { "/v1/cache/n/entries/\(key)" }
 
-    /// Reason and instant in every answer that tells a miss.
+    /// Reason and time in every answer that reports a miss.
     private func expectMiss(
         _ api: API, _ key: String, _ reason: String, at instant: JSON?,
         sourceLocation: SourceLocation = #_sourceLocation
@@ -68,7 +68,7 @@ import Testing
                 // Swept or not, the answer is the same.
                 _ = try await api.storage.perform(.cacheExpiry, isDryRun: false)
             }
-            // In each round a GET and a get of a batch.
+            // In each round, a GET and a get in a batch.
             let misses = try await api.send(.get, "/v1/cache/n").json["misses_by_reason"]
             #expect(misses == ["absent": 4, "expired": 4, "evicted": 4, "deleted": 4, "cleared": 4])
             #expect(try await api.send(.delete, "/v1/cache/n").status == .noContent)
@@ -76,7 +76,7 @@ import Testing
         }
     }
 
-    /// HEAD and metadata count as no look-up, and are no use either: what they look at is evicted as if they had not.
+    /// HEAD and metadata count neither as look-ups nor as uses: the entry is evicted as if they had not happened.
     @Test func aLookLeavesNoTrace() async throws {
         try await withAPI { api in
             try await api.json(.put, "/v1/cache/n", ["max_entries": 2, "eviction": "lru"])
@@ -105,7 +105,7 @@ import Testing
             #expect(metadata["last_accessed_at"] == JSON.null)
             try await api.send(.put, path("c"), "v")
             try await expectMiss(api, "a", "evicted", at: "2026-11-23T07:14:01.123Z")
-            // What GET answers, but for the value.
+            // The answer of GET, except for the value.
             api.clock.advance(seconds: -1)
             #expect(try await api.send(.head, path("b")).headers.comparable == get.headers.comparable)
         }
@@ -122,7 +122,7 @@ import Testing
 }
 
 extension HTTPFields {
-    /// All but the request's own.
+    /// All except those of the request itself.
     fileprivate var comparable: [String] {
         filter { $0.name != HTTPField.Name("X-Request-Id")! && $0.name != .date }.map(\.description).sorted()
     }

@@ -1,4 +1,4 @@
-// Collections, clears, policies and batches from outside.
+// Collections, clears, policies and batches over HTTP.
 
 import Domain
 import HTTPTypes
@@ -204,7 +204,7 @@ import Testing
         }
     }
 
-    /// What is no operation at all fails the request, and with it everything.
+    /// An item that is not an operation fails the whole request.
     @Test func refusesWhatIsNoOperation() async throws {
         try await withAPI { api in
             let many = JSON.array(Array(repeating: ["op": "get", "key": "k"], count: Limits.maxBatchOperations + 1))

@@ -69,7 +69,7 @@ import Testing
                 let answer = try await api.send(.post, path, "x")
                 try answer.expectProblem(.methodNotAllowed, status: 405)
                 #expect(answer.headers[.allow] == "GET, HEAD")
-                // A query that came with a shared link is no matter to a page.
+                // The page ignores a query that came with a shared link.
                 #expect(try await api.send(.get, path + "?x=1").status == api.send(.get, path).status)
             }
         }
@@ -81,7 +81,7 @@ import Testing
             for (path, _) in Self.files {
                 let text = try await api.send(.get, path).text
                 bytes += text.utf8.count
-                // The name of a namespace is no address.
+                // The name of an XML namespace is not an address to request.
                 let links = text.replacing("http://www.w3.org/2000/svg", with: "")
                 for host in ["http:", "https:", "\"//", "'//", "(//"] {
                     #expect(!links.contains(host), "\(path): \(host)")
@@ -91,7 +91,7 @@ import Testing
         }
     }
 
-    /// What the service says becomes text on the page: whatever makes markup or code of text is not used at all.
+    /// Texts from the service become text on the page: nothing that turns text into markup or code is used at all.
     @Test func makesNoMarkupOfText() async throws {
         try await withAPI { api in
             let script = try await api.send(.get, "/dashboard/script.js").text

@@ -1,4 +1,4 @@
-// Configuration and maintenance from outside.
+// Configuration and maintenance over HTTP.
 
 import Domain
 import HTTPTypes
@@ -20,12 +20,12 @@ import Testing
             let after = try await api.send(.get, "/v1/config/cache_ttl_seconds").json
             #expect(after["value"] == 7)
             #expect(after["source"] == "runtime")
-            // In force at once: lifetimes and counting.
+            // In force immediately: lifetimes and counting.
             try await api.send(.put, "/v1/cache/n/entries/k", "v")
             try await api.send(.get, "/v1/cache/n/entries/k")
             #expect(try await api.send(.get, "/v1/cache/n/entries/k/metadata").json["ttl_seconds"] == 7)
             #expect(try await api.send(.get, "/v1/cache/n").json["hits"] == 0)
-            // Kept by the storage.
+            // Stored.
             #expect(
                 try await api.storage.settingOverrides().values == [
                     "cache_ttl_seconds": "7", "enable_monitoring": "false",
@@ -36,7 +36,7 @@ import Testing
         }
     }
 
-    /// What is acknowledged is in force: a delay below a millisecond is none.
+    /// An acknowledged value is in force: a delay below a millisecond counts as none.
     @Test func roundsSettingsToMilliseconds() async throws {
         try await withAPI { api in
             try await api.json(.patch, "/v1/config", ["debounce_delay": .number("0.00001")])
@@ -125,7 +125,7 @@ import Testing
                 .expectProblem(.validationFailed, status: 422)["detail"]?.stringValue
             let message = "tasks: 'cache_cap' is not a task. Did you mean 'cache_caps'? The tasks are cache_expiry, "
             #expect(unknown?.hasPrefix(message) == true)
-            // All tasks at once, while what one removes would be work for another.
+            // All tasks in one run, when what one removes would be work for another.
             try await api.send(.put, "/v1/cache/large/entries/due", bytes: large)
             api.clock.advance(seconds: 301)
             let all = try await removed(["dry_run": true])

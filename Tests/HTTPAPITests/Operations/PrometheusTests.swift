@@ -1,4 +1,4 @@
-// What Prometheus reads: its text, its counts, its names, and what stays bounded.
+// What Prometheus reads: its text, its counts, its names, and its bounds.
 
 import Domain
 import FoundationEssentials
@@ -72,7 +72,7 @@ struct PrometheusTests {
             #expect(family.rawValue.hasSuffix("_total") == (family.type == "counter"), "\(family)")
             #expect(!family.help.contains { $0 == "\\" || $0 == "\n" }, "\(family)")
             #expect(family.help.hasSuffix(".") || family == .storeReadable, "\(family)")
-            // What a histogram adds to its name belongs to no other family.
+            // The suffixes of a histogram's name belong to no other family.
             for suffix in ["_bucket", "_sum", "_count"] { #expect(!names.contains(family.rawValue + suffix)) }
         }
     }
@@ -89,12 +89,12 @@ struct PrometheusTests {
         return items
     }
 
-    /// Every name of a metric in a text.
+    /// Every metric name in a text.
     private func names(in text: String) -> Set<String> {
         Set(text.matches(of: /\b(?:process|reprise)_[a-z_]+/).map { String($0.output) })
     }
 
-    /// The families of names, as a query may write them; those that are none as they stand.
+    /// The families of names as a query may write them; names without a family are returned unchanged.
     private func families(_ names: Set<String>) -> (known: Set<MetricFamily>, unknown: Set<String>) {
         var known: Set<MetricFamily> = []
         var unknown: Set<String> = []
@@ -192,7 +192,7 @@ struct PrometheusTests {
         #expect((timing.count, timing.errorCount) == (4, 4))
         #expect((timing.minSeconds, timing.maxSeconds) == (0, 10_000))
         #expect(abs(timing.sumSeconds - 10_000.03) < 1e-9)
-        // A microsecond and an hour are the ends.
+        // The ends are a microsecond and an hour.
         let values = timing.buckets.map { SketchBucket.value(of: $0.bucket) }
         for (value, expected) in zip(values, [1e-6, 0.01, 0.02, 3600]) {
             #expect(abs(value - expected) <= expected * 0.01)
@@ -234,7 +234,7 @@ struct PrometheusTests {
         }
         #expect(other([namespace("a", hits: 9)]) == nil)
         #expect(other([namespace("a", hits: 9), namespace("b", hits: 4), namespace("c", hits: 3)]) == 7)
-        // c is removed, b goes on.
+        // c is removed, b continues.
         #expect(other([namespace("a", hits: 9), namespace("b", hits: 5)]) == 7)
         #expect(other([namespace("a", hits: 9), namespace("b", hits: 6)]) == 8)
         // a is removed and b gets its label.
@@ -263,7 +263,7 @@ struct PrometheusTests {
             let space = line.lastIndex(of: " ")!
             return (String(line[..<space]), Double(line[space...].dropFirst())!)
         }
-        // Twice the same would make Prometheus refuse all of it.
+        // A duplicate would make Prometheus refuse all of it.
         return try Dictionary(pairs) { _, _ in throw Failure(.internalError, "a sample is there twice") }
     }
 

@@ -35,7 +35,7 @@ struct ConditionTests {
                 }
                 for match in ["W/\(tag)", "\"other\"", "\"other\", W/\(tag)", ""] {
                     #expect(try await status(["If-Match": match]) == 412, "\(match)")
-                    // What fails is not asked whether it is known.
+                    // If-None-Match is not evaluated for a request that fails.
                     #expect(try await status(["If-Match": match, "If-None-Match": tag]) == 412, "\(match)")
                 }
                 for known in [tag, "W/\(tag)", "*", "\"other\", W/\(tag)"] {
@@ -53,7 +53,7 @@ struct ConditionTests {
         }
     }
 
-    /// Writes that go ahead on what they find, with the tag of which resource.
+    /// Writes that proceed on the current state, with the resource that has the tag.
     @Test(
         arguments: [
             (HTTPRequest.Method.patch, "/v1/sessions/s/state", #"{"set":{"a":2}}"#, "/v1/sessions/s/state"),
@@ -85,7 +85,7 @@ struct ConditionTests {
         }
     }
 
-    /// No tag of these outlasts a request: a condition that names one does not hold.
+    /// None of these has a tag that outlasts a request: a condition that names one does not hold.
     @Test(
         arguments: [
             (HTTPRequest.Method.put, "/v1/sessions/s", "{}"), (.delete, "/v1/sessions/s", nil),
@@ -126,7 +126,7 @@ struct ConditionTests {
                 try await api.send(.patch, uri, #"{"set":{"a":3}}"#, headers: ["If-Match": old])
                     .expect(.preconditionFailed, 412)
             }
-            // The tag is the version that the body tells.
+            // The tag is the version in the body.
             let body = try await api.send(.get, uri)
             #expect(body.entityTag == "\"\(try #require(body.json["version"]?.integerValue))\"")
         }

@@ -13,7 +13,7 @@ import Testing
 @Suite struct SQLRoutesTests {
     private func withRows(_ body: @escaping @Sendable (API) async throws -> Void) async throws {
         try await withAPI { api in
-            // The view goes by the system's clock, not the test's.
+            // The view uses the system's clock, not the test's.
             for key in ["a", "b", "c"] {
                 try await api.send(
                     .put, "/v1/cache/n/entries/\(key)", "12345", headers: [HTTPField.Name("Reprise-TTL")!: "none"])
@@ -150,7 +150,7 @@ import Testing
     }
 }
 
-/// An engine that can do everything but run queries.
+/// An engine that can do everything except run queries.
 private struct EngineWithoutQueries: StorageEngine {
     let base: any StorageEngine
 

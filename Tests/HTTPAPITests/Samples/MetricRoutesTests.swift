@@ -1,4 +1,4 @@
-// Samples and what is computed of them, from outside.
+// Samples and the metrics computed from them, over HTTP.
 
 import Domain
 import HTTPTypes
@@ -15,7 +15,7 @@ import Testing
             ] + more)
     }
 
-    // MARK: Taking in
+    // MARK: Recording
 
     @Test func takesOneManyAndLines() async throws {
         try await withAPI { api in
@@ -125,7 +125,7 @@ import Testing
         }
     }
 
-    // MARK: Asking
+    // MARK: Querying
 
     @Test func tellsDistributions() async throws {
         try await withAPI { api in

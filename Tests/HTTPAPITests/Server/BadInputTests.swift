@@ -14,7 +14,7 @@ import Testing
     private static let tags = HTTPField.Name("Reprise-Tags")!
     private static let compute = HTTPField.Name("Reprise-Compute-Seconds")!
 
-    /// Nothing at all was stored.
+    /// Asserts that nothing was stored.
     private static func expectEmpty(_ api: API) async throws {
         #expect(try await api.send(.get, "/v1/cache").json == ["items": [], "next_cursor": nil])
     }
@@ -184,7 +184,7 @@ import Testing
         }
     }
 
-    /// Mutations of valid requests: no 5xx, and what is refused leaves nothing behind.
+    /// Mutations of valid requests: no 5xx, and a refused request leaves nothing behind.
     @Test func survivesGeneratedRequests() async throws {
         try await withAPI { api in
             var numbers = RepeatableNumbers(seed: 3)

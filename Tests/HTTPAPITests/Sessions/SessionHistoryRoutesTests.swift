@@ -136,7 +136,7 @@ struct SessionHistoryRoutesTests {
             let second = start.advanced(milliseconds: 1000)
             #expect(try await api.send(.get, "/v1/history?since=\(second.rfc3339)").items("data") == ["2", "1"])
             #expect(try await api.send(.get, "/v1/history?until=\(second.rfc3339)").items("data") == ["0"])
-            // The same instant in another zone, its sign as it stands and encoded.
+            // The same instant in another time zone, with its sign unencoded and encoded.
             let local = second.advanced(milliseconds: 3_600_000).rfc3339.dropLast()
             #expect(try await api.send(.get, "/v1/history?since=\(local)+01:00").items("data") == ["2", "1"])
             #expect(try await api.send(.get, "/v1/history?since=\(local)%2B01:00").items("data") == ["2", "1"])

@@ -34,7 +34,7 @@ struct SessionRoutesTests {
         }
     }
 
-    /// A look at a session is activity of it, but no change that the one who looks would have to learn of.
+    /// Reading a session counts as activity, but the reader does not see that as a change.
     @Test func conditionsAreAboutTheSessionBeforeTheLook() async throws {
         try await SessionAPI.run { api in
             try await api.send(.put, "/v1/sessions/s")
@@ -48,7 +48,7 @@ struct SessionRoutesTests {
             api.advance(seconds: 1)
             let known = try await api.send(.get, "/v1/sessions/s", headers: ["If-None-Match": newer])
             #expect(known.status == 304 && known.entityTag == newer)
-            // That look was activity too.
+            // That read was activity too.
             let unknown = try await api.send(.get, "/v1/sessions/s", headers: ["If-None-Match": newer])
             #expect(unknown.status == 200)
             try await api.send(.get, "/v1/sessions/s", headers: ["If-Match": tag]).expect(.preconditionFailed, 412)

@@ -1,4 +1,4 @@
-// Sessions over the API, on a real temporary SQLite file, with a clock that moves by hand.
+// Sessions over the API, on a real temporary SQLite file, with a clock that the test advances.
 
 import Domain
 import HTTPAPI
@@ -10,7 +10,7 @@ import SQLiteStorage
 import TestSupport
 import Testing
 
-/// What a test of sessions talks to.
+/// The client of a session test.
 struct SessionAPI {
     struct Answer {
         var status: Int
@@ -72,7 +72,7 @@ struct SessionAPI {
 }
 
 extension SessionAPI.Answer {
-    /// Asserts that this is a problem of a kind.
+    /// Asserts that this is a problem with a code and status.
     func expect(_ code: Failure.Code, _ status: Int, sourceLocation: SourceLocation = #_sourceLocation) {
         #expect(self.status == status, "\(text)", sourceLocation: sourceLocation)
         #expect(string("code") == code.rawValue, sourceLocation: sourceLocation)

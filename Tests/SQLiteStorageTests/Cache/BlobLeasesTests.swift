@@ -1,4 +1,4 @@
-// Who uses which large value.
+// Leases on large values.
 
 import Testing
 

@@ -7,7 +7,7 @@ import Testing
 @testable import SQLiteStorage
 
 struct CacheClearTests {
-    /// The write comes to the writer before the clear's first step, and within the same millisecond.
+    /// The write reaches the writer before the clear's first step, and within the same millisecond.
     @Test func whatIsWrittenAfterAClearBeganStays() async throws {
         try await withStorage { storage, _ in
             for key in ["a1", "a2"] { try await storage.put(key, "old", tags: ["t"]) }
@@ -20,7 +20,7 @@ struct CacheClearTests {
                         gate.wait()
                     }
                 }
-                // Else the write could come into the group that is held.
+                // Otherwise the write could become part of the group that is held.
                 while !begun.value { await Task.yield() }
                 let write = Task.immediate { try await storage.put("a1", "new", tags: ["t"]) }
                 let clear = Task.immediate {

@@ -1,4 +1,4 @@
-// What the cache and the background tasks did in a span of time: exact, bounded, kept over restarts.
+// The activity of the cache and the background tasks in a span of time: exact, bounded, kept across restarts.
 
 import Domain
 import TestSupport
@@ -41,7 +41,7 @@ struct CacheFiguresTests {
             try await storage.put("k", lifetime: .never)
             await look(storage, "k", times: 3)
             clock.advance(milliseconds: 10 * Self.minute)
-            // What is still in memory belongs to the minute in which it happened, written or not.
+            // Counts in memory belong to the minute in which they happened, written or not.
             for isFlushed in [false, true] {
                 if isFlushed { try await storage.flushCounters() }
                 #expect(try await figures(storage, clock, last: 5 * Self.minute).totals == CacheActivity())
@@ -113,7 +113,7 @@ struct CacheFiguresTests {
             for number in 0..<count {
                 try await storage.put("k", in: Name(stored: "n\(number)"))
             }
-            // By name the busiest come last.
+            // By name, the busiest come last.
             let busiest = [("z1", 4), ("z0", 3), ("z2", 2)]
             for (name, times) in busiest {
                 try await storage.put("k", in: Name(stored: name))

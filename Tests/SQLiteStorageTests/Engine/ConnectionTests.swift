@@ -200,7 +200,7 @@ struct ConnectionTests {
         try connection.run("INSERT INTO t (id) VALUES (?1)", .integer(1))
         // SQLITE_CONSTRAINT_PRIMARYKEY
         #expect(resultCode { try connection.run("INSERT INTO t (id) VALUES (?1)", .integer(1)) } == 1555)
-        // The statement is as good as new.
+        // The statement can be used again.
         try connection.run("INSERT INTO t (id) VALUES (?1)", .integer(2))
         #expect(try connection.first("SELECT count(*) FROM t") { $0.int(0) } == 2)
     }
@@ -236,7 +236,7 @@ struct ConnectionTests {
             try connection.withDeadline(milliseconds: 1) { _ = try $0.first(endless) { $0.int(0) } }
         }
         #expect(code == SQLITE_INTERRUPT)
-        // The deadline is over with its block.
+        // The deadline ends with its block.
         #expect(
             try connection.first(
                 "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 100000) SELECT count(*) FROM c"

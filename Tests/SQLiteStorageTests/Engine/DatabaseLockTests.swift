@@ -1,4 +1,4 @@
-// One server for one file.
+// One server per file.
 
 import Domain
 import Glibc
@@ -28,7 +28,7 @@ struct DatabaseLockTests {
         withExtendedLifetime(first) {}
     }
 
-    /// Closed twice, the number of a refused lock's descriptor would be taken from whatever file got it in between.
+    /// If a refused lock's descriptor were closed twice, that could close another file that got its number in between.
     @Test func aRefusalClosesNoOtherFile() async throws {
         let path = folder.file("test.db")
         let first = try DatabaseLock(database: path)
@@ -63,7 +63,7 @@ struct DatabaseLockTests {
             message { _ = try DatabaseLock(database: "/nowhere/test.db") }?.contains("/nowhere/test.db.lock") == true)
     }
 
-    /// Through a link of either kind it is the same file.
+    /// Through a link of either kind, it is the same file.
     @Test(arguments: [true, false])
     func aSecondStorageThroughALinkIsRefused(isSymbolic: Bool) async throws {
         let clock = ManualClock()
@@ -78,7 +78,7 @@ struct DatabaseLockTests {
         await first.close()
     }
 
-    /// The log and the lock stand beside the file, not beside the link.
+    /// The log and the lock are next to the file, not next to the link.
     @Test func aLinkIsFollowed() async throws {
         let clock = ManualClock()
         await (try makeStorage(in: folder, clock: clock)).close()

@@ -1,4 +1,4 @@
-// Migrations: forward, once, whole, or refused with the reason.
+// Migrations: forward, once, complete, or refused with the reason.
 
 import Domain
 import Migrations
@@ -78,7 +78,7 @@ struct MigratorTests {
         #expect(try tables(connection) == ["a", "schema_migrations"])
         #expect(try connection.all("SELECT x FROM a") { $0.int(0) } == [1])
         #expect(!connection.isInTransaction)
-        // Put right, it goes on from there.
+        // Once corrected, it continues from there.
         let mended = migration(2, "CREATE TABLE b (x)")
         #expect(try Migrator(migrations: [first, mended]).migrate(connection, now: now) == [2])
     }

@@ -1,4 +1,4 @@
-// No statement walks a table: the plan of every one in the engine's source text is looked at.
+// No statement scans a table: the plan of every statement in the engine's source text is checked.
 
 import Domain
 import FoundationEssentials
@@ -8,22 +8,22 @@ import Testing
 @testable import SQLiteStorage
 
 struct QueryPlanTests {
-    /// Tables of a bounded handful of rows, where a scan is right.
+    /// Tables with a small bounded number of rows, where a scan is fine.
     private static let tinyTables: Set<String> = [
-        // The catalogue, asked once at start-up.
+        // The catalogue, queried once at startup.
         "sqlite_schema", "sqlite_master",
-        // A row for each migration.
+        // One row per migration.
         "schema_migrations",
-        // What an operator changed at run time: at most a row for each setting.
+        // Changes at run time: at most one row per setting.
         "runtime_settings",
-        // Bounded by the names and variants there may be; only walked when old series are forgotten.
+        // Bounded by the limits on names and variants; only scanned when old series are removed.
         "sample_series",
         // One row.
         "session_versions",
         "cache_openings",
     ]
 
-    /// The statements in `Sources/SQLiteStorage`, so that new ones are looked at without being listed anywhere.
+    /// The statements in `Sources/SQLiteStorage`, so that new ones are checked without being listed anywhere.
     private static let statements: [String] = {
         let root = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(4).joined(separator: "/")
         let folder = root + "/Sources/SQLiteStorage"
@@ -35,7 +35,7 @@ struct QueryPlanTests {
         return texts.filter { text in verbs.contains { text.drop { $0.isWhitespace }.hasPrefix($0 + " ") } }
     }()
 
-    /// The contents of a Swift source's string literals, comments left out.
+    /// The contents of the string literals in a Swift source, without comments.
     private static func stringLiterals(of source: [UInt8]) -> [String] {
         let quote = UInt8(ascii: "\"")
         var literals: [String] = []
@@ -62,7 +62,7 @@ struct QueryPlanTests {
         return literals
     }
 
-    /// A migrated database. Filled, it also has the statistics that an operator's `ANALYZE` would leave.
+    /// A migrated database. If filled, it also has the statistics that an operator's `ANALYZE` would leave.
     private func connection(_ folder: TemporaryFolder, isFilled: Bool) async throws -> Connection {
         let clock = ManualClock()
         let storage = try makeStorage(in: folder, clock: clock)
@@ -102,7 +102,7 @@ struct QueryPlanTests {
             for line in try connection.plan(of: statement) where line.hasPrefix("SCAN ") {
                 let words = line.split(separator: " ")
                 let isOnIndex = words.contains("USING") && words.contains("INDEX")
-                // A function that is a table has no rows but those it makes.
+                // A table-valued function only has the rows that it generates.
                 let isAllowed =
                     Self.tinyTables.contains(String(words[1])) || line.contains("CONSTANT ROW")
                     || line.contains("VIRTUAL TABLE") || words[1] == "(subquery-1)"
@@ -111,7 +111,7 @@ struct QueryPlanTests {
         }
     }
 
-    /// Otherwise a write into a full namespace would walk what expired in all others.
+    /// Otherwise a write into a full namespace would scan the expired entries of all others.
     @Test func dueEntriesAreFoundByTheirNamespace() async throws {
         let folder = TemporaryFolder()
         let connection = try await connection(folder, isFilled: true)

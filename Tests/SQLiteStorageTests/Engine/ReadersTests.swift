@@ -1,4 +1,4 @@
-// Lanes of reads: none waits for another's, each is bounded, and all end when they are told to.
+// Lanes of reads: none waits for another, each is bounded, and all end when told to.
 
 import Domain
 import TestSupport
@@ -39,7 +39,7 @@ import Testing
         }
     }
 
-    // MARK: Apart
+    // MARK: Independence
 
     @Test(arguments: ReadLane.allCases) func aHeldLaneDelaysNoOther(held: ReadLane) async throws {
         try await withStorage { storage, _ in
@@ -86,7 +86,7 @@ import Testing
                             return code
                         })
                 }
-                // One of them is too many, whichever; it is refused while the others wait.
+                // Any one of them exceeds the bound; it is refused while the others wait.
                 for await _ in refusals { break }
             }
             var codes: [Failure.Code?] = []
@@ -96,14 +96,14 @@ import Testing
         }
     }
 
-    /// A chunk that were refused would break a download off.
+    /// Refusing a chunk would abort a download.
     @Test func eachConnectionMayWaitForAChunk() {
         #expect(Limits.chunkReads.maxQueued >= Limits.maxConnections)
     }
 
     // MARK: Ending
 
-    /// What runs is interrupted by the signal alone, and so is what waited.
+    /// The signal alone interrupts running reads and waiting ones.
     @Test func aggregatesEndWhenTold() async throws {
         try await withStorage { storage, _ in
             let gate = Gate()
@@ -127,7 +127,7 @@ import Testing
                 for _ in 0..<count { gate.open() }
                 try await group.waitForAll()
             }
-            // The rest goes on.
+            // The rest continues.
             try await storage.put("key")
             #expect(try await storage.keys() == ["key"])
             #expect(await code { try await storage.answer(SQLQuery("SELECT 1")) } == .shuttingDown)

@@ -1,4 +1,4 @@
-// What becomes of SQLite's result codes: the table in SQLiteError.swift, row by row.
+// How SQLite's result codes are mapped: the table in SQLiteError.swift, row by row.
 
 import CSQLite
 import Domain

@@ -1,4 +1,4 @@
-// Every operation of the writer is bounded, in rows and in time: however much there is to do, it ends its step soon.
+// Every operation of the writer is bounded, in rows and in time: it ends its step soon, however much there is to do.
 
 import Domain
 import Synchronization
@@ -8,8 +8,8 @@ import Testing
 @testable import SQLiteStorage
 
 struct StepTests {
-    /// Each look at this clock takes as long as a whole step, so an operation is told at its first look that its step
-    /// is over. What it has changed by then is the least it does.
+    /// Each reading of this clock takes as long as a whole step, so at its first check an operation finds that its step
+    /// is over. What it has changed by then is the minimum that it does.
     private final class SlowClock: Sendable {
         private let microseconds = Atomic<Int64>(0)
         let cost: Int64
@@ -19,16 +19,16 @@ struct StepTests {
         var now: Int64 { microseconds.wrappingAdd(cost, ordering: .relaxed).newValue }
     }
 
-    /// Rows that go with one entry: its own, its value, its removal, and the figures of its generation.
+    /// Rows that belong to one entry: its own, its value, its removal, and the statistics of its generation.
     private static let rowsPerEntry = 5
-    /// What an operation changes besides the rows it is about: counters of namespaces and minutes.
+    /// What an operation changes in addition to its main rows: counters of namespaces and minutes.
     private static let overhead = 8
     private static let bound = Limits.sweepReadRows * rowsPerEntry + overhead
     /// More than any one step handles.
     private static let many = 400
 
-    /// Runs `prepare` on a storage with a clock that stands, and `body` on the same file with one on which every step
-    /// is over at once.
+    /// Runs `prepare` on a storage with a clock that stands still, and `body` on the same file with one on which every
+    /// step is over immediately.
     private func run(
         prepare: (SQLiteStorage) async throws -> Void, _ body: (SQLiteStorage, ManualClock) async throws -> Void
     ) async throws {
@@ -93,7 +93,7 @@ struct StepTests {
         }
     }
 
-    /// Uses of the whole namespace wait in memory, and those of all but one entry are later than that one's.
+    /// Uses of the whole namespace wait in memory, and those of all entries except one are later than that one's.
     @Test func aWriteIntoAFullNamespaceLeavesMostUsesForLater() async throws {
         try await run {
             _ = try await $0.setPolicy(CachePolicy(maxEntries: Self.many), of: .n)
@@ -122,7 +122,7 @@ struct StepTests {
         }
     }
 
-    /// One large value in place of many small ones: the caps hold as soon as the background has gone on.
+    /// One large value in place of many small ones: the caps hold once the background task has continued.
     @Test func aWriteThatMustEvictMuchEndsWithItsStep() async throws {
         try await run {
             _ = try await $0.setPolicy(CachePolicy(maxBytes: Self.many), of: .n)
@@ -150,8 +150,8 @@ struct StepTests {
 
     // MARK: Clearing
 
-    /// Rows that expired and are not swept are part of no answer, and counted once as expirations, whether they are so
-    /// few that the clear counts them or so many that it leaves that to a reader.
+    /// Rows that have expired but have not been swept are part of no answer, and are counted once as expirations,
+    /// whether they are so few that the clear counts them or so many that it leaves this to a reader.
     @Test(arguments: [Limits.maxExpiredCountedPerWrite, Limits.maxExpiredCountedPerWrite + 1])
     func aClearCountsAnyNumberOfExpiredRows(expired: Int) async throws {
         try await withStorage { storage, clock in

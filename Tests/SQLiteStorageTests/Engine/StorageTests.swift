@@ -1,4 +1,4 @@
-// The storage as a whole: opening, closing, and what is still there afterwards.
+// The storage as a whole: opening, closing, and what is kept.
 
 import Domain
 import FoundationEssentials
@@ -88,7 +88,7 @@ struct StorageTests {
         }
     }
 
-    // MARK: What stays
+    // MARK: What is kept
 
     @Test func entriesStay() async throws {
         let large = noise(300_000)
@@ -270,7 +270,7 @@ struct StorageTests {
         }
     }
 
-    /// The order of uses in memory must not get lost with a write that is undone.
+    /// The order of uses in memory must not be lost with a write that is undone.
     @Test func usesOutliveAWriteThatIsUndone() async throws {
         try await session { storage in
             _ = try await storage.setPolicy(CachePolicy(maxEntries: 2), of: .n)

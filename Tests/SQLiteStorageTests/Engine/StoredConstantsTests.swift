@@ -1,4 +1,4 @@
-// Constants that people's databases hold. A test that fails here asks for a migration, not for another literal.
+// Constants that existing databases contain. A test that fails here calls for a migration, not for a new literal.
 
 import Domain
 import TestSupport
@@ -34,7 +34,7 @@ struct StoredConstantsTests {
         #expect(Sample.otherName == "__other__")
     }
 
-    /// What was changed at run time is stored by the setting's name; under another it would be ignored.
+    /// A change at run time is stored by the setting's name; under another name it would be ignored.
     @Test func theNamesOfMutableSettingsStayTheSame() {
         #expect(
             Set(Setting.all.filter(\.isMutable).map(\.name)).isSuperset(of: [

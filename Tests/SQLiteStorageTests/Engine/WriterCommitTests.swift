@@ -1,4 +1,4 @@
-// Group commit as others see it: what is answered is committed, and synced where somebody needs it.
+// Group commit as other connections see it: an answered write is committed, and synced if one of the group needs it.
 
 import Domain
 import TestSupport
@@ -25,7 +25,7 @@ struct WriterCommitTests {
             connection: connection, isDurable: isDurable, snapshots: Snapshots(path: path), logger: quietLogger)
     }
 
-    /// Keeps the writer busy until the gate is opened, so that a group gathers behind it.
+    /// Keeps the writer busy until the gate is opened, so that a group forms behind it.
     private func hold(_ writer: Writer) async throws -> Gate {
         let gate = Gate()
         let begun = Shared(false)
@@ -39,7 +39,7 @@ struct WriterCommitTests {
         return gate
     }
 
-    /// What a connection that has nothing to do with the writer sees at this moment.
+    /// What an independent connection sees at this moment.
     private func committedRows() throws -> [Int] {
         let connection = try Connection(path: folder.file("test.db"), mode: .reader)
         return try connection.all("SELECT x FROM t ORDER BY x") { $0.int(0) }
@@ -50,13 +50,13 @@ struct WriterCommitTests {
     private struct Refusal: Error {}
 
     private enum Outcome: Equatable {
-        /// It was told of success, and whether another connection saw its row at that moment.
+        /// The operation succeeded; whether another connection saw its row at that moment.
         case success(isCommitted: Bool)
         case refusal
         case failure(Failure.Code?)
     }
 
-    /// Starts to insert a row; when this returns the operation waits in the queue.
+    /// Starts to insert a row; when this returns, the operation is waiting in the queue.
     private func insert(
         _ x: Int, parent: Int? = nil, into writer: Writer, refusing: Bool = false
     ) -> Task<Outcome, any Error> {
@@ -118,7 +118,7 @@ struct WriterCommitTests {
     }
 
     /// Commits the operations as one group.
-    /// - Returns: for each, what it found the connection set to for the group's commit.
+    /// - Returns: for each, the setting that the connection had for the group's commit.
     private func committed(
         _ persistences: [Writer.Persistence], by writer: Writer
     ) async throws -> [Synchronous?] {
@@ -135,7 +135,7 @@ struct WriterCommitTests {
             gate.open()
             var found: [Synchronous?] = []
             for task in tasks { found.append(try await task.value.flatMap { Synchronous(rawValue: $0) }) }
-            // The one that was held, and these. More only where the machine is so slow that a group's time is up.
+            // The one that was held, and these. More only if the machine is so slow that a group's time is up.
             if writer.statistics.groups == groups + 2 { return found }
         }
     }
@@ -158,7 +158,7 @@ struct WriterCommitTests {
         await writer.close()
     }
 
-    /// Operations that are tried again, each alone, still need what they needed.
+    /// Operations that are retried, each alone, still have the same needs.
     @Test func whatIsTriedAgainIsSyncedAsBefore() async throws {
         let writer = try makeWriter(isDurable: true)
         let gate = try await hold(writer)
@@ -175,7 +175,7 @@ struct WriterCommitTests {
         gate.open()
         #expect(try await failing.value == .failure(.internalError))
         for task in tasks { try await task.value }
-        // Where the machine is so slow that the group's time is up before them, they run only once.
+        // If the machine is so slow that the group's time is up before them, they run only once.
         #expect(found.value["durable"]?.allSatisfy { $0 == Synchronous.full.rawValue } == true)
         #expect(found.value["with next"]?.last == Synchronous.normal.rawValue)
         await writer.close()

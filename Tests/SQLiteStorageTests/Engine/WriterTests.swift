@@ -1,4 +1,4 @@
-// Group commit: who is written with whom, in which order, and what becomes of those that fail.
+// Group commit: which operations are committed together, in which order, and what happens to those that fail.
 
 import CSQLite
 import Domain
@@ -10,7 +10,7 @@ import Testing
 struct WriterTests {
     private let folder = TemporaryFolder()
     private let writer: Writer
-    /// The writer's clock: it stands, so that background work has no time of its own unless a test gives it some.
+    /// The writer's clock: it stands still, so that background work has no time of its own unless a test gives it some.
     private let clock: SteppedClock
 
     init() throws {
@@ -25,7 +25,7 @@ struct WriterTests {
             microseconds: { clock.microseconds })
     }
 
-    /// Starts an operation; when this returns it waits in the queue.
+    /// Starts an operation; when this returns, it is waiting in the queue.
     private func enqueue<T: Sendable>(
         _ priority: Writer.Priority = .foreground, bytes: Int = 0,
         _ body: @escaping @Sendable (Connection) throws -> T
@@ -37,7 +37,7 @@ struct WriterTests {
         enqueue(priority) { try $0.run("INSERT INTO t (x) VALUES (?1)", .integer(value)) }
     }
 
-    /// Keeps the writer busy until the gate is opened, so that a group gathers behind it.
+    /// Keeps the writer busy until the gate is opened, so that a group forms behind it.
     private func hold() async throws -> Gate {
         let gate = Gate()
         let begun = Shared(false)
@@ -67,7 +67,7 @@ struct WriterTests {
         let statistics = writer.statistics
         #expect(statistics.operations == 101)
         #expect(statistics.largestGroup > 1)
-        // More than one only where the machine is so slow that a group's time is up.
+        // More than one only if the machine is so slow that a group's time is up.
         #expect(Double(statistics.operations) / Double(statistics.groups) > 2)
     }
 
@@ -203,11 +203,11 @@ struct WriterTests {
         gate.open()
         for task in foreground { try await task.value }
         try await background.value
-        // It came after the first group, although foreground operations waited for three.
+        // It ran after the first group, although foreground operations waited for three.
         #expect(try await rows().firstIndex(of: 0) == Limits.maxGroupOperations)
     }
 
-    /// While nothing has taken time, no share of it is due.
+    /// As long as nothing has taken time, no share of it is due.
     @Test func backgroundWaitsForItsShare() async throws {
         let gate = try await hold()
         let foreground = (1...Limits.maxGroupOperations * 3).map { insert($0) }
@@ -218,8 +218,8 @@ struct WriterTests {
         #expect(try await rows().last == 0)
     }
 
-    /// Background work of unknown length: a row, and on until its step is over. Between two foreground operations at
-    /// most one step runs, and it ends with the row after which one waits.
+    /// Background work of unknown length: it handles rows until its step is over. At most one step runs between two
+    /// foreground operations, and it ends with the row after which one waits.
     @Test func aStepEndsWhenAForegroundOperationWaits() async throws {
         let steps = Shared<[Int]>([])
         let waiting = Shared<Task<Void, any Error>?>(nil)
@@ -265,7 +265,7 @@ struct WriterTests {
         #expect(share.credit == step - 1 && !share.isDue)
         share.add(4, isBackground: false)
         #expect(share.isDue)
-        // What is not used is not saved up.
+        // An unused share is not saved up.
         share.add(1_000_000, isBackground: false)
         #expect(share.credit == step)
         share.add(step - 10, isBackground: true)
@@ -320,7 +320,7 @@ struct WriterTests {
         #expect(await code { try await writer.perform { _ in } } == .shuttingDown)
     }
 
-    /// The log is written back every 4 MiB, so its file grows by little more.
+    /// The log is written back every 4 MiB, so its file grows to little more.
     @Test func theLogIsKeptShort() async throws {
         for number in 0..<200 {
             try await writer.perform { connection in
@@ -331,7 +331,7 @@ struct WriterTests {
     }
 }
 
-/// A clock in microseconds that stands until it is moved.
+/// A clock in microseconds that stands still until it is advanced.
 private final class SteppedClock: Sendable {
     private let now = Shared<Int64>(0)
 
@@ -356,7 +356,7 @@ struct SnapshotsTests {
         }
     }
 
-    /// Once somebody has seen a commit nobody is served the state before it.
+    /// Once any client has seen a commit, none is served the state before it.
     @Test func aCounterNeverGoesBack() async throws {
         try await withStorage { storage, _ in
             try await storage.put("counter", "0")

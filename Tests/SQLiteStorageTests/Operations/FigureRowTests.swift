@@ -1,4 +1,4 @@
-// The figures for monitoring, where they come from memory.
+// The monitoring metrics that come from memory.
 
 import Domain
 import TestSupport

@@ -1,4 +1,4 @@
-// The background work: what it removes, what it leaves, and that nothing grows without bound.
+// Background work: what it removes, what it keeps, and that nothing grows without bound.
 
 import Domain
 import TestSupport
@@ -18,7 +18,7 @@ struct MaintenanceTests {
         _ = try await storage.batch(operations, namespace: namespace, atomic: true)
     }
 
-    /// Tells what a dry run announces, and what the run then removes.
+    /// Returns what a dry run reports, and what the run then removes.
     private func announcedAndDone(
         _ task: MaintenanceTask, _ storage: SQLiteStorage
     ) async throws -> (announced: Removal, done: Removal) {
@@ -87,7 +87,7 @@ struct MaintenanceTests {
         }
     }
 
-    // MARK: Reasons of removal
+    // MARK: Reasons for removal
 
     private func reasons(_ storage: SQLiteStorage) async throws -> [String: String] {
         let rows = try await storage.readers.pooled { connection in
@@ -109,7 +109,7 @@ struct MaintenanceTests {
             _ = try await storage.perform(.cacheExpiry, isDryRun: false)
             _ = try await storage.clear(.n, filter: EntryFilter())
             try await storage.put("replaced")
-            // What was cleared is cleared, though its lifetime ends before the sweep.
+            // A cleared entry counts as cleared, even if its lifetime ends before the sweep.
             clock.advance(milliseconds: 10_000)
             _ = try await storage.perform(.cacheExpiry, isDryRun: false)
             let recorded = try await reasons(storage)
@@ -173,7 +173,7 @@ struct MaintenanceTests {
     @Test func capsBrokenOffAreHeldLater() async throws {
         try await withStorage { storage, _ in
             try await fill(storage, 500)
-            // As if the service had ended between setting the policy and holding it.
+            // As if the service had ended between setting the policy and applying it.
             try await storage.writer.perform { connection in
                 try connection.run(
                     "UPDATE cache_namespaces SET max_entries = 10, eviction = 'fifo', is_ranked = 1 WHERE name = 'n'")
@@ -208,7 +208,7 @@ struct MaintenanceTests {
             _ = try await storage.setPolicy(CachePolicy(maxBytes: count), of: .n)
             try await fill(storage, count)
             try await storage.put("large", [UInt8](repeating: 1, count: count))
-            // One write evicts only so many; the background task goes on at once.
+            // One write evicts only a bounded number; the background task continues immediately.
             #expect(storage.backlog().hasExceededCaps)
             let (announced, done) = try await announcedAndDone(.cacheCaps, storage)
             let rest = count - Limits.maxEvictionsPerWrite
@@ -237,7 +237,7 @@ struct MaintenanceTests {
         }
     }
 
-    /// A missing chunk is damage: it must be told, not looked for for ever.
+    /// A missing chunk is damage: it must be reported, not searched for forever.
     @Test func aValueThatIsGoneIsDamage() async throws {
         try await withStorage { storage, _ in
             try await storage.upload("blob", noise(100_000))
@@ -360,7 +360,7 @@ struct AccessLedgerTests {
         let withdrawal = AccessLedger.Withdrawal(from: ledger)
         #expect(withdrawal.takeCounters(namespaceID: 1, entries: .max).entries.count == Limits.maxTrackedAccesses)
         #expect(ledger.isEmpty)
-        // Taken out, there is room again.
+        // Once they are taken out, there is room again.
         ledger.countHit(namespaceID: 1, entryID: -1, at: now)
         #expect(ledger.waiting().map(\.entries) == [1])
     }
