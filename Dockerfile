@@ -7,7 +7,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 
-# The dependencies, in a layer of their own that is reused until their versions change.
+# The dependencies, in a separate layer that is reused until their versions change.
 COPY Package.swift ./
 COPY scripts/versions.sh scripts/versions.txt scripts/
 RUN scripts/versions.sh pin

@@ -36,7 +36,7 @@ bench: build ## Runs the benchmarks against the release binary
 	Benchmarks/run.sh
 
 .PHONY: mutants
-mutants: setup ## Puts defects into a copy one by one and lists those no test notices; flags go into ARGS
+mutants: setup ## Applies defects to a copy one by one and lists those that no test notices; flags go into ARGS
 	scripts/mutants.py $(ARGS)
 
 .PHONY: outdated

@@ -1,6 +1,6 @@
 """Clearing a namespace of ENTRIES entries (default 200,000) while others read and write.
 
-Measures the clear itself, and point reads and writes of another namespace before it and while the rows go.
+Measures the clear itself, and point reads and writes of another namespace before it and while its rows are removed.
 """
 
 import json

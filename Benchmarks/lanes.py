@@ -1,8 +1,8 @@
-"""Downloads beside heavy questions.
+"""Downloads during heavy queries.
 
-A week of SAMPLES (default 300,000) timings, then 4 MB downloads over one connection for SECONDS (default 10) each: alone,
-and beside 4 and 8 callers who ask for the timings of the week by session over and over. THRESHOLD: beside them the 99th
-percentile is at most RATIO (20) times what it is alone, or 250 ms: what two busy cores leave to one more.
+A week of SAMPLES (default 300,000) timings, then 4 MB downloads over one connection for SECONDS (default 10) each:
+alone, and while 4 and 8 callers repeatedly request the timings of the week by session. THRESHOLD: with them, the 99th
+percentile is at most RATIO (20) times what it is alone, or 250 ms: what two busy cores leave for one more.
 """
 
 import os
@@ -47,7 +47,7 @@ def main():
         settle(server)
         send(server.connect(), "PUT", "/v1/cache/large/entries/value", os.urandom(SIZE))
         path = f"/v1/metrics/timings?group_by=session_id&since={stamp(now - WEEK)}&until={stamp(now)}"
-        print("| timings of a week asked at once | downloads of 4 MB | median (ms) | p99 (ms) | questions answered |")
+        print("| concurrent queries of a week | downloads of 4 MB | median (ms) | p99 (ms) | queries answered |")
         print("| ---: | ---: | ---: | ---: | ---: |")
         alone = worst = None
         for count in (0, 4, 8):
@@ -62,9 +62,9 @@ def main():
             worst = percentile(times, 99)
             alone = alone or worst
             print(f"| {count} | {len(times)} | {percentile(times, 50):.1f} | {worst:.1f} | {len(answered)} |")
-        print(f"\np99 beside eight questions: {worst / alone:.1f} times that alone")
+        print(f"\np99 with eight queries: {worst / alone:.1f} times that alone")
         if worst > max(RATIO * alone, FLOOR_MILLISECONDS):
-            print("downloads wait for questions")
+            print("downloads wait for queries")
             sys.exit(1)
 
 

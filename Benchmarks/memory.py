@@ -1,4 +1,4 @@
-"""Resident memory while COUNT clients (default 64) store, fetch, and do both with values of 8 MiB at once."""
+"""Resident memory while COUNT concurrent clients (default 64) store, fetch, or do both with values of 8 MiB."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ VALUE = os.urandom(SIZE)
 
 
 async def exchange(server, head, body):
-    """One request on a connection of its own; status and number of bytes of the answer."""
+    """One request on a new connection; status and number of bytes of the answer."""
     reader, writer = await asyncio.open_connection(server.host, server.port)
     writer.write(head.encode() + b"\r\nHost: bench\r\nConnection: close\r\n\r\n")
     for start in range(0, len(body), 1 << 16):

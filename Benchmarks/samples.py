@@ -1,11 +1,10 @@
-"""Samples: a week of them taken in, and how long questions about them take as they double.
+"""Samples: recording a week of them, and how long queries take as their number doubles.
 
 1. SAMPLES (default 1,000,000) timings and memory samples spread over the last week, sent in batches of 500 over one
-   connection, with the roll-up running beside. In the same run, single durable writes of 1 KiB over one connection, for
-   a ratio.
-2. Questions with that many raw samples, and with twice as many of the same week: summary of the last hour and of the
-   week, timings of the week. THRESHOLD: the summary of the last hour within 100 ms (median), and with twice the raw data
-   at most 1.5 times as long.
+   connection, while the roll-up runs. In the same run, single durable writes of 1 KiB over one connection, for a ratio.
+2. Queries with that many raw samples, and with twice as many of the same week: summary of the last hour and of the
+   week, timings of the week. THRESHOLD: the summary of the last hour within 100 ms (median), and with twice the raw
+   data at most 1.5 times as long.
 """
 
 import json
@@ -19,7 +18,7 @@ from server import Server, percentile
 
 SAMPLES = int(os.environ.get("SAMPLES", "1000000"))
 BATCH = 500
-# Asked before the clock counts, so that each of the service's readers has met the pages.
+# Sent before time is measured, so that each of the service's readers has loaded the pages.
 WARM_UP = 20
 WEEK = 7 * 86400 - 600
 NAMES = ["model_load", "quality_scoring", "prompt_enhancement", "generation", "audio_decode", "render_history",
@@ -32,7 +31,7 @@ def stamp(seconds):
 
 
 def batches(count, now, seed):
-    """Bodies of BATCH samples, in the order of time, as front ends would have sent them."""
+    """Bodies of BATCH samples, in chronological order, as front ends would have sent them."""
     source = random.Random(seed)
     for start in range(0, count, BATCH):
         samples = []
@@ -118,7 +117,7 @@ def main():
         ingest(server, batches(SAMPLES, now, 2), SAMPLES)
         settle(server)
         after = questions(server, now)
-        print(f"| question | {SAMPLES:,} samples, median (ms) | slowest (ms) | {2 * SAMPLES:,} samples, median (ms) "
+        print(f"| query | {SAMPLES:,} samples, median (ms) | slowest (ms) | {2 * SAMPLES:,} samples, median (ms) "
               "| slowest (ms) | ratio |")
         print("| --- | ---: | ---: | ---: | ---: | ---: |")
         for name, (median, worst) in before.items():

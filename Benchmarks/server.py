@@ -14,7 +14,7 @@ BINARY = os.environ.get("REPRISE_BINARY", os.path.join(ROOT, ".build", "release"
 
 
 class Server:
-    """A running server. Its folder goes with it unless `folder` is given."""
+    """A running server. Its folder is removed with it unless `folder` is given."""
 
     def __init__(self, folder=None, *flags):
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="reprise-bench-")
@@ -86,7 +86,7 @@ class Server:
 
 
 def request(connection, method, path, body=None, headers=None, expect=(200, 201, 204)):
-    """One request on a kept connection; the answer's bytes."""
+    """One request on a persistent connection; the answer's bytes."""
     headers = dict(headers or {})
     if isinstance(body, str):
         headers.setdefault("Content-Type", "application/json")

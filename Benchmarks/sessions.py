@@ -22,7 +22,7 @@ REQUESTS = 2000
 
 
 def pipeline(server, requests, expect=(200, 201)):
-    """Sends many requests over one connection, a hundred ahead of the answers: for filling, not for measuring."""
+    """Sends many requests over one connection, a hundred ahead of the answers: to fill the store, not to measure."""
     connection = socket.create_connection((server.host, server.port))
     answers = connection.makefile("rb")
     for start in range(0, len(requests), 100):
@@ -109,7 +109,7 @@ def cleanup():
                 writes.append((time.perf_counter() - start) * 1000)
 
         time.sleep(max(0, lifetime - (time.perf_counter() - began)) + 1)
-        # The sweep is under way or over; expire the rest now and watch until nothing is left.
+        # The sweep is in progress or over; expire the rest now and watch until nothing is left.
         thread = threading.Thread(target=write)
         thread.start()
         during = []

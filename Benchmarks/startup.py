@@ -15,7 +15,7 @@ STARTS = 10
 
 
 def measure(folder, key):
-    """Milliseconds to the first answer, once for each start; resident MB after the last."""
+    """Milliseconds to the first answer, once per start; resident MB after the last."""
     milliseconds = []
     for _ in range(STARTS):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Requests per second of a point read, a durable write and a batch of 100, beside a fixed answer of the same server.
+"""Requests per second of a point read, a durable write and a batch of 100, relative to a fixed answer.
 
 Each is measured by wrk for some seconds, in turn, several rounds; a row shows the medians of the rounds. The fixed
 answer is /health/live: the same server, router and middleware, without storage.
@@ -39,7 +39,7 @@ file:close()
 
 
 def wrk(url, script=None):
-    """Requests per second; fails when any answer was no success."""
+    """Requests per second; fails if any answer is not a success."""
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", url]
     if script:
         command[1:1] = ["-s", script]
@@ -84,7 +84,7 @@ def main():
             print(f"| {name} | {statistics.median(rates[name]):,.0f} | "
                   f"{statistics.median(ratios[name]):.2f} | {min(ratios[name]):.2f} |")
         read_share = statistics.median(ratios["point read, 1 KiB hit"])
-    # The log's last line tells how writes were grouped.
+    # The log's last line shows how writes were grouped.
     with Server() as server, tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "write.lua")
         with open(path, "w") as file:

@@ -8,7 +8,7 @@ source scripts/server.sh
 scripts/head-operations.py
 .venv/bin/openapi-spec-validator openapi.yaml
 
-# The binary embeds the document it was built with; testing it against another one would be misleading.
+# The binary embeds the document it was built with; testing it against a different one would be misleading.
 trap remove_server EXIT
 start_server
 curl -fsS "$REPRISE/openapi.yaml" | cmp - openapi.yaml || {

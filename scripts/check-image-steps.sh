@@ -39,8 +39,8 @@ done
 echo "libraries:$linked"
 ! ldd "$server_binary" | grep 'not found' || fail "a library is missing on this machine"
 
-# .dockerignore lets through every file that the build stage copies, and the test folders that stage creates are those
-# of the manifest.
+# .dockerignore admits every file that the build stage copies, and the build stage creates exactly the test folders of
+# the manifest.
 for path in Package.swift Sources Migrations openapi.yaml scripts/versions.sh scripts/versions.txt; do
     grep -qx "!$path" .dockerignore || fail ".dockerignore keeps $path out"
     [[ -e $path ]] || fail "$path is missing"

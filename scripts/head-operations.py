@@ -11,7 +11,7 @@ import sys
 
 CONTRACT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "openapi.yaml")
 
-# This one differs from its GET in more than the body: it ignores Range, and a miss is described by its headers.
+# This one differs from its GET in more than the body: it ignores Range, and describes a miss in its headers.
 WRITTEN_BY_HAND = {"/v1/cache/{namespace}/entries/{key}"}
 
 

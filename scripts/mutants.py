@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Tells which defects the tests would not notice: docs/design/mutants.md.
+"""Shows which defects the tests would not notice: docs/design/mutants.md.
 
-Tests/Mutants/*.toml lists small defects of the sources. Each is put into a copy of the repository by itself, and the
-tests that should notice it are run. One that no test notices lives, and is a gap in the tests. Results are kept beside
-the copy, so a run that was interrupted goes on where it stood; after any change to the repository all are run again.
+Tests/Mutants/*.toml lists small defects in the sources. Each is applied to a copy of the repository separately, and the
+tests that should notice it are run. One that no test notices survives, and shows a gap in the tests. Results are kept
+next to the copy, so an interrupted run continues where it stopped; any change to the repository runs all of them again.
 
-Exit status: 0 if every mutant was killed, 1 if one lived, 2 if one could not be judged.
+Exit status: 0 if every mutant was killed, 1 if one survived, 2 if one could not be judged.
 """
 
 import argparse
@@ -28,9 +28,9 @@ LISTS = os.path.join(ROOT, "Tests", "Mutants")
 BUILD_SECONDS = 3600
 TEST_SECONDS = 300
 
-KILLED, LIVED, TIMED_OUT = "killed", "LIVED", "timed out"
+KILLED, SURVIVED, TIMED_OUT = "killed", "SURVIVED", "timed out"
 DOES_NOT_COMPILE = "does not compile"
-JUDGED = (KILLED, LIVED, TIMED_OUT)
+JUDGED = (KILLED, SURVIVED, TIMED_OUT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Mutant:
 
 
 def read_lists():
-    """All mutants, in the order of the files, so that neighbours share what has to be compiled."""
+    """All mutants, in the order of the files, so that neighbours share what must be compiled."""
     mutants, errors = [], []
     for name in sorted(os.listdir(LISTS)):
         if not name.endswith(".toml"):
@@ -82,7 +82,7 @@ def mutated(mutant, root):
 
 
 def check(mutants):
-    """What is wrong with the lists: a mutant that no longer applies judges nothing."""
+    """Errors in the lists: a mutant that no longer applies proves nothing."""
     errors = []
     for mutant in mutants:
         try:
@@ -94,7 +94,7 @@ def check(mutants):
 
 
 class Copy:
-    """A copy of the repository, with build products of its own."""
+    """A copy of the repository with its own build products."""
 
     def __init__(self, path):
         self.path = path
@@ -108,8 +108,8 @@ class Copy:
                 self.results = stored["results"]
 
     def update(self):
-        """Brings the copy in step with the repository. Files that are the same keep their time stamps, so that they
-        are not compiled again.
+        """Updates the copy from the repository. Files that are the same keep their time stamps, so that they are not
+        compiled again.
 
         Returns a digest of all files.
         """
@@ -121,7 +121,7 @@ class Copy:
         for name in names:
             with open(os.path.join(ROOT, name), "rb") as file:
                 content = file.read()
-            # The lists themselves may grow without making earlier results worthless.
+            # The lists themselves may grow without invalidating earlier results.
             if not name.startswith("Tests/Mutants/"):
                 digest.update(f"{name}\0{len(content)}\0".encode() + content)
             self.write(name, content)
@@ -156,9 +156,9 @@ class Copy:
         return result["outcome"] if result and result["digest"] == mutant.digest else None
 
     def run(self, command, seconds):
-        """Runs a command in the copy, and ends all it started when its time is up.
+        """Runs a command in the copy, and ends everything it started when its time is up.
 
-        Returns its exit code, None when its time was up, and what it printed.
+        Returns its exit code, or None if its time was up, and what it printed.
         """
         environment = {"SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH": "16", **os.environ}
         process = subprocess.Popen(
@@ -182,7 +182,7 @@ class Copy:
         return self.run(["swift", "test", "--skip-build", "--filter", pattern], TEST_SECONDS)
 
     def judge(self, mutant):
-        """What becomes of a mutant."""
+        """The outcome of a mutant."""
         with open(os.path.join(self.path, mutant.file), "rb") as file:
             original = file.read()
         try:
@@ -191,7 +191,7 @@ class Copy:
             if code != 0:
                 return DOES_NOT_COMPILE, output
             code, output = self.test(mutant.tests)
-            return {0: LIVED, None: TIMED_OUT}.get(code, KILLED), output
+            return {0: SURVIVED, None: TIMED_OUT}.get(code, KILLED), output
         finally:
             self.write(mutant.file, original)
 
@@ -201,7 +201,7 @@ def number_of_tests(output):
 
 
 def prepare(copy, mutants):
-    """Builds the copy as it is, and makes sure that the tests pass there: else every mutant would seem killed."""
+    """Builds the copy without a mutant, and checks that the tests pass: otherwise every mutant would seem killed."""
     print("building the copy without a mutant", flush=True)
     code, output = copy.build()
     if code != 0:
@@ -263,14 +263,14 @@ def main():
 
     outcomes = {mutant.name: copy.known(mutant) for mutant in mutants}
     print()
-    for outcome in (KILLED, TIMED_OUT, LIVED, DOES_NOT_COMPILE):
+    for outcome in (KILLED, TIMED_OUT, SURVIVED, DOES_NOT_COMPILE):
         print(f"{sum(found == outcome for found in outcomes.values()):5}  {outcome}")
-    for outcome in (LIVED, DOES_NOT_COMPILE):
+    for outcome in (SURVIVED, DOES_NOT_COMPILE):
         for name in (name for name, found in outcomes.items() if found == outcome):
             print(f"{outcome}: {name}")
     if DOES_NOT_COMPILE in outcomes.values():
         return 2
-    return 1 if LIVED in outcomes.values() else 0
+    return 1 if SURVIVED in outcomes.values() else 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH=16
 export REPRISE_BINARY="$PWD/.build/release/reprise"
 
 step "packages" scripts/ensure-packages.sh libsqlite3-dev libyaml-dev sqlite3 curl python3 python3-venv
-# Tests that need these say so, and are skipped where they cannot be installed.
+# Tests that need these say so, and are skipped if they cannot be installed.
 step "browser and promtool" optional scripts/ensure-packages.sh chromium chromium-driver prometheus
 step "toolchain" scripts/ensure-swift.sh
 step "Python tools" scripts/ensure-venv.sh

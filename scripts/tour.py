@@ -1,7 +1,8 @@
 """Runs the tour of README.md; see run-tour.sh.
 
-The tour stands between two comments. Its `sh` blocks run in one shell, in order. A `text` block is what the commands
-before it print; what differs from run to run (times, request ids) is not compared. A comment has the server restarted.
+The tour is between two comments. Its `sh` blocks run in one shell, in order. A `text` block is the output of the
+commands before it; values that differ from run to run (times, request ids) are not compared. A comment makes the server
+restart.
 """
 
 import difflib
@@ -20,7 +21,7 @@ BINARY = os.environ.pop("REPRISE_BINARY", os.path.join(ROOT, ".build", "release"
 BEGIN, END, RESTART = "<!-- tour -->", "<!-- end of tour -->", "<!-- restart -->"
 DEADLINE_SECONDS = 60
 
-# What may differ, and what stands for it when two outputs are compared.
+# What may differ, and what replaces it when two outputs are compared.
 VARIES = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "INSTANT"),
     (r"(Date|Last-Modified): .*", r"\1: DATE"),
@@ -32,7 +33,7 @@ VARIES = [
 
 
 def shorten(text):
-    """Cuts the ids that nobody compares by eye: of requests, and the entity tags of JSON answers."""
+    """Shortens ids that people do not compare: those of requests, and the entity tags of JSON answers."""
     text = re.sub(r"(X-Request-Id: |\"request_id\": ?\")([0-9a-f]{8})[0-9a-f]{24}", r"\1\2…", text)
     return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{24}\b", r"\1…", text)
 
@@ -91,7 +92,7 @@ class Shell:
 
 
 def parts(tour):
-    """Splits the tour into (kind, text), so that joining the texts gives the tour again."""
+    """Splits the tour into (kind, text), such that joining the texts gives the tour again."""
     pattern = re.compile(r"^```(sh|text)\n(.*?)^```\n|^" + re.escape(RESTART) + "\n", re.S | re.M)
     position = 0
     for match in pattern.finditer(tour):
@@ -102,7 +103,7 @@ def parts(tour):
 
 
 def run(tour, server, writes):
-    """Returns the tour with what its commands printed, and what went wrong."""
+    """Returns the tour with the output of its commands, and what went wrong."""
     shell = Shell(server.url)
     written, problems, output = "", [], None
     for kind, text in parts(tour):

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Keeps every dependency at the version it was tested with: scripts/versions.sh pin|check|write|outdated
 #   pin       resolves every package to the version in scripts/versions.txt
-#   check     fails if anything is resolved to, or asks for, another version than the tables say
-#   write     takes the resolved versions over into scripts/versions.txt, after an update that was meant
-#   outdated  lists what has a newer version; needs the network
+#   check     fails if anything is resolved to, or requires, a version other than the tables say
+#   write     writes the resolved versions to scripts/versions.txt, after an intended update
+#   outdated  lists dependencies that have a newer version; needs the network
 set -euo pipefail
 cd "$(dirname "$0")/.."
 table=scripts/versions.txt
@@ -24,7 +24,7 @@ resolved_packages() {
 
 is_pinned() { [[ -e $resolved ]] && cmp -s <(packages) <(resolved_packages); }
 
-# By version and not by commit, so that a mirror with commits of its own serves as well.
+# By version and not by commit, so that a mirror with different commits works as well.
 pin() {
     is_pinned && return
     swift package resolve >&2
@@ -60,7 +60,7 @@ write() {
     printf '%s\n' "$new" >"$table"
 }
 
-# newest_tag URL PATTERN: the highest version among the tags that match; fails when the server cannot be reached.
+# newest_tag URL PATTERN: the highest version among the tags that match; fails if the server cannot be reached.
 newest_tag() {
     local tags
     tags=$(GIT_TERMINAL_PROMPT=0 timeout 30 git ls-remote --tags --refs "$1" 2>/dev/null) || return 1
