@@ -1,4 +1,4 @@
-// What the tests of the domain share.
+// Shared by the tests of the domain.
 
 import Domain
 

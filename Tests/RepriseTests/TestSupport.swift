@@ -1,8 +1,8 @@
-// What the tests of the executable share.
+// Shared by the tests of the executable.
 
 @testable import reprise
 
-/// What the program would say before it ends; nil if `body` succeeds.
+/// The message with which the program would end; nil if `body` succeeds.
 func exitMessage(_ body: () async throws -> some Any) async -> ExitMessage? {
     do {
         _ = try await body()

@@ -1,4 +1,4 @@
-// What the tests of the storage share: a storage on a real file.
+// Shared by the storage tests: a storage on a real file.
 
 import Domain
 import TestSupport

@@ -1,12 +1,12 @@
-// The storage engines there are, and how each is opened: the only file here that knows one.
+// The available storage engines, and how each is opened: the only file here that depends on one.
 
 import Domain
 import SQLiteStorage
 import TestSupport
 
-/// A storage engine that the contract is held against.
+/// A storage engine that the contract is tested on.
 ///
-/// Another one is another case: how it is opened in a place of its own, which nobody else uses, and opened there again.
+/// To add one, add a case: how it is opened in a new place, which nothing else uses, and reopened there.
 enum Engine: CaseIterable {
     case sqlite
 
@@ -14,7 +14,7 @@ enum Engine: CaseIterable {
     typealias Store = StorageEngine & CacheStore & SessionStore & HistoryStore & SampleStore & SettingsStore
         & MaintenanceStore & OperationalStore
 
-    /// Runs `body` on a new store and closes it, however `body` ends; then `reopened` on what that has kept, as after a
+    /// Runs `body` on a new store and closes it, however `body` ends; then `reopened` on what was kept, as after a
     /// restart.
     func run(
         settings: LiveSettings = LiveSettings(.quick),

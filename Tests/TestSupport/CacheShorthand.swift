@@ -1,4 +1,4 @@
-// Short ways to say what tests of the cache say often.
+// Shorthands for tests of the cache.
 
 import Crypto
 import Domain
@@ -71,7 +71,7 @@ extension CacheStore {
         String(decoding: try await bytes(key, in: namespace), as: UTF8.self)
     }
 
-    /// The keys of all live entries, as the list tells them.
+    /// The keys of all live entries, as listed.
     package func keys(
         in namespace: Name = .n, prefix: String? = nil, tag: String? = nil, after key: String? = nil, limit: Int = 500
     ) async throws -> [String] {
@@ -84,7 +84,7 @@ extension CacheStore {
         await miss(key, in: namespace)?.reason
     }
 
-    /// What reading the key answers when it misses; nil if it does not.
+    /// The failure when reading the key misses; nil if it does not.
     package func miss(_ key: String, in namespace: Name = .n) async -> CacheMiss? {
         await TestSupport.failure { try await self.read(EntryAddress(key, in: namespace)) }?.miss
     }

@@ -1,9 +1,9 @@
-// The time as a test wants it.
+// A clock that the test controls.
 
 import Domain
 import Synchronization
 
-/// A clock that stands until it is moved.
+/// A clock that stands still until it is advanced.
 package final class ManualClock: Sendable {
     private let milliseconds: Atomic<Int64>
 

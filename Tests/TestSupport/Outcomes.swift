@@ -1,4 +1,4 @@
-// How something ended: what it failed with.
+// The failure of a call, if any.
 
 import Domain
 

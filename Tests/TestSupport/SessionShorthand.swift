@@ -1,4 +1,4 @@
-// Short ways to say what tests of sessions and history say often.
+// Shorthands for tests of sessions and history.
 
 import Domain
 
@@ -18,7 +18,7 @@ package func stateEntries(_ values: [String: JSON]) -> [StateEntry] {
 }
 
 extension JSON {
-    /// A string whose JSON text has so many bytes.
+    /// A string with a JSON text of the given number of bytes.
     package static func text(bytes: Int) -> JSON { .string(String(repeating: "x", count: bytes - 2)) }
 }
 

@@ -1,9 +1,9 @@
-// What every test that opens a storage gives it: settings, a logger.
+// What every test passes to a storage that it opens: settings and a logger.
 
 import Domain
 import Logging
 
-/// Says only what is critical. Not the handler that does nothing: Hummingbird takes a request's id from the metadata,
+/// Logs only critical messages. The no-op handler would not do: Hummingbird takes a request's id from the metadata,
 /// which that one does not keep.
 package let quietLogger = {
     var logger = Logger(label: "tests")
@@ -12,7 +12,7 @@ package let quietLogger = {
 }()
 
 extension Settings {
-    /// Without waiting for the disk: no test pulls the plug.
+    /// Without waiting for the disk: no test cuts the power.
     package static var quick: Settings {
         var settings = Settings()
         settings.set(.durability, to: .text("normal"), source: .flag)

@@ -1,9 +1,9 @@
-// What tests use to put tasks and threads in an order.
+// Synchronizes tasks and threads in tests.
 
 import Dispatch
 import Synchronization
 
-/// Closed at first; who waits goes on once it is opened.
+/// Closed at first; waiting tasks continue once it is opened.
 package final class Gate: Sendable {
     private let semaphore = DispatchSemaphore(value: 0)
 

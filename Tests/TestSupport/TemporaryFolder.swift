@@ -1,9 +1,9 @@
-// A place for the files of one test.
+// A temporary folder for the files of one test.
 
 import FoundationEssentials
 import Glibc
 
-/// A folder of its own under the system's temporary folder, removed with the last reference.
+/// A new folder in the system's temporary folder, removed with the last reference.
 package final class TemporaryFolder: Sendable {
     package let path: String
 

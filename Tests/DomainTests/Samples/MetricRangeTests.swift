@@ -61,7 +61,7 @@ struct MetricRangeTests {
         #expect(range(9, 5).segments(coarsest: .raw, rawSince: Instant(milliseconds: 0)) == [])
     }
 
-    /// Segments follow each other without a gap, and none lies on another: nothing is counted twice.
+    /// Segments follow each other without a gap or an overlap, so nothing is counted twice.
     @Test func segmentsCoverTheRangeOnce() {
         var random = RepeatableNumbers(seed: 3)
         for _ in 0..<2000 {

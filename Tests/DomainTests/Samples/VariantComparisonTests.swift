@@ -99,7 +99,7 @@ struct VariantComparisonTests {
         #expect(abs(interval.upperBound - (end(high.sorted { $0.0 > $1.0 }) - 1) * 100) < 1e-9)
     }
 
-    /// The verdict is the median's, and each percentile has an interval of its own.
+    /// The verdict is that of the median, and each percentile has its own interval.
     @Test func percentilesAreJudgedEachByItself() throws {
         let quick: [Double] = (0..<400).map { number in 1 + Double(number % 90) / 1000 }
         let slow: [Double] = (0..<60).map { number in 2 + Double(number) / 1000 }
@@ -117,7 +117,7 @@ struct VariantComparisonTests {
         #expect(try #require(middle.p95.interval).contains(0))
     }
 
-    /// Buckets are 1.5 % wide: what lies in two that touch may be the same.
+    /// Buckets are 1.5 % wide: values in adjacent ones may be equal.
     @Test func rolledUpValuesAreTakenWithTheirError() throws {
         func rolledUp(_ value: Double) -> OrderedDistribution {
             var distribution = Distribution()
@@ -148,7 +148,7 @@ struct VariantComparisonTests {
         let same = VariantComparison(baseline: zero, candidate: zero)
         #expect(same.median == .init(percent: nil, interval: nil, missing: .baselineIsZero))
         #expect(same.verdict == .noDifference)
-        // Most of its samples are above 0, but not surely more than half of all there could be.
+        // Most of its samples are above 0, but that does not prove that its median is.
         let undecided = ordered([0, 0, 0, 0] + normal(6, mean: 1, seed: 4))
         #expect(VariantComparison(baseline: zero, candidate: undecided).verdict == .noDifference)
         let few = VariantComparison(baseline: ordered([0, 0]), candidate: ordered([1, 1]))

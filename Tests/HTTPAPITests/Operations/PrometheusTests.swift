@@ -94,7 +94,7 @@ struct PrometheusTests {
         Set(text.matches(of: /\b(?:process|reprise)_[a-z_]+/).map { String($0.output) })
     }
 
-    /// The families of names as a query may write them; names without a family are returned unchanged.
+    /// The families of names as a query may write them, and the names that belong to no family.
     private func families(_ names: Set<String>) -> (known: Set<MetricFamily>, unknown: Set<String>) {
         var known: Set<MetricFamily> = []
         var unknown: Set<String> = []

@@ -1,4 +1,4 @@
-// SQL from outside: what it answers, what it refuses, and what it cannot take from anybody else.
+// Ad-hoc SQL: what it answers, what it refuses, and what it cannot take from other callers.
 
 import Crypto
 import Domain
@@ -11,7 +11,7 @@ import Testing
 @testable import SQLiteStorage
 
 struct SQLInspectionTests {
-    /// A storage with something of everything in it, at the system's time, which the views go by.
+    /// A storage with some data of every kind, at the system's time, which the views use.
     private func withData(_ body: (SQLiteStorage, TemporaryFolder, ManualClock) async throws -> Void) async throws {
         let folder = TemporaryFolder()
         let clock = ManualClock(WallClock.system.now())
@@ -148,7 +148,7 @@ struct SQLInspectionTests {
                 #expect(!answer.columns.isEmpty)
                 _ = try await storage.answer(SQLQuery("SELECT count(*) FROM \(relation.name)"))
             }
-            // And nothing else is there, but what is not to be read.
+            // Apart from these, there are only names that must not be readable.
             let connection = try Connection(path: folder.file("reprise.db"), mode: .reader)
             let all = try connection.all("SELECT name, type FROM sqlite_schema WHERE type IN ('table', 'view')") {
                 ($0.text(0), $0.text(1))
@@ -186,7 +186,7 @@ struct SQLInspectionTests {
                 "SELECT kind, item_count, size_bytes FROM history_counts", in: storage,
                 answers: [[.null, .integer(1), .integer(2)], [.text("take"), .integer(2), .integer(4)]])
         }
-        // By a clock far behind, everything is expired now.
+        // Compared with a clock far behind, everything has expired now.
         try await withStorage { storage, clock in
             clock.advance(milliseconds: -400 * 86_400_000)
             try await storage.put("k", lifetime: .milliseconds(1000))
@@ -205,7 +205,7 @@ struct SQLInspectionTests {
         }
     }
 
-    /// A reason of a miss without its column would be missing from the sum.
+    /// A miss reason without its column would be missing from the sum.
     @Test func cacheStatsHasAColumnForEachReason() async throws {
         try await withStorage { storage, _ in
             let columns = try await storage.answer(SQLQuery("SELECT * FROM cache_stats")).columns
@@ -292,7 +292,7 @@ struct SQLInspectionTests {
         "SELECT * FROM sessions s JOIN access_tokens t ON 1", "EXPLAIN SELECT * FROM access_tokens",
     ]
 
-    /// None of them is run, and the file is as it was, to the byte.
+    /// None of them is run, and the file is unchanged, to the byte.
     @Test func refusesWhatDoesMoreThanReadWhatItMay() async throws {
         try await withData { storage, folder, _ in
             try await storage.writer.perform { connection in
@@ -306,7 +306,7 @@ struct SQLInspectionTests {
             let before = digests()
             for sql in Self.forbidden {
                 let failure = await failure { try await storage.answer(SQLQuery(sql)) }
-                // What the library does not have is no table or function at all.
+                // Names that the library does not have are unknown tables or functions.
                 let isUnknown = failure?.code == .invalidSQL && failure?.detail.contains("no such") == true
                 #expect(failure?.code == .sqlNotAllowed || isUnknown, "\(sql): \(String(describing: failure))")
                 #expect(failure?.detail.contains("secret") == false)
@@ -315,7 +315,7 @@ struct SQLInspectionTests {
         }
     }
 
-    /// A name a WITH clause gives itself is no table's, so only its rows are counted.
+    /// The name of a WITH clause does not belong to a table, so its rows may be counted but not read under that name.
     @Test func countsRowsOfWithClausesOnly() {
         let policy = InspectionPolicy(tables: ["sessions"])
         #expect(policy.permits(.read(table: "t", column: "")))
@@ -332,7 +332,7 @@ struct SQLInspectionTests {
 
     private static let numbers = "WITH RECURSIVE t (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t) "
 
-    /// Which of the two ends it depends on the machine, and on what else it does.
+    /// Which of the two ends it depends on the machine and its load.
     private static let tooMuch: Set<Failure.Code> = [.sqlLimitExceeded, .deadlineExceeded]
 
     private static let bombs: [(String, Set<Failure.Code>)] = [
@@ -378,7 +378,7 @@ struct SQLInspectionTests {
                 failure.map { expected.contains($0.code) } == true, "\(sql.prefix(100)): \(String(describing: failure))"
             )
             #expect((failure?.retryAfterSeconds != nil) == (failure?.code == .deadlineExceeded))
-            // Far from what it would take to its end, also on a machine that has much else to do.
+            // Far less than it would take to finish, even on a busy machine.
             #expect(ContinuousClock.now - started < .seconds(30))
         }
     }
@@ -395,7 +395,7 @@ struct SQLInspectionTests {
         await storage.close()
     }
 
-    /// As long as a query may be, and as deep as that lets it be: the stack holds.
+    /// As long as a query may be, and as deep as its length permits: the stack suffices.
     @Test(arguments: ["SELECT * FROM", "SELECT x FROM", "SELECT DISTINCT x FROM"]) func theStackHolds(select: String)
         async throws
     {
@@ -413,7 +413,7 @@ struct SQLInspectionTests {
         }
     }
 
-    /// No call of a function takes longer than it takes to look at the clock now and then.
+    /// No function call takes so long that the clock is checked too rarely.
     @Test(arguments: [
         "instr(a, substr(a, 1, length(a) / 2) || 'b')", "replace(a, substr(a, 1, length(a) / 2) || 'b', '')",
         "a LIKE '%a%a%a%a%a%a%a%a%b%a'", "a GLOB '*[b-z]*[b-z]a*a*b'", "length(trim(a, 'bcdefghij'))",
@@ -460,7 +460,7 @@ struct SQLInspectionTests {
         "group_concat(d, x)", "json_group_array(x)", "json_group_object(x, y)",
     ]
 
-    /// Work that SQLite does after the watch is over, when it turns over at any of the first looks, or before them.
+    /// The work that SQLite does after time is up, if that happens at any of the first checks, or before them.
     @Test func whatIsOverEndsSoon() throws {
         let folder = TemporaryFolder()
         _ = try Connection(path: folder.file("t.db"), mode: .writer).plan(of: "SELECT 1")
@@ -469,17 +469,17 @@ struct SQLInspectionTests {
             for isColumn in [true, false] {
                 let looks = isColumn ? 0 : random.next(below: 60)
                 let seconds = try secondsAfter(looks: looks, of: expression, isColumn: isColumn, in: folder)
-                // Four times what the bounds of docs/design/sql-sandbox.md come to, for slower machines.
+                // Four times the bounds in docs/design/sql-sandbox.md, for slower machines.
                 #expect(seconds < 5, "\(expression), over after \(looks) looks")
             }
         }
     }
 
-    /// The processor's time a query with as many of an expression as there may be takes after its watch is over.
+    /// The processor time that a query takes after time is up, with as many of an expression as are allowed.
     private func secondsAfter(looks: Int, of expression: String, isColumn: Bool, in folder: TemporaryFolder) throws
         -> Double
     {
-        // Turns over after so many looks, and knows when.
+        // Ends after the given number of checks, and records when.
         let looked = Atomic(0)
         let over = Mutex<Double?>(nil)
         let watch = Watch(now: {
@@ -526,7 +526,7 @@ struct SQLInspectionTests {
             try statement?.bind(values)
             looked.store(0, ordering: .relaxed)
             return try connection.withDeadline(milliseconds: 1) { _ in
-                // Over before it begins, should nothing look.
+                // Without checks, time is up before it begins.
                 if looks == 0 { over.withLock { $0 = processorSeconds() } }
                 do { while try statement!.step() {} } catch is SQLiteError {}
                 let ended = processorSeconds()
@@ -553,7 +553,7 @@ struct SQLInspectionTests {
         _ = try Connection(path: folder.file("t.db"), mode: .writer).plan(of: "SELECT 1")
         let started = Mutex(0.0)
         let longest = Mutex(0.0)
-        // The time between two looks.
+        // The time between two checks.
         let watch = Watch(now: {
             let now = processorSeconds()
             let elapsed = started.withLock { started in
@@ -578,7 +578,7 @@ struct SQLInspectionTests {
             let hasRow = try connection.withDeadline(milliseconds: 1000) { _ in try statement.step() }
             #expect(hasRow)
         }
-        // In one piece it is 2.5 s on the machine on which a piece takes 0.4.
+        // In one piece it takes 2.5 s on the machine on which a piece takes 0.4.
         #expect(longest.withLock { $0 } < 1.5)
     }
 
@@ -594,7 +594,8 @@ struct SQLInspectionTests {
                     }
                 }
                 group.addTask {
-                    // Reads and writes of others, meanwhile. How quickly, test_sql.py measures on a process of its own.
+                    // Other callers read and write in the meantime. test_sql.py measures how quickly, on a separate
+                    // process.
                     for number in 0..<20 {
                         await #expect(throws: Never.self) {
                             _ = try await storage.read(EntryAddress("k"))
@@ -604,7 +605,7 @@ struct SQLInspectionTests {
                     }
                 }
             }
-            // Two ran, four waited and ran, the rest were refused at once; more ran if they came later.
+            // Two ran, four waited and ran, the rest were refused immediately; more ran if they arrived later.
             let ran = ended.value.count { $0 == .deadlineExceeded }
             #expect(ran >= Limits.maxConcurrentSQL + Limits.maxQueuedSQL)
             #expect(ran + ended.value.count { $0 == .overloaded } == 20 && ran < 20)
@@ -622,7 +623,7 @@ struct SQLInspectionTests {
         }
     }
 
-    /// With all the time it wants, a query gets no more memory than it may have.
+    /// Even with unlimited time, a query gets no more memory than its budget.
     @Test func memoryIsBounded() async throws {
         try await withBombs(deadlineMilliseconds: 60_000) { inspector, _ in
             let failure = await failure {
@@ -645,9 +646,9 @@ struct SQLInspectionTests {
         #expect(try connection.first("SELECT length(randomblob(2000000))") { $0.int(0) } == 2_000_000)
     }
 
-    // MARK: Functions of our own
+    // MARK: Our own functions
 
-    /// The same answers as SQLite's, on all short texts of a few characters and on random ones.
+    /// The same results as SQLite's, for all short texts of a few characters and for random ones.
     @Test func functionsAnswerAsSQLitesOwn() throws {
         let folder = TemporaryFolder()
         let theirs = try Connection(path: folder.file("t.db"), mode: .writer)
@@ -693,8 +694,8 @@ struct SQLInspectionTests {
         }
     }
 
-    /// LIKE with and without ESCAPE and GLOB answer as SQLite's own: random patterns of special characters, and texts
-    /// that nearly match.
+    /// LIKE with and without ESCAPE and GLOB give the same results as SQLite's own, for random patterns of special
+    /// characters and texts that nearly match.
     @Test func patternsMatchAsSQLitesOwn() throws {
         let folder = TemporaryFolder()
         let theirs = try Connection(path: folder.file("t.db"), mode: .writer)
@@ -730,7 +731,7 @@ struct SQLInspectionTests {
             try ["?1 LIKE ?2", "?1 GLOB ?2", "?1 LIKE ?2 ESCAPE ?3"].map { expression in
                 let statement = try connection.prepare("SELECT \(expression), ?1, ?2, ?3")
                 try statement.bind(values)
-                // An escape of none or several characters is an error.
+                // An escape of no or several characters is an error.
                 guard (try? statement.step()) == true else { return nil }
                 return statement.value(0)
             }
@@ -760,7 +761,7 @@ extension RepeatableNumbers {
     fileprivate mutating func next(below bound: Int) -> Int { .random(in: 0..<bound, using: &self) }
 }
 
-/// The processor's time of this thread, which a busy machine does not lengthen.
+/// The processor time of this thread, which does not depend on the load of the machine.
 private func processorSeconds() -> Double {
     var time = timespec()
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)

@@ -1,4 +1,4 @@
-// What retention may remove: nothing that is not rolled up, and what a dry run says.
+// What retention may remove: only samples that have been rolled up, and exactly what a dry run reports.
 
 import TestSupport
 import Testing
@@ -26,14 +26,14 @@ import Testing
         try await storage.writer.perform { try $0.first(sql) { $0.int(0) } ?? 0 }
     }
 
-    // MARK: What is not rolled up stays
+    // MARK: Samples that are not rolled up stay
 
     /// By their age, and because there are too many.
     @Test(arguments: [true, false])
     func whatArrivesBetweenRollUpAndRemovalStays(isOld: Bool) async throws {
         try await withStorage { storage, clock async throws in
             let then = isOld ? clock.now.advanced(milliseconds: -10 * day) : clock.now
-            // More than a step looks at, at one instant, and after them some that are due.
+            // More than one step checks, all of one instant, followed by some that are due.
             let early = (0..<20).map { timing("t", 1, at: then.advanced(milliseconds: -Int64($0 % 2))) }
             let late = (0..<Limits.sweepBatchSamples + 100).map { timing("t", Double($0), at: then) }
             _ = try await storage.record(early)
@@ -114,7 +114,8 @@ import Testing
 
     // MARK: Dry runs
 
-    /// A roll-up goes when its whole span is older than the retention, not a millisecond and not a period earlier.
+    /// A roll-up is removed when its whole span is older than the retention, not a millisecond and not a period
+    /// earlier.
     @Test func rollUpsGoWhenTheirSpanIsOver() async throws {
         try await withStorage { storage, clock async throws in
             let start = clock.now.rounded(upTo: MetricResolution.sixHours.periodMilliseconds)
@@ -135,7 +136,7 @@ import Testing
         }
     }
 
-    /// Samples at, just before and just after each border, of which some are too many as well.
+    /// Samples at, just before and just after each boundary, some of which also exceed the maximum number.
     @Test(arguments: 1...4 as ClosedRange<UInt64>)
     func aDryRunSaysWhatARunRemoves(seed: UInt64) async throws {
         try await withStorage { storage, clock async throws in
@@ -159,7 +160,7 @@ import Testing
                 _ = try await storage.record(samples)
             }
             try await storage.rollUpSamples()
-            // The newest is old: removing it must not change how many are too many.
+            // The newest is old: removing it must not change how many are in excess.
             _ = try await storage.record([timing("t0", 1, at: rolledBefore)])
             try await storage.rollUpSamples()
             let retention = try await storage.sampleRetention(maxSamples: 500)

@@ -1,4 +1,4 @@
-// What samples are as rows: a roll-up that was cut off, series that go, views.
+// Samples as rows: interrupted roll-ups, removed series, views.
 
 import Domain
 import TestSupport
@@ -27,7 +27,7 @@ import Testing
 
     private let hour: Int64 = 3_600_000
 
-    /// The latest by its own clock, whenever it arrived; of two at one instant, the one that arrived later.
+    /// The latest by its own time, whenever it arrived; of two with the same time, the one that arrived later.
     @Test func aLateSampleIsNotTheLastOfItsRollUp() async throws {
         try await withStorage { storage, clock async throws in
             let start = clock.now.rounded(downTo: 6 * hour)
@@ -49,7 +49,7 @@ import Testing
         }
     }
 
-    /// The roll-up stops after any of its steps, as in a crash, and another process goes on.
+    /// The roll-up stops after any of its steps, as in a crash, and another process continues.
     @Test func aRollUpThatIsCutOffGoesOnWhereItStood() async throws {
         let folder = TemporaryFolder()
         let clock = ManualClock()
@@ -63,7 +63,7 @@ import Testing
             _ = try await storage.writer.perform { connection in
                 try SampleTransaction(connection, source: .app).rollUp(limit: 400)
             }
-            // Undone half-way.
+            // Rolled back half-way.
             let undone = await code {
                 try await storage.writer.perform { connection in
                     _ = try SampleTransaction(connection, source: .app).rollUp(limit: 400)
@@ -81,7 +81,7 @@ import Testing
             try connection.all("SELECT sum(count) FROM sample_rollup_buckets GROUP BY period_seconds") { $0.int(0) }
         }
         #expect(sums == [3000, 3000, 3000])
-        // Numbers of samples never come again, even when all are removed.
+        // Ids of samples are never reused, even if all are removed.
         clock.advance(milliseconds: 8 * 24 * hour)
         _ = try await storage.perform(.sampleRetention, isDryRun: false)
         await storage.close()

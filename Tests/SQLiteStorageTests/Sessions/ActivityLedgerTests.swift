@@ -1,4 +1,4 @@
-// Activity noted in memory: nothing is lost on its way to the row.
+// Activity recorded in memory: none is lost on its way to the row.
 
 import Domain
 import Synchronization
@@ -47,7 +47,7 @@ struct ActivityLedgerTests {
         }
     }
 
-    /// A session read every 9 of its 10 seconds is never taken for expired, however flushes and sweeps fall in between.
+    /// A session with a lifetime of 10 seconds that is read every 9 never expires, whenever flushes and sweeps run.
     @Test func flushesAndSweepsLoseNoActivity() async throws {
         try await SessionFixture.run { fixture, storage in
             try await storage.create(ttl: 10)

@@ -1,4 +1,4 @@
-// What history is as rows: the order of commits, and long histories.
+// History as rows: the order of commits, and long histories.
 
 import Domain
 import TestSupport
@@ -41,7 +41,7 @@ struct HistoryRowTests {
                 try connection.all("SELECT id FROM history_items ORDER BY item_ref DESC") { $0.text(0) }
             }
             #expect(left.count == 20 && left == newest)
-            // Keys are given in the order of commits, without gaps: the newest 20 are those left.
+            // Keys are assigned in the order of commits, without gaps: the newest 20 are left.
             #expect(try await storage.number("SELECT min(item_ref) FROM history_items") == 181)
             #expect(try await storage.number("SELECT max(item_ref) FROM history_items") == 200)
         }

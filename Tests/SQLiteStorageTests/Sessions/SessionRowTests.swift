@@ -1,4 +1,4 @@
-// What sessions are as rows: figures kept by triggers, rows that go in steps, views.
+// Sessions as rows: statistics kept by triggers, removal in steps, views.
 
 import Domain
 import TestSupport
@@ -11,7 +11,7 @@ struct SessionRowTests {
         try await SessionFixture.run { fixture, storage in
             try await storage.create(ttl: 10)
             fixture.advance(seconds: 8)
-            // As if the read came after the sweep's own flush: noted in memory only.
+            // As if the read came after the sweep's own flush: recorded in memory only.
             _ = try await storage.session(.s)
             fixture.advance(seconds: 4)
             let (removal, isDone) = try await storage.sessionTransaction { try $0.removeExpired() }
@@ -152,7 +152,7 @@ struct SessionRowTests {
         }
     }
 
-    /// What takes a key, an item or a template away, and what only notes that it was there.
+    /// Statements that remove a key, an item or a template, and those that only record that it existed.
     @Test func nothingIsLeftOfWhatIsGone() async throws {
         try await SessionFixture.run { fixture, storage in
             try await storage.define(defaults: ["a": 1, "b": 2])
@@ -164,7 +164,7 @@ struct SessionRowTests {
             _ = try await storage.session(.s)
             try await storage.flushCounters()
             #expect(try await storage.number("SELECT last_active_at_ms FROM sessions") == fixture.now.milliseconds)
-            // What a deleted template leaves behind goes with its last session.
+            // The remains of a deleted template are removed with its last session.
             try await storage.removeTemplate(.template, condition: .none)
             #expect(try await storage.number("SELECT count(*) FROM session_templates") == 1)
             fixture.advance(seconds: 10)

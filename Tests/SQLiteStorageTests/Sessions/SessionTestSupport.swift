@@ -1,4 +1,4 @@
-// What the tests of sessions and history share: a storage on a real file that can be opened again, looks into it.
+// Shared by the tests of sessions and history: a storage on a real file that can be reopened, and access to its rows.
 
 import Domain
 import TestSupport
@@ -6,7 +6,7 @@ import Testing
 
 @testable import SQLiteStorage
 
-/// A storage in a folder of its own, which can be closed and opened again.
+/// A storage in its own folder, which can be closed and reopened.
 final class SessionFixture: Sendable {
     let settings: LiveSettings
     private let clock = ManualClock()
@@ -43,7 +43,7 @@ final class SessionFixture: Sendable {
 }
 
 extension SQLiteStorage {
-    /// The first column of a query's first row, through the writer: what is committed and what is not can be seen.
+    /// The first column of a query's first row, through the writer, which sees both committed and uncommitted changes.
     func number(_ sql: StaticString) async throws -> Int64 {
         try await writer.perform { try $0.first(sql) { $0.integer(0) } ?? 0 }
     }
@@ -52,7 +52,7 @@ extension SQLiteStorage {
         try await writer.perform { try $0.execute(sql) }
     }
 
-    /// Asserts that the figures on the rows of sessions and templates are those of the rows they count.
+    /// Asserts that the statistics in the rows of sessions and templates match the rows that they count.
     func expectRightFigures(sourceLocation: SourceLocation = #_sourceLocation) async throws {
         let wrong = try await number(
             """

@@ -1,4 +1,4 @@
-// Versions are entity tags: what counts them up, and that none comes twice for the same name.
+// Versions are entity tags: what increments them, and that none is used twice for the same id.
 
 import Domain
 import Migrations
@@ -33,7 +33,7 @@ struct SessionVersionTests {
             // Deleted.
             try await create()
             try await storage.removeSession(.s)
-            // Expired, and created in place of what is still there.
+            // Expired, and created while the old rows still exist.
             try await create(ttl: 10)
             fixture.advance(seconds: 10)
             try await create(ttl: 10)
@@ -41,7 +41,7 @@ struct SessionVersionTests {
             fixture.advance(seconds: 10)
             _ = try await storage.perform(.sessionExpiry, isDryRun: false)
             #expect(try await storage.number("SELECT count(*) FROM sessions") == 0)
-            // With the changes of a template, which is gone before its session.
+            // With changes to a template, which is removed before its session.
             try await storage.define(defaults: ["a": 1])
             try await create(template: .template)
             for value in 2...9 { try await storage.define(defaults: ["a": .integer(value)]) }
@@ -50,10 +50,10 @@ struct SessionVersionTests {
             try await storage.removeSession(.s)
             _ = try await storage.perform(.sessionExpiry, isDryRun: false)
             #expect(try await storage.number("SELECT count(*) FROM session_templates") == 0)
-            // With a template of that name that counts anew.
+            // With a new template of that name, which counts from the start.
             try await storage.define(defaults: ["a": 1])
             try await create(template: .template)
-            // The clock steps back by a day.
+            // The clock is set back by a day.
             fixture.advance(seconds: -86_400)
             try await storage.removeSession(.s)
             try await create()
@@ -94,7 +94,7 @@ struct SessionVersionTests {
             try await storage.create(state: ["a": 1])
             let only = try await storage.patch(setDefault: ["a": 2, "b": 2])
             #expect(only.version == 2 && only.initializedKeys == ["b"])
-            // Beside changes that change nothing.
+            // Along with changes that change nothing.
             let change = try await storage.patch(set: ["a": 1], setDefault: ["c": 3], delete: ["none"])
             #expect(change.version == 3 && change.initializedKeys == ["c"])
             #expect(try await storage.session(.s).version == 3)
@@ -121,14 +121,14 @@ struct SessionVersionTests {
     @Test func noTagOfATemplateComesTwice() async throws {
         try await SessionFixture.run { _, storage in
             var tags = [try await storage.define(defaults: ["a": 1]).tag]
-            // No session names it: its row goes.
+            // No session refers to it: its row is removed.
             try await storage.removeTemplate(.template, condition: .none)
             tags.append(try await storage.define(defaults: ["a": 1]).tag)
-            // A session names it: what it counted stays.
+            // A session refers to it: its count stays.
             try await storage.create(template: .template)
             try await storage.removeTemplate(.template, condition: .none)
             tags.append(try await storage.define(defaults: ["a": 1]).tag)
-            // Its last row goes.
+            // Its last row is removed.
             try await storage.removeSession(.s)
             try await storage.removeTemplate(.template, condition: .none)
             _ = try await storage.perform(.sessionExpiry, isDryRun: false)
@@ -156,7 +156,7 @@ struct SessionVersionTests {
         }
     }
 
-    /// A database from before the highest version was remembered.
+    /// A database from before the highest version was recorded.
     @Test(arguments: [false, true])
     func anOlderDatabaseCountsOnAboveWhatItForgot(hasLostSessions: Bool) throws {
         let folder = TemporaryFolder()

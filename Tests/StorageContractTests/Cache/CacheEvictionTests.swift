@@ -1,4 +1,4 @@
-// The contract of Domain/CacheStore.swift, run over every storage engine: caps, and who goes first.
+// The contract of Domain/CacheStore.swift, run over every storage engine: caps, and the order of eviction.
 
 import Domain
 import TestSupport
@@ -17,7 +17,7 @@ import Testing
 
     // MARK: Least recently used
 
-    /// The clock stands: uses within one millisecond keep their order.
+    /// The clock stands still: uses within one millisecond keep their order.
     @Test(arguments: Engine.allCases)
     func theLeastRecentlyUsedGoesFirst(engine: Engine) async throws {
         try await engine.run { store, _ in
@@ -44,7 +44,7 @@ import Testing
             _ = try await store.touch(EntryAddress("touched"), timeToLive: nil)
             _ = try await store.increment(CacheIncrement(key: Key(stored: "counted")), namespace: .n)
             _ = try await store.batch([.get(Key(stored: "batched"))], namespace: .n, atomic: false)
-            // Looking is no use.
+            // Metadata and lists do not count as uses.
             _ = try await store.metadata(EntryAddress("unused"))
             _ = try await store.keys()
             try await store.put("new")
@@ -98,7 +98,7 @@ import Testing
             clock.advance(milliseconds: 1)
             try await store.put("a")
             clock.advance(milliseconds: 1000)
-            // In place of the expired one stands a new one, so "b" is the oldest now.
+            // A new one has replaced the expired one, so "b" is the oldest now.
             try await store.put("c")
             try await store.put("d")
             #expect(try await store.keys() == ["a", "c", "d"])
@@ -153,8 +153,8 @@ import Testing
 
     // MARK: Any order of uses
 
-    /// Writes, replacements and reads at random, some of them still counted in memory only: what stays is what a list
-    /// of all uses says.
+    /// Random writes, replacements and reads, some of them still counted in memory only: the entries that stay are
+    /// those that a list of all uses predicts.
     @Test(arguments: Engine.allCases, Eviction.allCases)
     func theOrderIsThatOfAllUses(engine: Engine, eviction: Eviction) async throws {
         try await engine.run { store, clock in
@@ -203,7 +203,7 @@ import Testing
             #expect(try await store.namespace(.n).sizeBytes == 10)
             try await store.put("d", "12345")
             #expect(try await store.keys() == ["c", "d"])
-            // An entry that grows makes the others go, not itself.
+            // An entry that grows evicts the others, not itself.
             try await store.put("c", "1234567890")
             #expect(try await store.keys() == ["c"])
             try await store.put("c", "1")
@@ -366,7 +366,7 @@ import Testing
             try await store.put("c")
             #expect(try await store.keys() == ["a", "b", "c"])
             try await use(store, "a")
-            // Capped once more, what was written in between is in order.
+            // Once capped again, entries written in between are in order.
             try await cap(store, entries: 2, .leastRecentlyUsed)
             #expect(try await store.keys() == ["a", "c"])
         }

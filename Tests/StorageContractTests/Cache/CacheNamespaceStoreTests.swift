@@ -1,4 +1,4 @@
-// The contract of Domain/CacheStore.swift, run over every storage engine: namespaces, clearing, figures.
+// The contract of Domain/CacheStore.swift, run over every storage engine: namespaces, clearing, statistics.
 
 import Domain
 import TestSupport
@@ -81,7 +81,7 @@ import Testing
         }
     }
 
-    /// Tells the same as the clear, and leaves everything as it is.
+    /// Reports the same as the clear, and changes nothing.
     @Test(arguments: Engine.allCases)
     func aDryRunOnlyCounts(engine: Engine) async throws {
         try await engine.run { store, clock in
@@ -114,7 +114,7 @@ import Testing
         }
     }
 
-    /// What was written before the clock was set back was written before the clear.
+    /// Entries written before the clock was set back were written before the clear.
     @Test(arguments: Engine.allCases)
     func aClearDoesNotDependOnTheClock(engine: Engine) async throws {
         try await engine.run { store, clock in
@@ -176,7 +176,7 @@ import Testing
                 try await store.put("a", "123", in: namespace, tags: ["t"])
                 try await store.put("b", "123", in: namespace, tags: ["u"])
             }
-            // A cleared namespace's rows count no more.
+            // A cleared namespace's rows no longer count.
             try await store.put("a", in: Name(stored: "cleared"), tags: ["t"])
             _ = try await store.clear(Name(stored: "cleared"), filter: EntryFilter())
             #expect(try await store.clearAll(tag: Tag(stored: "t")) == Removal(removed: 2, freedBytes: 6))
@@ -286,7 +286,7 @@ import Testing
         }
     }
 
-    // MARK: Figures
+    // MARK: Statistics
 
     @Test(arguments: Engine.allCases)
     func readsAreCountedWithTheirReasons(engine: Engine) async throws {

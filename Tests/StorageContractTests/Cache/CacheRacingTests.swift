@@ -1,11 +1,11 @@
-// The contract of Domain/CacheStore.swift, run over every storage engine: what holds when many race.
+// The contract of Domain/CacheStore.swift, run over every storage engine: racing callers.
 
 import Domain
 import TestSupport
 import Testing
 
 @Suite struct CacheRacingTests {
-    /// Runs `body` in so many tasks at once.
+    /// Runs `body` in the given number of concurrent tasks.
     private func race(_ tasks: Int, _ body: @escaping @Sendable (Int) async throws -> Void) async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
             for task in 0..<tasks { group.addTask { try await body(task) } }
@@ -109,7 +109,7 @@ import Testing
         }
     }
 
-    /// What a reader was told, to be held against what the writer was told.
+    /// What a reader saw, for comparison with the writer's answer.
     private struct Sighting {
         var value: String
         var askedAt: Instant
@@ -137,7 +137,7 @@ import Testing
                 for reader in 0..<3 {
                     group.addTask {
                         while !isDone.value {
-                            // A read of a small value does not suspend, and would keep the writers from their thread.
+                            // A read of a small value does not suspend, and would block the writers' thread.
                             await Task.yield()
                             let askedAt = clock.now
                             guard let hit = try? await store.read(EntryAddress("key\(reader % 2)")) else { continue }

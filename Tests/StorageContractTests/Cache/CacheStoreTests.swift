@@ -96,7 +96,7 @@ import Testing
         }
     }
 
-    /// The reason is of the entry that was there last.
+    /// The reason is that of the last entry under the key.
     @Test(arguments: Engine.allCases)
     func anOlderReasonIsForgotten(engine: Engine) async throws {
         try await engine.run { store, clock in
@@ -146,7 +146,7 @@ import Testing
             #expect(try await store.put("d", lifetime: .never).expiresAt == nil)
             _ = try await store.setPolicy(CachePolicy(timeToLive: .never), of: .n)
             #expect(try await store.put("e").expiresAt == nil)
-            // Lifetimes of entries already there do not change.
+            // Lifetimes of existing entries do not change.
             let a = try await store.metadata(EntryAddress("a"))
             #expect(a.expiresAt == clock.now.advanced(milliseconds: 7000))
             clock.advance(milliseconds: 1_000_000_000_000)
@@ -397,7 +397,7 @@ import Testing
             let given = try await store.touch(address, timeToLive: .milliseconds(5000))
             #expect(given.expiresAt == clock.now.advanced(milliseconds: 5000))
             clock.advance(milliseconds: 4000)
-            // What was given is the entry's own from then on.
+            // The given lifetime is the entry's own from then on.
             #expect(try await store.touch(address, timeToLive: nil).timeToLive == .milliseconds(5000))
             #expect(try await store.touch(address, timeToLive: .never).expiresAt == nil)
             let after = try await store.touch(address, timeToLive: nil)
@@ -475,7 +475,7 @@ import Testing
             _ = try await increment(store, lifetime: .milliseconds(2000))
             #expect(try await store.metadata(EntryAddress("key")).expiresAt == clock.now.advanced(milliseconds: 2000))
             clock.advance(milliseconds: 2000)
-            // Expired: it begins anew, with the usual lifetime.
+            // Expired: it starts again, with the default lifetime.
             #expect(try await increment(store, from: 40) == 41)
             #expect(try await store.metadata(EntryAddress("key")).timeToLive == .milliseconds(300_000))
         }
@@ -557,7 +557,7 @@ import Testing
 
     // MARK: Batches
 
-    /// Each result in a word.
+    /// Each result as one word.
     private func words(_ results: [CacheOperationResult]) -> [String] {
         results.map { result in
             switch result {
@@ -608,7 +608,7 @@ import Testing
         }
     }
 
-    /// What it has done before it failed is undone: here, the namespace it would have made.
+    /// Its changes before the failure are undone: here, the namespace that it would have created.
     @Test(arguments: Engine.allCases)
     func anOperationThatFailsInABatchLeavesNothing(engine: Engine) async throws {
         try await engine.run { store, _ async throws in

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 @Suite struct LargeValueTests {
-    /// A change that takes a value away from its entry.
+    /// A change that separates a value from its entry.
     enum Change: CaseIterable {
         case replaced, replacedBySmall, deleted, cleared, clearedByTag, namespaceRemoved, expired, evicted
     }
@@ -85,7 +85,7 @@ import Testing
             try await upload.append(Array(Self.bytes.prefix(Limits.chunkBytes)))
             #expect(try await store.text("key") == "old")
             #expect(try await store.namespace(.n).sizeBytes == 3)
-            // Nor is it swept while it is under way.
+            // Nor is it swept while the upload is in progress.
             #expect(try await sweep(store) == Removal())
             try await upload.append(Array(Self.bytes[Limits.chunkBytes..<Limits.chunkBytes + 10]))
             let bytes = Array(Self.bytes.prefix(Limits.chunkBytes + 10))

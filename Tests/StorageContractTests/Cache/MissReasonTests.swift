@@ -1,4 +1,4 @@
-// The contract of Domain/CacheStore.swift, run over every storage engine: what a miss says.
+// The contract of Domain/CacheStore.swift, run over every storage engine: the reason for a miss.
 
 import Domain
 import TestSupport
@@ -7,13 +7,13 @@ import Testing
 @Suite struct MissReasonTests {
     private static let everything = EntryFilter()
 
-    /// A miss as each way of asking tells it: all must say the same.
+    /// A miss as reported by each kind of read: all must say the same.
     private func told(_ key: String, by store: any CacheStore, in namespace: Name = .n) async throws -> CacheMiss? {
         let address = EntryAddress(key, in: namespace)
         var told = [await store.miss(key, in: namespace)]
         told.append(await failure { try await store.metadata(address) }?.miss)
         told.append(await failure { try await store.touch(address, timeToLive: nil) }?.miss)
-        // A batch that only reads goes another way than one that writes.
+        // A batch that only reads takes a different path from one that writes.
         for others in [[], [CacheOperation.delete(Key(stored: "another"))]] {
             let operations = [CacheOperation.get(address.key), .touch(address.key, nil)]
             for result in try await store.batch(
@@ -65,7 +65,8 @@ import Testing
         }
     }
 
-    /// A clear's rows go later. It is told from the first moment on, of what it took and of nothing else.
+    /// The rows of a clear are removed later. It is reported from the first moment on, for the entries it cleared and
+    /// no others.
     @Test(arguments: Engine.allCases)
     func aClearIsToldSweptOrNot(engine: Engine) async throws {
         try await engine.run { store, clock in
@@ -119,7 +120,7 @@ import Testing
         }
     }
 
-    /// Of a namespace that was removed nothing is known any more, nor of its keys.
+    /// Once a namespace is removed, nothing is known about it or its keys.
     @Test(arguments: Engine.allCases)
     func aRemovedNamespaceLeavesNoReasons(engine: Engine) async throws {
         try await engine.run { store, _ in
@@ -176,8 +177,8 @@ import Testing
         }
     }
 
-    /// Many clears that are not swept yet do not make a miss slow: the latest are searched, the others are told once
-    /// they are swept.
+    /// Many clears that have not been swept do not make a miss slow: the latest are searched, the others are reported
+    /// once they are swept.
     @Test(arguments: Engine.allCases)
     func onlyTheLatestClearsAreLookedInto(engine: Engine) async throws {
         try await engine.run { store, clock in

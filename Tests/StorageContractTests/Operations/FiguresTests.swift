@@ -1,4 +1,5 @@
-// The contract of OperationalStore, run over every storage engine: right, monotonic, and there without a database.
+// The contract of OperationalStore, run over every storage engine: correct, monotonic, and available without a
+// database.
 
 import Domain
 import TestSupport
@@ -33,7 +34,7 @@ struct FiguresTests {
         for round in 1...3 {
             await look(store, "k")
             await look(store, "absent")
-            // Written in between or not.
+            // Whether or not it was written in between.
             if round != 2 { try await store.flushCounters() }
             let figures = try await figures(store)
             #expect(figures.hits == round)

@@ -12,7 +12,7 @@ struct MaintenanceStoreTests {
         _ = try await store.batch(operations, namespace: namespace, atomic: true)
     }
 
-    /// Tells what a dry run announces, and what the run then removes.
+    /// Returns what a dry run reports, and what the run then removes.
     private func announcedAndDone(
         _ task: MaintenanceTask, _ store: any Engine.Store
     ) async throws -> (announced: Removal, done: Removal) {
@@ -60,7 +60,7 @@ struct MaintenanceStoreTests {
             _ = try await store.setPolicy(CachePolicy(maxBytes: count), of: .n)
             try await fill(store, count)
             try await store.put("large", [UInt8](repeating: 1, count: count))
-            // One write may leave a part of them to the background.
+            // One write may leave some of them to the background task.
             let (announced, done) = try await announcedAndDone(.cacheCaps, store)
             #expect(announced == done)
             #expect(try await store.namespace(.n).evictions == count)

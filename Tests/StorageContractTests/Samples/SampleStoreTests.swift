@@ -1,4 +1,4 @@
-// The contract of SampleStore, run over every storage engine: kept all or none, counted once, rolled up without loss.
+// The contract of SampleStore, run over every storage engine: all kept or none, counted once, rolled up without loss.
 
 import Domain
 import TestSupport
@@ -77,7 +77,7 @@ import Testing
             #expect(receipt.accepted == Limits.maxSampleNames + 5)
             #expect(receipt.foldedCount == 5)
             #expect(receipt.foldedNames == (0..<5).map { "n\(Limits.maxSampleNames + $0)" })
-            // Known names still go where they belong, and other kinds have names of their own.
+            // Known names still have their own series, and other kinds have their own names.
             #expect(try await store.record([timing("n3", 1, at: clock.now)]).foldedCount == 0)
             let gauge = Sample(name: "g", measurement: .gauge(value: 1, unit: nil), recordedAt: clock.now)
             #expect(try await store.record([gauge]).foldedCount == 0)
@@ -90,7 +90,7 @@ import Testing
         }
     }
 
-    /// Two spellings of one text are two texts, as in SQLite, whether they come with one request or with two.
+    /// Two spellings of one text are two texts, as in SQLite, whether they arrive in one request or in two.
     @Test(arguments: Engine.allCases, [true, false])
     func spellingsAreToldApart(engine: Engine, isOneRequest: Bool) async throws {
         let (composed, decomposed) = ("caf\u{E9}", "cafe\u{301}")
@@ -113,7 +113,7 @@ import Testing
                 if isRolledUp { try await store.rollUpSamples() }
                 let (since, until) = (clock.now, clock.now.advanced(milliseconds: 1))
                 let found = try await store.measure(query(since, until, grouping: .variant))
-                // In the order of their bytes.
+                // In byte order.
                 let names = found.items.map { ExactText("\($0.name) \($0.group ?? "")") }
                 let texts = ["\(decomposed) ", "\(composed) ", "t \(decomposed)", "t \(composed)"]
                 #expect(names == texts.map(ExactText.init))
@@ -143,8 +143,8 @@ import Testing
 
     // MARK: Rolling up
 
-    /// A sample counts from the moment it is recorded, and once: before, between and after roll-ups, also of one that
-    /// comes late.
+    /// A sample counts from the moment it is recorded, and exactly once: before, between and after roll-ups, even if it
+    /// arrives late.
     @Test(arguments: Engine.allCases)
     func everySampleIsCountedOnce(engine: Engine) async throws {
         try await engine.run { store, clock async throws in
@@ -199,7 +199,7 @@ import Testing
     @Test(arguments: Engine.allCases)
     func theFinestResolutionThatCoversIsUsed(engine: Engine) async throws {
         try await engine.run { store, clock async throws in
-            // Whose sums are exact in whatever order.
+            // With sums that are exact in any order.
             let values = (1...500).map { Double($0) / 128 }
             _ = try await store.record(
                 values.enumerated().map { timing("t", $1, at: clock.now.advanced(milliseconds: -Int64($0))) })
@@ -285,7 +285,7 @@ import Testing
         }
     }
 
-    /// What is rolled up of the last hours, and what came late, for ten days ago, and is not.
+    /// Samples of the last hours, which are rolled up, and late ones from ten days ago, which are not.
     @Test(arguments: Engine.allCases)
     func memoryThatCameLateIsCountedBesideRollUps(engine: Engine) async throws {
         try await engine.run { store, clock async throws in
@@ -329,8 +329,8 @@ import Testing
 }
 
 extension MaintenanceStore {
-    /// Adds what was recorded to its roll-ups.
-    /// - Returns: how many samples that were, if nobody records any meanwhile.
+    /// Adds recorded samples to their roll-ups.
+    /// - Returns: the number of samples, if none is recorded in the meantime.
     @discardableResult
     fileprivate func rollUpSamples() async throws -> Int {
         let waiting = backlog().newSamples

@@ -1,4 +1,4 @@
-// The contract of HistoryStore, run over every storage engine: caps, order, pages, patches, under racing callers too.
+// The contract of HistoryStore, run over every storage engine: caps, order, pages, patches, also with racing callers.
 
 import Domain
 import TestSupport
@@ -105,7 +105,7 @@ struct HistoryStoreTests {
                     seen += page.items.map(\.id.rawValue)
                     position = page.next
                     try await store.append("\(order)\(round)")
-                    // The very item the next page begins after goes.
+                    // Exactly the item after which the next page begins is removed.
                     if round == 1 {
                         try await store.removeHistoryItem(page.items.last!.id, of: .s, condition: .none)
                     }

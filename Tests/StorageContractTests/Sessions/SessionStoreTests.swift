@@ -240,7 +240,7 @@ struct SessionStoreTests {
         }
     }
 
-    /// What one patch deletes and sets was replaced, not removed; with the same value nothing has changed.
+    /// A key that one patch deletes and sets is replaced, not removed; with the same value, nothing has changed.
     @Test(arguments: Engine.allCases)
     func aKeyDeletedAndSetIsReplaced(engine: Engine) async throws {
         try await engine.run { store, _ async throws in
