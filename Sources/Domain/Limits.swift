@@ -1,9 +1,9 @@
-// Every bound Reprise holds, in one place: no queue, cache, name set, body or query grows without one.
+// All of Reprise's limits in one place: no queue, cache, set of names, body or query grows without one.
 
 /// The service's fixed limits. Sizes are bytes and durations milliseconds, as each name says.
 ///
-/// What an operator may change is a ``Setting`` instead; a limit here is either part of the wire contract or a guard
-/// no deployment has needed to move.
+/// What an operator may change is a ``Setting`` instead; a limit here is either part of the HTTP contract or a guard
+/// that no deployment has needed to change.
 public enum Limits {
     // MARK: Names and keys
 
@@ -13,39 +13,38 @@ public enum Limits {
     public static let maxKeyBytes = 512
     /// Longest tag.
     public static let maxTagBytes = 128
-    /// Tags one cache entry may carry.
+    /// Tags one cache entry may have.
     public static let maxTagsPerEntry = 16
-    /// Namespaces one database may hold: names carrying object ids must not grow it without bound.
+    /// Namespaces one database may hold: names that contain object ids must not grow it without bound.
     public static let maxNamespaces = 10_000
 
     // MARK: Values
 
-    /// Largest value kept beside its row. Larger ones are stored as chunks and streamed: docs/design/values.md.
+    /// Largest value kept in a row. Larger ones are stored as chunks and streamed: docs/design/values.md.
     public static let maxInlineValueBytes = 64 * 1024
     /// Size of one stored chunk of a large value. Also what one streaming request holds in memory at a time. Offsets in
-    /// databases count on it: changing it needs a migration.
+    /// databases depend on it: changing it needs a migration.
     public static let chunkBytes = 64 * 1024
     /// Upper bound of the setting `max_entry_bytes`: 1 GiB.
     public static let maxEntryBytesCeiling = 1024 * 1024 * 1024
     /// Longest `Content-Type` or `Content-Encoding` kept with a value.
     public static let maxMediaTypeBytes = 256
-    /// Longest lifetime: 100 years, in milliseconds. Beyond it "never" is meant, and should be said.
+    /// Longest lifetime: 100 years, in milliseconds. A caller that wants more means "never" and should say so.
     public static let maxLifetimeMilliseconds: Int64 = 100 * 365 * 86_400 * 1000
     /// Largest compute time a caller may report: one year, in seconds.
     public static let maxComputeSeconds = 31_536_000.0
 
     // MARK: Sessions
 
-    /// Keys in one session's state, its template's defaults among them, and defaults of one template.
+    /// Keys in one session's state, including its template's defaults, and defaults of one template.
     public static let maxKeysPerSession = 1000
     /// Largest value of one state key, as JSON text.
     public static let maxStateValueBytes = 256 * 1024
-    /// Values of one session's state together, its template's defaults among them; defaults of one template together.
+    /// Values of one session's state together, including its template's defaults; defaults of one template together.
     public static let maxStateBytes = 8 * 1024 * 1024
     /// Largest data of one history item, as JSON text.
     public static let maxHistoryItemBytes = 256 * 1024
-    /// Highest cap of a session's history: that of the setting `max_history_items`, and what a session or template may
-    /// say.
+    /// Highest cap of a session's history, for the setting `max_history_items` and for a session or template.
     public static let maxHistoryItems = 10_000
     /// Largest metadata of a session, as JSON text.
     public static let maxMetadataBytes = 16 * 1024
@@ -55,9 +54,9 @@ public enum Limits {
     public static let maxDeletePrefixes = 100
     /// Longest delay of a debounce: one day, in milliseconds.
     public static let maxDebounceDelayMilliseconds: Int64 = 86_400_000
-    /// How long the last allowed call of a debounce is remembered at least: one hour, in milliseconds.
+    /// Minimum time for which the last allowed call of a debounce is remembered: one hour, in milliseconds.
     public static let debounceMemoryMilliseconds: Int64 = 3_600_000
-    /// Debounces remembered for one session; beyond them the one allowed longest ago is forgotten.
+    /// Debounces remembered for one session; beyond that, the one allowed longest ago is forgotten.
     public static let maxDebounceMarks = 1000
     /// Largest state read on the calling thread, in keys and bytes; larger ones are read by the pool.
     public static let maxPointReadKeys = 64
@@ -71,54 +70,54 @@ public enum Limits {
     public static let maxSampleNameCharacters = 128
     /// Longest unit of a gauge.
     public static let maxSampleUnitCharacters = 32
-    /// Largest magnitude of a gauge: below it every whole number is a `Double`.
+    /// Largest magnitude of a gauge: below it, a `Double` can represent every integer.
     public static let maxGaugeValue = 1e15
     /// Labels of one sample, and their longest name and value.
     public static let maxSampleLabels = 8
     public static let maxLabelNameCharacters = 64
     public static let maxLabelValueCharacters = 256
-    /// How far in the future a sample may lie: clocks differ.
+    /// How far in the future a sample may be, because clocks differ.
     public static let maxSampleLeadMilliseconds: Int64 = 300_000
-    /// Names of one kind of samples; the rest goes to ``Sample/otherName``.
+    /// Names of one kind of samples; the rest are counted as ``Sample/otherName``.
     public static let maxSampleNames = 1000
-    /// Variants of one name; the rest goes to ``Sample/otherName``.
+    /// Variants of one name; the rest are counted as ``Sample/otherName``.
     public static let maxSampleVariants = 20
-    /// Raw samples kept; the oldest go earlier than `sample_retention_seconds` says.
+    /// Raw samples kept; beyond that, the oldest are removed before `sample_retention_seconds` is over.
     public static let maxSamples = 20_000_000
     /// Time between two roll-ups of new samples, in milliseconds.
     public static let sampleRollupMilliseconds: Int64 = 10_000
     /// Samples one step of the roll-up takes.
     public static let rollupBatchSamples = 1000
-    /// Samples it adds up before it looks whether the step is over. Fewer would write the same roll-ups more often.
+    /// Samples it adds up before it checks whether the step is over. Fewer would write the same roll-ups more often.
     public static let rollupReadSamples = 64
-    /// Raw samples one answer is computed from; beyond them roll-ups answer.
+    /// Raw samples one answer is computed from; beyond that, roll-ups answer.
     public static let maxRawSamplesPerQuery = 50_000
-    /// Series whose raw samples are looked up one after the other; of more, all samples of the range are read.
+    /// Series whose raw samples are looked up one after the other; for more, all samples of the range are read.
     public static let maxSeriesReadSingly = 32
     /// Longest range that is answered by minutes rather than hours: a day, in milliseconds.
     public static let maxMinuteRangeMilliseconds: Int64 = 86_400_000
     /// Longest range that is answered by hours rather than six hours: three days, in milliseconds.
     public static let maxHourRangeMilliseconds: Int64 = 3 * 86_400_000
-    /// Longest range of a question: a year, in milliseconds.
+    /// Longest range of a query: a year, in milliseconds.
     public static let maxMetricRangeMilliseconds: Int64 = 366 * 86_400_000
     /// Steps of one time series.
     public static let maxTimeSeriesSteps = 2000
-    /// Names and sessions of one answer, and series of one answer that tells steps apart. Names and variants alone are
-    /// bounded by ``maxSampleNames`` and ``maxSampleVariants``.
+    /// Names and sessions in one answer, and series in one answer with steps. Names and variants alone are bounded by
+    /// ``maxSampleNames`` and ``maxSampleVariants``.
     public static let maxMeasuredItems = 2000
     /// Namespaces that metrics name; the others are summed up.
     public static let maxLabelledNamespaces = 100
-    /// Sessions told as the largest.
+    /// Sessions listed as the largest.
     public static let maxLargestSessions = 10
-    /// Kinds of history told.
+    /// Kinds of history listed.
     public static let maxReportedKinds = 20
-    /// Names of which two variants are compared in one answer.
+    /// Names for which one answer compares two variants.
     public static let maxComparedNames = 200
-    /// Names of each sort that a summary tells.
+    /// Names of each sort that a summary lists.
     public static let maxSummaryNames = 50
-    /// Parts of operations, variants and hits and misses apart, that a summary tells; the most frequent ones.
+    /// Parts of operations (variants, with hits and misses separate) that a summary lists; the most frequent ones.
     public static let maxSummaryParts = 100
-    /// Processes and routes that a summary tells, and background runs.
+    /// Processes, routes and background runs that a summary lists.
     public static let maxSummaryProcesses = 20
     public static let maxSummaryRoutes = 20
     public static let maxSummaryRuns = 10
@@ -131,7 +130,7 @@ public enum Limits {
     public static let maxJSONBodyBytes = 1024 * 1024
     /// Largest body of a batch request.
     public static let maxBatchBodyBytes = 16 * 1024 * 1024
-    /// Largest body that carries a whole state or a template's defaults: those, and what their spelling adds.
+    /// Largest body that contains a whole state or a template's defaults: their size, and what JSON syntax adds.
     public static let maxStateBodyBytes = 9 * 1024 * 1024
     /// Largest JSON body that counts as short: it is parsed on the event loop, and long ones never keep it out.
     public static let maxShortBodyBytes = 64 * 1024
@@ -148,7 +147,8 @@ public enum Limits {
     public static let maxSamplesBodyBytes = 8 * 1024 * 1024
     /// Operations in one batch.
     public static let maxBatchOperations = 1000
-    /// Bytes of values one batch may answer; gets beyond it fail singly and are to be fetched on their own.
+    /// Bytes of values in the answer to one batch; each get beyond that fails, and its value must be fetched
+    /// separately.
     public static let maxBatchAnswerBytes = 16 * 1024 * 1024
     /// Deepest nesting of a JSON text.
     public static let maxJSONDepth = 128
@@ -156,32 +156,32 @@ public enum Limits {
     public static let defaultPageItems = 50
     /// Most items of one page.
     public static let maxPageItems = 500
-    /// Bytes of history data on one page; a page ends before it would hold more, after one item at least.
+    /// Bytes of history data on one page; a page ends before it would exceed this, but has at least one item.
     public static let maxPageBytes = 4 * 1024 * 1024
     /// Validation errors listed in one answer.
     public static let maxReportedErrors = 20
-    /// Longest `X-Request-Id` taken over from a caller.
+    /// Longest `X-Request-Id` accepted from a caller.
     public static let maxRequestIDBytes = 128
     /// Bytes of one request's header fields; above it the answer is 431.
     public static let maxHeaderBytes = 32 * 1024
-    /// Connections served at once; more wait in the kernel's accept queue.
+    /// Concurrent connections; more wait in the kernel's accept queue.
     public static let maxConnections = 4096
 
     // MARK: The writer
 
-    /// Operations committed together at most.
+    /// Maximum number of operations committed together.
     public static let maxGroupOperations = 512
-    /// Bytes of values committed together at most.
+    /// Maximum bytes of values committed together.
     public static let maxGroupBytes = 4 * 1024 * 1024
-    /// Time after which a group is committed although more operations wait.
+    /// Time after which a group is committed even if more operations wait.
     public static let maxGroupMilliseconds: Int64 = 20
-    /// Time one step of background work takes of the writer, in microseconds. It ends earlier when a foreground
-    /// operation waits and its share is used up.
+    /// Maximum time of one step of background work on the writer, in microseconds. The step ends earlier if a
+    /// foreground operation waits and the share of background work is used up.
     public static let backgroundStepMicroseconds: Int64 = 1000
     /// Time after which a foreground operation that works in steps ends its step, in microseconds.
     public static let foregroundStepMicroseconds: Int64 = 2000
-    /// For each microsecond of background work that may keep foreground operations waiting, the writer has worked so
-    /// many for these: background work always gets a fifth of the time.
+    /// Microseconds of foreground work that earn one microsecond in which background work may keep foreground
+    /// operations waiting: background work always gets a fifth of the time.
     public static let foregroundTimePerBackgroundTime: Int64 = 4
     /// Pages of the write-ahead log after which it is written back: 4 MiB.
     public static let checkpointPages = 1000
@@ -192,12 +192,12 @@ public enum Limits {
 
     // MARK: Reading
 
-    /// Connections for point look-ups, answered on the calling thread: one for each core up to this.
+    /// Connections for point look-ups, answered on the calling thread: one per core, up to this number.
     public static let maxPointReaders = 16
     /// Page cache of each of them, in KiB.
     public static let pointReaderCacheKibibytes = 4096
 
-    /// What one lane of longer reads may take.
+    /// The limits of one lane of longer reads.
     public struct ReadLane: Sendable {
         /// Threads, each with a connection.
         public let threads: Int
@@ -205,42 +205,42 @@ public enum Limits {
         public let maxQueued: Int
         /// Page cache of each connection.
         public let pageCacheKibibytes: Int
-        /// How much less than the service's other threads they get of the processor (nice).
+        /// Niceness of its threads: how much less processor time they get than the service's other threads.
         public let niceness: Int32
     }
 
-    /// Chunks of large values. A read that were refused would break off a download, so there is a place for each
-    /// connection. A chunk is read once, so that hardly more is worth keeping than the way to it.
+    /// Chunks of large values. Refusing a read would abort a download, so there is a place for each connection. A chunk
+    /// is read only once, so little more than the path to it is worth caching.
     public static let chunkReads = ReadLane(
         threads: 2, maxQueued: maxConnections, pageCacheKibibytes: 1024, niceness: 0)
     /// Lists and look-ups of bounded size.
     public static let listReads = ReadLane(threads: 2, maxQueued: 1024, pageCacheKibibytes: 4096, niceness: 0)
-    /// Aggregates over ranges. More than wait here would wait for minutes.
+    /// Aggregates over ranges. With a longer queue, they would wait for minutes.
     public static let aggregateReads = ReadLane(threads: 2, maxQueued: 64, pageCacheKibibytes: 4096, niceness: 5)
-    /// Background tasks, their dry runs, and the service's figures about itself.
+    /// Background tasks, their dry runs, and the service's own metrics.
     public static let upkeepReads = ReadLane(threads: 2, maxQueued: 64, pageCacheKibibytes: 1024, niceness: 5)
     /// Time such a read may take before it is interrupted with 503.
     public static let readDeadlineMilliseconds: Int64 = 5000
     /// Prepared statements kept per connection.
     public static let maxCachedStatements = 256
 
-    // MARK: SQL from outside
+    // MARK: Ad-hoc SQL
 
-    /// Longest text of a query. What SQLite takes of the stack to compile one grows with it: 1 MiB at this length.
+    /// Longest text of a query. The stack that SQLite needs to compile a query grows with its length: 1 MiB at this
+    /// length.
     public static let maxSQLBytes = 32 * 1024
     /// Parameters of a query.
     public static let maxSQLParameters = 100
-    /// Rows answered when `limit` is not sent, and at most.
+    /// Rows in an answer: the default if `limit` is not sent, and the maximum.
     public static let defaultSQLRows = 1000
     public static let maxSQLRows = 10_000
-    /// Values of one answer together, each counted with 24 bytes besides its own; what follows is cut off.
+    /// Bytes of all values in one answer, with 24 bytes added for each value; the answer is truncated after that.
     public static let maxSQLAnswerBytes = 4 * 1024 * 1024
-    /// Answers held at once until their callers have taken them, counted like that; above it the answer is 503.
+    /// Bytes of all answers that their callers have not read yet, counted in the same way; above it the answer is 503.
     public static let maxHeldSQLAnswerBytes = 32 * 1024 * 1024
-    /// Largest text, blob or row a query may read or make: the largest value there is to read, with what its row holds
-    /// beside it.
+    /// Largest text, blob or row that a query may read or create: the largest stored value, with the rest of its row.
     public static let maxSQLValueBytes = 288 * 1024
-    /// Memory SQLite may take for one query, sorting and temporary tables among it: none of it goes to files.
+    /// Memory that SQLite may take for one query, including sorting and temporary tables: nothing is written to files.
     public static let maxSQLMemoryBytes = 64 * 1024 * 1024
     /// Columns of a result, a grouping or an ordering.
     public static let maxSQLColumns = 200
@@ -251,75 +251,76 @@ public enum Limits {
     /// Instructions a query may compile to. Two views joined take 1600; one that loads a value takes some 50 us for the
     /// largest.
     public static let maxSQLInstructions = 10_000
-    /// Values the operators and functions of a compiled query may have together. What SQLite does without looking at
-    /// the clock is at most to work on all of them, each as large as may be: 4 ns a byte, 1.2 s together.
+    /// Values that the operators and functions of a compiled query may have together. The most that SQLite does without
+    /// checking the clock is to process all of them at their maximum size: 4 ns per byte, 1.2 s in total.
     public static let maxSQLOperands = 1000
     /// Arguments of one call of a function.
     public static let maxSQLFunctionArguments = 16
-    /// Longest pattern of LIKE and GLOB, and set of characters of trim(): the time they take is the product of this and
-    /// the text's length.
+    /// Longest pattern of LIKE and GLOB, and longest set of characters for trim(): they take time in proportion to the
+    /// product of this and the text's length.
     public static let maxSQLPatternBytes = 100
-    /// Queries run at once.
+    /// Queries that run at the same time.
     public static let maxConcurrentSQL = 2
-    /// Queries that may wait for their turn, two deadlines at most; above it the answer is 503.
+    /// Queries that may wait for their turn, for two deadlines at most; above it the answer is 503.
     public static let maxQueuedSQL = 4
     /// Time a query may take before it is interrupted with 503.
     public static let sqlDeadlineMilliseconds: Int64 = 5000
-    /// Instructions between two looks at the clock. One that works on a long value takes milliseconds.
+    /// Instructions between two checks of the clock. One that processes a long value takes milliseconds.
     public static let sqlInstructionsPerLook = 50
-    /// How much less than the rest of the service's threads a query's thread gets of the processor (nice).
+    /// Niceness of a query's thread: how much less processor time it gets than the service's other threads.
     public static let sqlNiceness: Int32 = 15
 
     // MARK: Counting
 
-    /// Entries whose hits are counted in memory between two flushes; above it only the namespace's counters move.
+    /// Entries whose hits are counted in memory between two flushes; above it only the namespace's counters change.
     public static let maxTrackedAccesses = 100_000
-    /// Minutes whose look-ups wait in memory to be written; above it they count for the latest of them.
+    /// Minutes whose look-ups wait in memory to be written; above it, look-ups are added to the latest minute.
     public static let maxPendingMinutes = 60
-    /// How long what the cache and the background tasks did is kept by minute, in milliseconds: a day, and an hour more
-    /// so that the minutes of a range of a day are all there when it is asked for.
+    /// How long the activity of the cache and the background tasks is kept by minute, in milliseconds: a day, plus an
+    /// hour so that a range of a day still has all its minutes.
     public static let activityMinutesMilliseconds: Int64 = 25 * 3_600_000
-    /// Rows of what the cache did; above it the oldest are merged, and no longer tell namespaces apart in the end.
+    /// Rows of cache activity; above it the oldest are merged, in the end across namespaces.
     public static let maxCacheActivityRows = 500_000
-    /// Sessions whose activity waits in memory to be written; above it a read writes it itself.
+    /// Sessions whose activity waits in memory to be written; above it, a read writes its own.
     public static let maxTrackedSessions = 100_000
-    /// Activities one write of the flush carries.
+    /// Activities in one write of the flush.
     public static let flushBatchRows = 128
 
     // MARK: Background work
 
-    /// Rows one background step removes before it lets waiting writes go first.
+    /// Maximum number of rows that one background step removes.
     public static let sweepBatchRows = 128
-    /// Rows a step reads at a time, so that one that ends early has not read in vain.
+    /// Rows that a step reads at a time, so that a step that ends early has not read many in vain.
     public static let sweepReadRows = 16
-    /// Sessions one background step removes, and rows of theirs.
+    /// Sessions that one background step removes, and their rows.
     public static let sweepBatchSessions = 64
     public static let sweepBatchSessionRows = 128
-    /// Bytes of values that rows may hold which go together; a step looks at the time after them.
+    /// Bytes of values in rows that are removed together; a step checks the time after them.
     public static let sweepReadBytes = 1024 * 1024
     /// Raw samples, or roll-ups of one resolution, one background step removes.
     public static let sweepBatchSamples = 500
     /// Bytes of values one step removes.
     public static let sweepBatchBytes = 8 * 1024 * 1024
-    /// Entries one write evicts at most to hold its namespace's caps; the background task does the rest.
+    /// Maximum number of entries that one write evicts to keep its namespace within its caps; the background task does
+    /// the rest.
     public static let maxEvictionsPerWrite = 256
     /// Expired entries that a clear counts within its write; more are counted after it.
     public static let maxExpiredCountedPerWrite = 1024
-    /// Entries one write looks at to find those to evict while uses of many are counted in memory only.
+    /// Entries that one write checks to find those to evict, if uses of many are only counted in memory.
     public static let maxEvictionLooks = 1024
     /// Removed keys whose reason is remembered, so that a later miss can be explained.
     public static let maxRememberedRemovals = 100_000
     /// How long the reason is remembered: one day, in milliseconds.
     public static let removalMemoryMilliseconds: Int64 = 86_400_000
-    /// Clears of a namespace that a miss searches while their rows are not swept yet, the latest first. Each takes a
+    /// Clears of a namespace that a miss searches before their rows have been swept, the latest first. Each takes a
     /// look-up; they are swept within a second or so.
     public static let maxClearsPerMiss = 64
     /// Rows of `maintenance_runs` kept.
     public static let maxMaintenanceRuns = 10_000
-    /// Pages one space step gives back to the file system.
+    /// Pages that one step of `space` returns to the file system.
     public static let vacuumStepPages = 256
-    /// Free pages left in the file for the next writes: returning all of them would only make it grow again.
+    /// Free pages kept in the file for the next writes: if all were returned, it would only grow again.
     public static let keptFreePages = 1024
-    /// Size the write-ahead log is cut back to, and above which a checkpoint waits for readers.
+    /// Size to which the write-ahead log is truncated, and above which a checkpoint waits for readers.
     public static let maxLogBytes = 64 * 1024 * 1024
 }

@@ -22,7 +22,7 @@ public protocol StorageEngine: Sendable {
     var inspection: (any SQLInspection)? { get }
 
     /// Interrupts reads that may take seconds, because the service is stopping. They throw `shutting_down`; every other
-    /// call goes on.
+    /// call continues.
     func endLongReads()
 
     /// Writes what is held in memory, finishes what is waiting and closes the database. Later calls of any store throw

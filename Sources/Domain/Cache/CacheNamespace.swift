@@ -1,7 +1,7 @@
 // A namespace: its policy and its figures.
 
-/// Which entry goes first when a namespace is full.
-/// The raw values are stored in databases: changing one needs a migration.
+/// Which entry is evicted first when a namespace is full. The raw values are stored in databases: changing one needs a
+/// migration.
 public enum Eviction: String, Sendable, CaseIterable {
     /// The one read or written longest ago.
     case leastRecentlyUsed = "lru"
@@ -40,7 +40,7 @@ public struct CachePolicy: Sendable, Equatable {
 
     /// How long a new value lives.
     /// - Parameters:
-    ///   - asked: what its writer asked for; nil if nothing.
+    ///   - asked: the lifetime in the request; nil if it has none.
     ///   - standard: the setting `cache_ttl_seconds`.
     public func lifetime(asked: TimeToLive?, standard: TimeToLive) -> TimeToLive { asked ?? timeToLive ?? standard }
 

@@ -46,12 +46,12 @@ public protocol CacheStore: Sendable {
     /// Live entries in the byte order of their keys, after `key`.
     func list(_ namespace: Name, filter: EntryFilter, after key: String?, limit: Int) async throws -> [CacheMetadata]
 
-    /// Removes entries. Without a filter the cost does not grow with their number; with one, entries go in steps, and
-    /// those written after the call began stay. A dry run only tells what that would remove now.
+    /// Removes entries. Without a filter the cost does not grow with their number; with one, entries are removed in
+    /// steps, and those written after the call began stay. A dry run only reports what that would remove now.
     func clear(_ namespace: Name, filter: EntryFilter, isDryRun: Bool) async throws -> Removal
 
     /// Removes a tag's entries across all namespaces, in steps; with nil, every entry of every namespace. A dry run
-    /// only tells what that would remove now.
+    /// only reports what that would remove now.
     func clearAll(tag: Tag?, isDryRun: Bool) async throws -> Removal
 
     /// Namespaces by name, after `name`.

@@ -108,7 +108,7 @@ public struct MaintenanceFigures: Sendable, Equatable {
 
 /// What the background service needs from a storage engine. All steps are bounded and let waiting writes go first.
 public protocol MaintenanceStore: Sendable {
-    /// Performs a task to its end, in steps; a dry run only tells what that would remove now.
+    /// Performs a task to its end, in steps; a dry run only reports what that would remove now.
     func perform(_ task: MaintenanceTask, isDryRun: Bool) async throws -> Removal
 
     /// Records a run; the oldest beyond ``Limits/maxMaintenanceRuns`` go.
@@ -117,10 +117,10 @@ public protocol MaintenanceStore: Sendable {
     /// The newest runs first, from before the one with the id `before`.
     func maintenanceRuns(before: Int64?, limit: Int) async throws -> [MaintenanceRun]
 
-    /// What the tasks did in a span of time, its end left out, with the newest runs of that span.
+    /// The activity of the tasks in a span of time, excluding its end, with the newest runs of that span.
     ///
-    /// The counts are of all runs, those no longer recorded singly among them. The span begins with the whole minute,
-    /// or the whole hour where minutes are no longer kept, that holds its beginning.
+    /// The counts cover all runs, including those that are no longer listed. The span begins with the whole minute that
+    /// contains its start, or with the whole hour if minutes are no longer kept.
     func maintenanceFigures(in range: MetricRange, runs limit: Int) async throws -> MaintenanceFigures
 
     /// Writes the counters gathered in memory.

@@ -286,8 +286,8 @@ public final class LiveSettings: Sendable {
         }
     }
 
-    /// Puts what was given at run time in force; an older version than the one in force changes nothing.
-    /// - Returns: names whose stored value this program does not accept; their weaker sources stay in force.
+    /// Applies the values set at run time; a version older than the current one changes nothing.
+    /// - Returns: names with a stored value that this program does not accept; their other sources stay in force.
     @discardableResult
     public func apply(_ overrides: SettingOverrides) -> [String] {
         state.withLock { state in

@@ -1,11 +1,11 @@
-// Which rows answer a question about a span of time.
+// Which rows answer a query over a span of time.
 
 /// How finely samples are kept.
 public enum MetricResolution: String, Sendable, CaseIterable, Comparable {
     case raw, minute, hour
     case sixHours = "six_hours"
 
-    /// Those that are roll-ups, the finest first.
+    /// The resolutions of roll-ups, the finest first.
     public static let rollups: [Self] = [.minute, .hour, .sixHours]
 
     /// Length of a roll-up; 0 for raw samples. Stored in databases, in seconds: changing it needs a migration.
@@ -18,7 +18,7 @@ public enum MetricResolution: String, Sendable, CaseIterable, Comparable {
         }
     }
 
-    /// What answers where a whole roll-up would be too much.
+    /// The resolution used where a whole roll-up would be too coarse.
     var finer: Self {
         switch self {
         case .raw, .minute: .raw
@@ -42,7 +42,7 @@ public struct MetricRange: Sendable, Equatable {
 
     public var milliseconds: Int64 { Swift.max(until.milliseconds(since: since), 0) }
 
-    /// The beginnings of steps of this length, multiples of it; the first may begin before the span does.
+    /// The starts of steps of this length, which are multiples of it; the first may be before the start of the span.
     public func steps(milliseconds step: Int64) -> [Instant] {
         guard milliseconds > 0 else { return [] }
         let first = since.rounded(downTo: step)
@@ -57,7 +57,7 @@ public struct MetricRange: Sendable, Equatable {
         return milliseconds <= Limits.maxHourRangeMilliseconds ? .hour : .sixHours
     }
 
-    /// A part of a span, and what answers it.
+    /// A part of a span, and the resolution that answers it.
     public struct Segment: Sendable, Equatable {
         public var resolution: MetricResolution
         public var range: MetricRange
@@ -68,13 +68,13 @@ public struct MetricRange: Sendable, Equatable {
         }
     }
 
-    /// Cuts the span into parts that whole roll-ups answer, and finer ones at its ends: an hour's for a week, and for
-    /// what is left at both ends minutes and raw samples. So counts cover exactly the span asked for, not the whole
+    /// Splits the span into parts that whole roll-ups answer, and finer ones at its ends: for a week, hours, and
+    /// minutes and raw samples for the rest at both ends. So counts cover exactly the requested span, not the whole
     /// hours around it.
     ///
     /// - Parameters:
-    ///   - resolution: the coarsest to be used.
-    ///   - rawSince: no raw samples are kept from before; there a part of a minute is answered by all of it.
+    ///   - resolution: the coarsest one to use.
+    ///   - rawSince: the start of the raw samples; before it, a part of a minute is answered by the whole minute.
     public func segments(coarsest resolution: MetricResolution, rawSince: Instant) -> [Segment] {
         guard milliseconds > 0 else { return [] }
         if resolution == .raw { return rawSegments(rawSince: rawSince) }
@@ -91,7 +91,7 @@ public struct MetricRange: Sendable, Equatable {
     private func rawSegments(rawSince: Instant) -> [Segment] {
         if since >= rawSince { return [Segment(.raw, self)] }
         let minute = MetricResolution.minute.periodMilliseconds
-        // From the first whole minute of which all raw samples are there.
+        // From the first whole minute for which all raw samples exist.
         let border = rawSince == .distantFuture ? until : Swift.min(rawSince.rounded(upTo: minute), until)
         let old = MetricRange(since: since.rounded(downTo: minute), until: border.rounded(upTo: minute))
         var segments = [Segment(.minute, old)]
@@ -101,7 +101,7 @@ public struct MetricRange: Sendable, Equatable {
 }
 
 extension Instant {
-    /// Later than any that is ever recorded.
+    /// Later than any instant that is ever recorded.
     public static let distantFuture = Instant(milliseconds: .max)
 
     /// The latest multiple of `period` that is not later.

@@ -1,14 +1,14 @@
-// Logarithmic buckets: how a distribution is kept small, merged in any order, and read with a bounded error.
+// Logarithmic buckets, which keep a distribution small, mergeable in any order, and accurate within a bounded error.
 
 import Glibc
 
 /// The buckets of a DDSketch (Masson, Rim, Lee: "DDSketch: A Fast and Fully-Mergeable Quantile Sketch with
 /// Relative-Error Guarantees", PVLDB 12(12), 2019, https://arxiv.org/abs/1908.10693).
 ///
-/// A magnitude x lies in the bucket i = ⌈log x / log γ⌉ with γ = (1 + α) / (1 − α), so that the bucket's value, 2γⁱ /
-/// (γ + 1), is never further than αx from it. α is ``relativeAccuracy``. Merging is adding counts, in any order. Unlike
-/// the paper's, buckets are never collapsed: between ``smallest`` and ``largest`` there is a fixed number of them, few
-/// of which any real distribution touches, and each that is touched is a row.
+/// A magnitude x belongs to the bucket i = ⌈log x / log γ⌉ with γ = (1 + α) / (1 − α), so that the bucket's value, 2γⁱ
+/// / (γ + 1), is never further than αx from it. α is ``relativeAccuracy``. Merging is adding counts, in any order.
+/// Unlike the paper's, buckets are never collapsed: between ``smallest`` and ``largest`` there is a fixed number of
+/// them, few of which any real distribution touches, and each that is touched is a row.
 ///
 /// Bucket numbers are shifted so that they sort as their values do: negative for negative values, 0 for everything
 /// nearer to zero than ``smallest``, positive for positive ones.
@@ -61,7 +61,7 @@ public struct Distribution: Sendable, Equatable {
     public private(set) var last: Double?
     public private(set) var lastRecordedAt: Instant?
 
-    /// How many values lie in a bucket.
+    /// The number of values in a bucket.
     public struct BucketCount: Sendable, Equatable {
         public var bucket: Int
         public var count: Int
@@ -73,7 +73,7 @@ public struct Distribution: Sendable, Equatable {
     }
 
     private var values: [Double] = []
-    /// In ascending order, so that merging two is one walk along both.
+    /// In ascending order, so that merging two takes one pass over both.
     private var buckets: [BucketCount] = []
 
     public init() {}
@@ -93,7 +93,7 @@ public struct Distribution: Sendable, Equatable {
         values.append(value)
     }
 
-    /// Adds the figures of a roll-up; its buckets follow by ``add(_:)``.
+    /// Adds the statistics of a roll-up; its buckets are added by ``add(_:)``.
     public mutating func addFigures(
         count: Int, sum: Double, min: Double, max: Double, last: Double, at instant: Instant
     ) {
@@ -104,7 +104,7 @@ public struct Distribution: Sendable, Equatable {
         if lastRecordedAt.map({ instant >= $0 }) ?? true { (self.last, lastRecordedAt) = (last, instant) }
     }
 
-    /// Adds the counts of buckets in ascending order; their figures are added separately.
+    /// Adds the counts of buckets in ascending order; their statistics are added separately.
     public mutating func add(_ more: [BucketCount]) {
         guard let first = more.first else { return }
         guard let last = buckets.last, first.bucket <= last.bucket else {
@@ -173,9 +173,9 @@ public struct Distribution: Sendable, Equatable {
 /// Values in ascending order, each with how often it occurs; built to answer many quantiles.
 public struct OrderedDistribution: Sendable {
     private let values: [Double]
-    /// How many values there are up to and with each.
+    /// The number of values up to and including each.
     private let cumulative: [Int]
-    /// How far a value may be from those it stands for, as a part of them; 0 for measured values.
+    /// The maximum relative distance between a value and those that it represents; 0 for measured values.
     let relativeError: Double
 
     init(_ counted: [(value: Double, count: Int)], relativeError: Double = 0) {
@@ -193,7 +193,7 @@ public struct OrderedDistribution: Sendable {
     /// The value at a rank, 0 for the smallest.
     public func value(atRank rank: Int) -> Double { values[place(ofRank: rank)] }
 
-    /// The values at ranks that follow each other.
+    /// The values at consecutive ranks.
     func values(ranks: ClosedRange<Int>) -> [Double] {
         var place = place(ofRank: ranks.lowerBound)
         return ranks.map { rank in

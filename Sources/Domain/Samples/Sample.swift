@@ -1,4 +1,4 @@
-// Performance samples: what is measured, and which of them are asked for.
+// Performance samples: what is measured, and which ones are queried.
 
 /// The raw values are stored in databases: changing one needs a migration.
 public enum SampleKind: String, Sendable, CaseIterable {
@@ -61,13 +61,13 @@ public struct Sample: Sendable, Equatable {
     public static let otherName = "__other__"
 }
 
-/// What became of samples that were sent.
+/// The outcome of recording samples.
 public struct SampleReceipt: Sendable, Equatable {
     public var accepted: Int
-    /// Names that went to ``Sample/otherName`` because there are ``Limits/maxSampleNames`` of their kind already; a
+    /// Names counted as ``Sample/otherName`` because there are ``Limits/maxSampleNames`` of their kind already; a
     /// bounded number of them.
     public var foldedNames: [String]
-    /// How many samples that concerns, including folded variants.
+    /// How many samples this affects, including those with too many variants.
     public var foldedCount: Int
 
     public init(accepted: Int, foldedNames: [String] = [], foldedCount: Int = 0) {
@@ -83,9 +83,9 @@ public struct SampleFilter: Sendable, Equatable {
     public var name: String?
     public var sessionID: Name?
     public var variant: String?
-    /// Recorded then or later.
+    /// Recorded at this instant or later.
     public var since: Instant?
-    /// Recorded before that.
+    /// Recorded before this instant.
     public var until: Instant?
 
     public init(
@@ -101,8 +101,8 @@ public struct SampleFilter: Sendable, Equatable {
     }
 }
 
-/// The value of a sample that is reported: a memory sample has three. The raw values are stored in databases: changing
-/// one needs a migration.
+/// Which value of a sample is reported: a memory sample has three. The raw values are stored in databases: changing one
+/// needs a migration.
 public enum SampleMetric: String, Sendable, CaseIterable {
     case duration = "duration_seconds"
     case residentBytes = "rss_bytes"
@@ -124,14 +124,14 @@ public enum SampleMetric: String, Sendable, CaseIterable {
 public enum SampleSource: String, Sendable, CaseIterable {
     /// The callers of the API.
     case app
-    /// The service itself: the timings of its requests. They are kept rolled up only.
+    /// The service itself: the timings of its requests. They are kept only as roll-ups.
     case service
 }
 
-/// What the service measures about itself, besides its memory and the timings of its requests. The raw values are
-/// stored in databases: changing one needs a migration.
+/// What the service measures about itself, in addition to its memory and the timings of its requests. The raw values
+/// are stored in databases: changing one needs a migration.
 public enum ServiceGauge: String, Sendable, CaseIterable {
-    /// Of the look-ups since the last measurement.
+    /// The hit ratio of the look-ups since the last measurement.
     case cacheHitRatio = "reprise.cache_hit_ratio"
     case sessionCount = "reprise.session_count"
     case sessionStateBytes = "reprise.session_state_bytes"

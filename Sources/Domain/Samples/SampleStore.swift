@@ -6,14 +6,15 @@
 /// are read individually. Raw samples are kept for the setting `sample_retention_seconds`, roll-ups for
 /// `sample_rollup_retention_seconds`.
 ///
-/// Besides what each method names, all throw `overloaded`, `deadline_exceeded`, `shutting_down` and the storage
-/// failures.
+/// In addition to the errors of each method, all throw `overloaded`, `deadline_exceeded`, `shutting_down` and the
+/// storage failures.
 public protocol SampleStore: Sendable {
     /// Records all of them, or none. Names beyond ``Limits/maxSampleNames`` of their kind, and variants beyond
     /// ``Limits/maxSampleVariants`` of their name, become ``Sample/otherName``.
     func record(_ samples: [Sample]) async throws -> SampleReceipt
 
-    /// Adds distributions the service measured itself, as roll-ups of the minute they were measured in; each by itself.
+    /// Adds distributions that the service measured itself to the roll-ups of the minute in which they were measured;
+    /// each one separately.
     func record(_ timings: [ServiceTiming], at instant: Instant) async throws
 
     /// Raw samples, the latest recorded first.
@@ -22,7 +23,7 @@ public protocol SampleStore: Sendable {
     ) async throws -> (items: [Sample], next: CollectionPosition?)
 
     /// Distributions of a metric for each query, by name and group in their order; all from one snapshot of the store.
-    /// - Throws: `validation_failed` when steps are shorter than what is kept of the range.
+    /// - Throws: `validation_failed` if steps are shorter than the finest resolution kept for the range.
     func measure(_ queries: [MetricQuery]) async throws -> [Measurements]
 }
 
@@ -55,11 +56,11 @@ public struct ServiceTiming: Sendable, Equatable {
     public var count: Int { buckets.reduce(0) { $0 + $1.count } }
 }
 
-/// Which distributions are asked for.
+/// Which distributions are requested.
 public struct MetricQuery: Sendable, Equatable {
     public enum Grouping: String, Sendable, CaseIterable {
         case variant, cache
-        /// Only of raw samples: roll-ups do not keep sessions apart.
+        /// Only for raw samples: roll-ups do not distinguish sessions.
         case session = "session_id"
     }
 
@@ -75,7 +76,7 @@ public struct MetricQuery: Sendable, Equatable {
     public var stepMilliseconds: Int64?
     /// Whether hits and misses of the caller's own cache are also reported separately.
     public var tellsCacheApart: Bool
-    /// Whether percentiles are asked for; without them far less is read.
+    /// Whether percentiles are needed; without them, far less is read.
     public var hasPercentiles: Bool
 
     public init(
@@ -95,7 +96,7 @@ public struct MetricQuery: Sendable, Equatable {
         self.hasPercentiles = hasPercentiles
     }
 
-    /// The beginnings of the steps; the first may begin before the range does.
+    /// The starts of the steps; the first may be before the start of the range.
     public var steps: [Instant] {
         stepMilliseconds.map(range.steps) ?? []
     }
@@ -105,9 +106,9 @@ public struct MetricQuery: Sendable, Equatable {
 public struct Measurements: Sendable, Equatable {
     public struct Item: Sendable, Equatable {
         public var name: String
-        /// The value of what is grouped by; nil for samples without one.
+        /// The value of the grouping; nil for samples without one.
         public var group: String?
-        /// Only where ``MetricQuery/tellsCacheApart`` asks for it; nil for samples that do not say.
+        /// Only if ``MetricQuery/tellsCacheApart`` is set; nil for samples that do not say.
         public var cache: Sample.CacheResult?
         public var unit: String?
         public var total: Distribution
@@ -127,7 +128,7 @@ public struct Measurements: Sendable, Equatable {
         }
     }
 
-    /// The same without groups, and without telling hits and misses apart.
+    /// The same without groups, and with hits and misses combined.
     public var ungrouped: [Item] {
         var merged: [Item] = []
         for item in items {
@@ -144,7 +145,7 @@ public struct Measurements: Sendable, Equatable {
         return merged
     }
 
-    /// The coarsest that was used.
+    /// The coarsest resolution that was used.
     public var resolution: MetricResolution
     public var items: [Item]
 

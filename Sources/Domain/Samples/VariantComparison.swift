@@ -1,19 +1,19 @@
 // Whether one variant of an operation is faster than another, and how sure that is.
 
-/// Two distributions of one operation's durations held against each other.
+/// Compares two distributions of one operation's durations.
 ///
-/// The change of a percentile is told with a 95 % confidence interval, made of those of the two percentiles by melding
+/// The change of a percentile has a 95 % confidence interval, which combines those of the two percentiles by melding
 /// (Fay, Proschan, Brittain, "Combining One-Sample Confidence Procedures for Inference in the Two-Sample Case",
-/// Biometrics 71(1), 2015, https://doi.org/10.1111/biom.12231). How many of n samples lie below the true percentile p,
-/// K, is distributed as Bin(n, p), whatever shape the durations have. So the percentile is at least the K-th smallest
-/// sample and at most the one after it. With independent K of both variants, the change is at least that from the
-/// baseline's upper bound to the candidate's lower bound, and at most that from the lower to the upper bound. The
-/// interval reaches from the 2.5th percentile of the one to the 97.5th of the other. They are computed exactly, without
-/// random numbers, and from rolled-up distributions too, whose values are taken with their error.
+/// Biometrics 71(1), 2015, https://doi.org/10.1111/biom.12231). The number K of n samples below the true percentile p
+/// is distributed as Bin(n, p), whatever the distribution of the durations. So the percentile is at least the K-th
+/// smallest sample and at most the one after it. With an independent K for each variant, the change is at least that
+/// from the baseline's upper bound to the candidate's lower bound, and at most that from the lower to the upper bound.
+/// The interval reaches from the 2.5th percentile of the former to the 97.5th of the latter. They are computed exactly,
+/// without random numbers, and from rolled-up distributions too, whose values are taken with their error.
 ///
-/// There is no interval where a bound lies beyond the smallest or the largest sample more often than an end may be
-/// wrong: 20 samples do not bound the 95th percentile. The median takes 7 samples of each variant, or 6 and 7; the 95th
-/// percentile takes 72 of each. docs/design/samples.md tells the coverage.
+/// There is no interval if a bound is beyond the smallest or the largest sample more often than an end may be wrong: 20
+/// samples do not bound the 95th percentile. The median takes 7 samples of each variant, or 6 and 7; the 95th
+/// percentile takes 72 of each. docs/design/samples.md gives the coverage.
 public struct VariantComparison: Sendable, Equatable {
     public enum Verdict: String, Sendable, CaseIterable {
         case faster, slower
@@ -24,24 +24,24 @@ public struct VariantComparison: Sendable, Equatable {
     /// Why a change has no interval.
     public enum MissingInterval: String, Sendable, CaseIterable {
         case tooFewSamples = "too_few_samples"
-        /// The baseline's percentile is 0, or so many of its samples are that it may be: no change in percent has an
+        /// The baseline's percentile is 0, or so many of its samples are that it may be: a percentage change has no
         /// upper bound.
         case baselineIsZero = "baseline_is_zero"
     }
 
-    /// A change in percent of the baseline, negative for faster.
+    /// A change as a percentage of the baseline, negative for faster.
     public struct Change: Sendable, Equatable {
-        /// nil where the baseline is 0 or a variant has no samples.
+        /// nil if the baseline is 0 or a variant has no samples.
         public var percent: Double?
         public var interval: ClosedRange<Double>?
-        /// nil where there is an interval.
+        /// nil if there is an interval.
         public var missing: MissingInterval?
     }
 
     public var median: Change
     public var p95: Change
-    /// Whether the interval of the median leaves out 0, and on which side. A candidate whose median is surely above 0
-    /// is slower than a baseline of 0.
+    /// Whether the interval of the median excludes 0, and on which side. A candidate whose median is clearly above 0 is
+    /// slower than a baseline of 0.
     public var verdict: Verdict
 
     /// How often each end of an interval may be wrong.
@@ -81,35 +81,36 @@ extension VariantComparison.Change {
     }
 }
 
-/// Between what a percentile's ratio lies, in 95 % of all cases at least.
+/// The bounds of a percentile's ratio, in at least 95 % of all cases.
 private struct RatioBounds {
     var low: Double
-    /// Infinite where the denominator may be 0.
+    /// Infinite if the denominator may be 0.
     var high: Double
 
-    /// - Returns: nil with too few samples.
+    /// - Returns: nil if there are too few samples.
     init?(_ fraction: Double, of numerator: OrderedDistribution, to denominator: OrderedDistribution) {
         let above = PercentileBounds(fraction, of: numerator)
         let below = PercentileBounds(fraction, of: denominator)
         guard let low = above.lowestRatio(to: below), let inverse = below.lowestRatio(to: above),
             let value = numerator.quantile(fraction), let base = denominator.quantile(fraction)
         else { return nil }
-        // A percentile is told as a value between two samples, which may lie just outside where samples are rounded.
+        // The reported percentile is a value between two samples, which may be just outside the bounds if samples are
+        // rounded.
         let told = PercentileBounds.ratio(value, base)
         self.low = min(low, told)
         high = max(1 / inverse, told)
     }
 }
 
-/// Where a percentile lies, judged by its samples.
+/// The bounds of a percentile, estimated from its samples.
 private struct PercentileBounds {
     typealias Weighted = (value: Double, probability: Double)
 
-    /// What it is at least and at most, each in ascending order. They are drawn together: as the K-th smallest of n
-    /// samples and the next one, where K is Bin(n, p). Durations are not below 0.
+    /// Its lower and upper bounds, each in ascending order. They are drawn together: as the K-th smallest of n samples
+    /// and the next one, where K is Bin(n, p). Durations are not below 0.
     private var lower: [Weighted] = []
     private var upper: [Weighted] = []
-    /// How often it lies below all samples, and above.
+    /// How often it is below all samples, and above all.
     private var belowAll = 0.0
     private var aboveAll = 0.0
     private let relativeError: Double
@@ -138,7 +139,7 @@ private struct PercentileBounds {
         }
     }
 
-    /// The probabilities of Bin(n, p) around its mode, as far as they matter: each from that before.
+    /// The probabilities of Bin(n, p) around its mode, as far as they matter, each computed from the previous one.
     private static func binomial(_ count: Int, _ fraction: Double) -> (first: Int, probabilities: [Double]) {
         let negligible = 1e-12
         let odds = fraction / (1 - fraction)
@@ -163,12 +164,12 @@ private struct PercentileBounds {
         return (mode - down.count, all.map { $0 / sum })
     }
 
-    /// What the ratio of this to another percentile is at least, but for ``VariantComparison/tail`` of all cases.
-    /// - Returns: nil where too few samples leave more cases than that open.
+    /// The lower bound of the ratio of this to another percentile, except in ``VariantComparison/tail`` of all cases.
+    /// - Returns: nil if there are too few samples for that.
     func lowestRatio(to other: PercentileBounds) -> Double? {
         guard 1 - (1 - belowAll) * (1 - other.aboveAll) <= VariantComparison.tail else { return nil }
-        // Halves what may be it by the order of positive numbers, which is that of their bits, and goes on to the
-        // nearest ratio there is.
+        // A binary search in the order of positive numbers, which is that of their bits, down to the nearest existing
+        // ratio.
         var (low, high) = (0.0, Double.infinity)
         while low < high {
             let middle = Double(bitPattern: (low.bitPattern + high.bitPattern) / 2)
@@ -178,7 +179,7 @@ private struct PercentileBounds {
         return low * (1 - other.relativeError) / (1 + relativeError)
     }
 
-    /// The ratios of the least to the most that are not above a limit: how often they come, the largest of them, and
+    /// The ratios of lower to upper bounds that are not above a limit: how often they occur, the largest of them, and
     /// the smallest of the others.
     private func ratios(
         to other: PercentileBounds, upTo limit: Double

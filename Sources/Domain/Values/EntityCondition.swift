@@ -50,7 +50,7 @@ public struct EntityCondition: Sendable, Equatable {
         /// What is there if `tag` is not nil.
         public static func optional(_ tag: String?) -> Entity { tag.map { .present($0) } ?? .absent }
 
-        /// An entity that changes with each look at it, so that no tag of it outlasts a request.
+        /// An entity that changes with each read, so that none of its tags outlasts a request.
         public static func untagged(isPresent: Bool) -> Entity { Entity(isPresent: isPresent, tag: nil) }
 
         /// A member of an entity whose tags are those of the whole. `*` asks about the member, and tags ask about the
@@ -123,7 +123,7 @@ public struct EntityCondition: Sendable, Equatable {
         guard verdict(onWriting: entity) == .proceed else { throw failure(on: entity) }
     }
 
-    /// What a caller is told whose condition does not hold.
+    /// The failure for a condition that does not hold.
     private func failure(on entity: Entity) -> Failure {
         let reason =
             if holdsBeforeNoneMatch(entity) {

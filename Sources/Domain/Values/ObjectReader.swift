@@ -2,16 +2,16 @@
 
 /// Takes the fields out of one JSON object and collects what is wrong with them.
 ///
-/// Each accessor returns nil for a field that is absent or wrong; ``finish()`` throws if any was wrong or if fields
-/// nobody asked for remain, so that a typo is never ignored silently. Use the values only after it.
+/// Each accessor returns nil for a field that is absent or wrong; ``finish()`` throws if any was wrong or if unknown
+/// fields remain, so that a typo is never ignored silently. Use the values only after it.
 public struct ObjectReader {
     private var members: [JSON.Member]
     private let path: String
     private var errors: [Failure.FieldError] = []
-    /// Fields that were asked for and are not there: what a mistyped one may have been meant to be.
+    /// Fields that were read but are absent: candidates for what a mistyped one was meant to be.
     private var absent: [String] = []
 
-    /// - Parameter path: where the object stands in the request, such as `operations[3]`; empty for the body itself.
+    /// - Parameter path: the object's position in the request, such as `operations[3]`; empty for the body itself.
     /// - Throws: `validation_failed` when `json` is not an object.
     public init(_ json: JSON, path: String = "") throws(Failure) {
         guard case .object(let members) = json else {

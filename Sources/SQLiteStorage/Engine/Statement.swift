@@ -27,7 +27,7 @@ enum StatementCountError: Error {
 final class Statement {
     private let handle: OpaquePointer
     private let connection: OpaquePointer
-    /// The columns asked for by name so far, each under the address of its name's literal.
+    /// The columns read by name so far, each under the address of its name's literal.
     private var places: [(name: UnsafePointer<UInt8>, column: Int32)] = []
 
     /// - Throws: ``SQLiteError``.
@@ -202,9 +202,9 @@ final class Statement {
     }
 }
 
-/// The current row of a query. A column is asked for by its number, counted from 0, where a statement has a few and
-/// reads them on the spot, and by its name where several statements read the same thing: then only its reader lists
-/// the columns, and the statements say `SELECT *`.
+/// The current row of a query. A column is read by its number, counted from 0, if a statement has only a few and reads
+/// them on the spot, and by its name if several statements read the same entity: then only the reader lists the
+/// columns, and the statements use `SELECT *`.
 struct Row: ~Copyable {
     private let statement: Statement
 

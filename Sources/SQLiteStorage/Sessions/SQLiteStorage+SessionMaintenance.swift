@@ -159,8 +159,8 @@ extension SQLiteStorage {
 }
 
 extension SessionTransaction {
-    /// One step of the sweep. A session that memory knows to be live has its row brought up to date instead; one too
-    /// large to go at once goes part by part.
+    /// One step of the sweep. If a session is live according to memory, its row is updated instead; one that is too
+    /// large is removed in parts.
     func removeExpired() throws -> Step {
         let due = try connection.all(
             """
