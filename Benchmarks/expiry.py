@@ -1,7 +1,7 @@
-"""ENTRIES entries (default 300,000) expire at once, and then as many are cleared at once, while others write.
+"""ENTRIES entries (default 300,000) expire at the same time, and then as many are cleared together, while others write.
 
 Measures writes of one key of another namespace, and inserts into a full namespace with a cap, both one at a time: idle,
-and while the rows go. Fails if the 99th percentile beside the sweep is more than RATIO times the one idle.
+and while the rows are removed. Fails if the 99th percentile during the sweep is more than RATIO times the idle one.
 """
 
 import json

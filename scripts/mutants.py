@@ -218,10 +218,10 @@ def main():
         description=__doc__.split("\n\n")[0], epilog="\n\n".join(__doc__.split("\n\n")[1:]),
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="only list the mutants")
-    parser.add_argument("--check", action="store_true", help="only check that each mutant can still be put in")
-    parser.add_argument("--only", metavar="PATTERN", default="", help="those whose name matches a regular expression")
-    parser.add_argument("--again", action="store_true", help="run those whose outcome is known, too")
-    parser.add_argument("--verbose", action="store_true", help="print the end of what the tests of each print")
+    parser.add_argument("--check", action="store_true", help="only check that each mutant still applies")
+    parser.add_argument("--only", metavar="PATTERN", default="", help="only mutants with names matching this expression")
+    parser.add_argument("--again", action="store_true", help="also rerun mutants with a known outcome")
+    parser.add_argument("--verbose", action="store_true", help="print the end of each mutant's test output")
     parser.add_argument(
         "--copy", metavar="FOLDER", default=os.path.join(ROOT, ".build", "mutants"),
         help="where the copy and its build products are (default: .build/mutants)")
@@ -234,11 +234,11 @@ def main():
     if errors:
         return 2
     if options.check:
-        print(f"{len(mutants)} mutants can be put in")
+        print(f"{len(mutants)} mutants apply")
         return 0
     mutants = [mutant for mutant in mutants if re.search(options.only, mutant.name)]
     if not mutants:
-        print("error: no mutant has such a name", file=sys.stderr)
+        print("error: no mutant has a matching name", file=sys.stderr)
         return 2
     if os.path.realpath(options.copy) == os.path.realpath(ROOT):
         print("error: the copy cannot be the repository itself", file=sys.stderr)
