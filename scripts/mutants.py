@@ -219,7 +219,7 @@ def main():
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="only list the mutants")
     parser.add_argument("--check", action="store_true", help="only check that each mutant still applies")
-    parser.add_argument("--only", metavar="PATTERN", default="", help="only mutants with names matching this expression")
+    parser.add_argument("--only", metavar="PATTERN", default="", help="only mutants whose names match this expression")
     parser.add_argument("--again", action="store_true", help="also rerun mutants with a known outcome")
     parser.add_argument("--verbose", action="store_true", help="print the end of each mutant's test output")
     parser.add_argument(
