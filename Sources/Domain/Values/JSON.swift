@@ -237,16 +237,18 @@ private struct JSONParser {
         let value = try parseValue()
         skipWhiteSpace()
         guard position == bytes.count else { throw stopped("unexpected text after the value") }
-        if unreported > 0 { try memory?.take(unreported) }
+        try report()
         return value
     }
 
-    /// Accounts for `count` bytes, in portions: a share of memory is locked for each.
+    /// Accounts for `count` bytes, in portions, because this runs for every value.
     private mutating func account(_ count: Int) throws(Failure) {
-        guard let memory else { return }
         unreported += count
-        guard unreported >= 64 * 1024 else { return }
-        try memory.take(unreported)
+        if unreported >= 64 * 1024 { try report() }
+    }
+
+    private mutating func report() throws(Failure) {
+        try memory?.take(unreported)
         unreported = 0
     }
 

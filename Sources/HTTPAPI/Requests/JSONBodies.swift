@@ -61,11 +61,7 @@ extension Request {
         for try await var part in body {
             guard collected.readableBytes + part.readableBytes <= maxBytes else { throw tooLarge }
             try context.body?.take(part.readableBytes)
-            let isFirst = collected.readableBytes == 0
-            if isFirst { collected = part } else { collected.writeBuffer(&part) }
-            if isFirst, collected.readableBytes != declared {
-                context.channel.triggerUserOutboundEvent(BodyAwaited(), promise: nil)
-            }
+            if collected.readableBytes == 0 { collected = part } else { collected.writeBuffer(&part) }
         }
         if let declared, collected.readableBytes < declared { throw TruncatedBody() }
         return collected

@@ -68,7 +68,9 @@ public func buildApplication(
     routes.addRoutes(to: router, meter: services.meter, bodies: services.bodies)
     let idle = services.settings.current.milliseconds(.idleTimeout)
     let channel = HTTP1Channel.Configuration(
-        additionalChannelHandlers: [ConnectionHandler(stallTimeout: .milliseconds(idle))],
+        additionalChannelHandlers: [
+            ConnectionHandler(stallTimeout: .milliseconds(idle), streamsBody: routes.streamsBody)
+        ],
         idleTimeout: .milliseconds(idle),
         httpDecoderConfiguration: .init(
             maxHeaderFieldSize: Limits.maxHeaderBytes, maxHeaderListSize: Limits.maxHeaderBytes,

@@ -1,58 +1,42 @@
-// Ends requests whose JSON body hardly arrives. docs/design/json.md.
+// Notices requests whose body hardly arrives. docs/design/json.md.
 
 import Domain
-import NIOCore
-
-/// Sent down the pipeline by a handler that waits for the rest of a JSON body.
-struct BodyAwaited: Sendable {}
+import HTTPTypes
 
 /// A body arrived at less than ``Limits/minBodyBytesPerSecond``.
 struct BodyStalled: Error {}
 
-/// Watches how fast an awaited body arrives, in windows of ``Limits/bodyWindowSeconds``. It belongs to one connection
-/// and is used on its event loop.
+/// How fast the body of a connection's request arrives, in windows of ``Limits/bodyWindowSeconds``.
 ///
 /// Only what the sender owes counts: while the service itself does not read from the connection, nothing is stalled.
-final class BodyArrival {
-    private let stalled: () -> Void
-    private var isArriving = false
-    private var isReading = false
+struct BodyArrival {
+    /// Whether the service waits for bytes.
+    var isReading = false
+    /// The request whose body is not complete.
+    private var request: HTTPRequest?
     private var receivedBytes = 0
-    private var window: Scheduled<Void>?
+    /// Whether the body was incomplete for all of the window.
+    private var fillsWindow = false
 
-    /// - Parameter stalled: called once per body that arrives too slowly.
-    init(stalled: @escaping () -> Void) { self.stalled = stalled }
+    mutating func headArrived(_ head: HTTPRequest) { request = head }
 
-    func headArrived() { isArriving = true }
+    mutating func arrived(_ count: Int) { receivedBytes += count }
 
-    func arrived(_ count: Int) { receivedBytes += count }
-
-    func bodyEnded() {
-        isArriving = false
-        stop()
+    mutating func bodyEnded() {
+        request = nil
+        fillsWindow = false
     }
 
-    func readRequested() { isReading = true }
-
-    func readCompleted() { isReading = false }
-
-    /// Starts watching, unless the body is complete or watched already.
-    func watch(on loop: any EventLoop) {
-        guard isArriving, window == nil else { return }
-        receivedBytes = 0
-        window = loop.assumeIsolated().scheduleTask(in: .seconds(Limits.bodyWindowSeconds)) { self.windowEnded(loop) }
-    }
-
-    func stop() {
-        window?.cancel()
-        window = nil
-    }
-
-    private func windowEnded(_ loop: any EventLoop) {
-        window = nil
-        guard !isReading || receivedBytes >= Limits.minBodyBytesPerSecond * Int(Limits.bodyWindowSeconds) else {
-            return stalled()
+    /// Ends a window and begins the next.
+    /// - Parameter streamsBody: whether a request's body is passed on as it arrives. It then holds no memory and may
+    ///   take its time.
+    /// - Returns: whether the body has stalled.
+    mutating func windowEnds(streamsBody: (HTTPRequest) -> Bool) -> Bool {
+        defer {
+            receivedBytes = 0
+            fillsWindow = request != nil
         }
-        watch(on: loop)
+        guard let request, fillsWindow, isReading else { return false }
+        return receivedBytes < Limits.minBodyBytesPerSecond * Int(Limits.bodyWindowSeconds) && !streamsBody(request)
     }
 }

@@ -27,10 +27,17 @@ final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private var headersTooLarge = false
     private let stallTimeout: TimeAmount
     private var stall: Scheduled<Void>?
-    private var arrival: BodyArrival?
+    private var window: Scheduled<Void>?
+    private var arrival = BodyArrival()
+    private let streamsBody: @Sendable (HTTPRequest) -> Bool
 
-    /// - Parameter stallTimeout: how long a client may read nothing of an answer that is waiting for it.
-    init(stallTimeout: TimeAmount) { self.stallTimeout = stallTimeout }
+    /// - Parameters:
+    ///   - stallTimeout: how long a client may read nothing of an answer that is waiting for it.
+    ///   - streamsBody: whether a request's body is passed on as it arrives. Any other body is held in memory.
+    init(stallTimeout: TimeAmount, streamsBody: @escaping @Sendable (HTTPRequest) -> Bool) {
+        self.stallTimeout = stallTimeout
+        self.streamsBody = streamsBody
+    }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
         stall?.cancel()
@@ -43,43 +50,43 @@ final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     func handlerAdded(context: ChannelHandlerContext) {
-        let pipeline = context.pipeline
-        arrival = BodyArrival { pipeline.fireErrorCaught(BodyStalled()) }
+        beginWindow(context)
+    }
+
+    private func beginWindow(_ context: ChannelHandlerContext) {
+        window = context.eventLoop.assumeIsolated().scheduleTask(in: .seconds(Limits.bodyWindowSeconds)) {
+            let hasStalled = self.arrival.windowEnds(streamsBody: self.streamsBody)
+            self.beginWindow(context)
+            if hasStalled { context.fireErrorCaught(BodyStalled()) }
+        }
     }
 
     func handlerRemoved(context: ChannelHandlerContext) {
         stall?.cancel()
-        arrival?.stop()
+        window?.cancel()
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         switch unwrapInboundIn(data) {
         case .head(let head):
             unanswered += 1
-            arrival?.headArrived()
+            arrival.headArrived(head)
             owesContinue = Self.expectsContinue(head)
             sendContinueIfDue(context)
-        case .body(let part): arrival?.arrived(part.readableBytes)
-        case .end: arrival?.bodyEnded()
+        case .body(let part): arrival.arrived(part.readableBytes)
+        case .end: arrival.bodyEnded()
         }
         context.fireChannelRead(data)
     }
 
     func read(context: ChannelHandlerContext) {
-        arrival?.readRequested()
+        arrival.isReading = true
         context.read()
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
-        arrival?.readCompleted()
+        arrival.isReading = false
         context.fireChannelReadComplete()
-    }
-
-    func triggerUserOutboundEvent(context: ChannelHandlerContext, event: Any, promise: EventLoopPromise<Void>?) {
-        guard event is BodyAwaited else { return context.triggerUserOutboundEvent(event, promise: promise) }
-        // With the head of a later request here, the awaited body is complete.
-        if unanswered == 1 { arrival?.watch(on: context.eventLoop) }
-        promise?.succeed()
     }
 
     private static func expectsContinue(_ head: HTTPRequest) -> Bool {

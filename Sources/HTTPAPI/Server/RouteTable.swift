@@ -66,7 +66,7 @@ public struct RouteTable: Sendable {
         for (path, known) in methods where path.hasSuffix("/") { methods[String(path.dropLast())] = known }
         paths = methods.map { path, methods in
             (
-                path.dropFirst().split(separator: "/", omittingEmptySubsequences: false),
+                Self.segments(of: path),
                 methods.sorted { $0.rawValue < $1.rawValue }
             )
         }
@@ -75,11 +75,24 @@ public struct RouteTable: Sendable {
     /// The methods of a request's path; nil if there is nothing at the path. A linear search, because it only serves
     /// errors.
     func methods(for path: String) -> [HTTPRequest.Method]? {
-        let segments = path.dropFirst().split(separator: "/", omittingEmptySubsequences: false)
-        return paths.first { candidate in
-            candidate.segments.count == segments.count
-                && zip(candidate.segments, segments).allSatisfy { $0 == $1 || ($0.first == "{" && !$1.isEmpty) }
-        }?.methods
+        let segments = Self.segments(of: path)
+        return paths.first { Self.matches($0.segments, segments) }?.methods
+    }
+
+    /// Whether the body of a request is passed on in chunks: ``Route/streamsBody``.
+    @Sendable func streamsBody(_ request: HTTPRequest) -> Bool {
+        let segments = Self.segments(of: String((request.path ?? "").prefix { $0 != "?" }))
+        return routes.contains {
+            $0.streamsBody && $0.method == request.method && Self.matches(Self.segments(of: $0.path), segments)
+        }
+    }
+
+    private static func segments(of path: String) -> [Substring] {
+        path.dropFirst().split(separator: "/", omittingEmptySubsequences: false)
+    }
+
+    private static func matches(_ route: [Substring], _ path: [Substring]) -> Bool {
+        route.count == path.count && zip(route, path).allSatisfy { $0 == $1 || ($0.first == "{" && !$1.isEmpty) }
     }
 
     /// Whether a path has no empty segment. The router skips those, so that `…/entries/` would clear a namespace where

@@ -1,4 +1,4 @@
-// Bodies that hardly arrive, on a connection whose clock moves by hand.
+// Bodies that hardly arrive, on a connection whose clock is moved by hand.
 
 import Domain
 import HTTPTypes
@@ -10,27 +10,35 @@ import Testing
 @testable import HTTPAPI
 
 struct BodyArrivalTests {
-    /// A connection with a request of whose JSON body a handler awaits the rest.
+    /// A connection on which the head and the first byte of a request have arrived.
     private final class Connection {
         let channel: EmbeddedChannel
 
-        init() throws {
-            channel = EmbeddedChannel(handler: ConnectionHandler(stallTimeout: .hours(1)))
+        init(path: String = "/v1/samples") throws {
+            channel = EmbeddedChannel(
+                handler: ConnectionHandler(stallTimeout: .hours(1)) { $0.path == "/value" })
             try channel.connect(to: SocketAddress(ipAddress: "192.0.2.1", port: 1)).wait()
-            try send(.head(HTTPRequest(method: .post, scheme: nil, authority: nil, path: "/v1/samples")))
-            try arrive(1)
-            awaitBody()
+            try begin(path)
+            // The window in which a request begins does not count.
+            endWindow()
         }
 
-        func send(_ part: HTTPRequestPart) throws { try channel.writeInbound(part) }
+        func begin(_ path: String) throws {
+            try channel.writeInbound(
+                HTTPRequestPart.head(HTTPRequest(method: .post, scheme: nil, authority: nil, path: path)))
+            try arrive(1)
+        }
 
-        func arrive(_ count: Int) throws { try send(.body(ByteBuffer(repeating: 0, count: count))) }
+        func arrive(_ count: Int) throws {
+            try channel.writeInbound(HTTPRequestPart.body(ByteBuffer(repeating: 0, count: count)))
+            channel.read()
+        }
 
-        func awaitBody() { channel.pipeline.triggerUserOutboundEvent(BodyAwaited(), promise: nil) }
+        func end() throws { try channel.writeInbound(HTTPRequestPart.end(nil)) }
 
-        func pass(seconds: Int64) { channel.embeddedEventLoop.advanceTime(by: .seconds(seconds)) }
+        func endWindow() { channel.embeddedEventLoop.advanceTime(by: .seconds(Limits.bodyWindowSeconds)) }
 
-        /// Whether the handler is told that the body stalled.
+        /// Whether the handler was told that the body stalled, since this was last asked.
         var isStalled: Bool {
             do {
                 try channel.throwIfErrorCaught()
@@ -41,23 +49,19 @@ struct BodyArrivalTests {
         }
     }
 
-    private let window = Limits.bodyWindowSeconds
     private let enough = Limits.minBodyBytesPerSecond * Int(Limits.bodyWindowSeconds)
 
     @Test func aBodyThatStopsIsEnded() throws {
         let connection = try Connection()
-        connection.channel.read()
-        connection.pass(seconds: window - 1)
         #expect(!connection.isStalled)
-        connection.pass(seconds: 1)
+        connection.endWindow()
         #expect(connection.isStalled)
     }
 
     @Test func aBodyThatTricklesIsEnded() throws {
         let connection = try Connection()
         try connection.arrive(enough - 1)
-        connection.channel.read()
-        connection.pass(seconds: window)
+        connection.endWindow()
         #expect(connection.isStalled)
     }
 
@@ -65,42 +69,60 @@ struct BodyArrivalTests {
         let connection = try Connection()
         for _ in 0..<10 {
             try connection.arrive(enough)
-            connection.channel.read()
-            connection.pass(seconds: window)
+            connection.endWindow()
             #expect(!connection.isStalled)
         }
-        connection.pass(seconds: window)
+        connection.endWindow()
         #expect(connection.isStalled)
     }
 
-    /// The service has enough to do and does not read: no fault of the sender's.
+    /// The service is busy and does not read, which is not the sender's fault.
     @Test func aBodyThatIsNotReadIsNot() throws {
         let connection = try Connection()
         connection.channel.pipeline.fireChannelReadComplete()
-        connection.pass(seconds: 10 * window)
+        for _ in 0..<10 { connection.endWindow() }
         #expect(!connection.isStalled)
         connection.channel.read()
-        connection.pass(seconds: window)
+        connection.endWindow()
         #expect(connection.isStalled)
     }
 
     @Test func aCompleteBodyIsNot() throws {
         let connection = try Connection()
-        connection.channel.read()
-        try connection.send(.end(nil))
-        connection.pass(seconds: 10 * window)
+        try connection.end()
+        for _ in 0..<10 { connection.endWindow() }
         #expect(!connection.isStalled)
     }
 
-    /// Nobody asked for the body of the next request, which may be a value that comes as slowly as it likes.
-    @Test func theNextRequestIsNotWatched() throws {
+    /// The next one has a window of its own.
+    @Test func aBodyThatJustBeganIsNot() throws {
         let connection = try Connection()
-        connection.channel.read()
-        try connection.send(.end(nil))
-        try connection.send(
-            .head(HTTPRequest(method: .put, scheme: nil, authority: nil, path: "/v1/cache/n/entries/k")))
-        connection.awaitBody()
-        connection.pass(seconds: 10 * window)
+        try connection.end()
+        try connection.begin("/v1/samples")
+        connection.endWindow()
         #expect(!connection.isStalled)
+        connection.endWindow()
+        #expect(connection.isStalled)
+    }
+
+    @Test func aValueThatIsPassedOnMayTakeItsTime() throws {
+        let connection = try Connection(path: "/value")
+        for _ in 0..<10 { connection.endWindow() }
+        #expect(!connection.isStalled)
+    }
+
+    @Test func onlyValuesOfTheCacheArePassedOn() async throws {
+        try await withAPI { api in
+            let routes = api.services.routes
+            func streams(_ method: HTTPRequest.Method, _ path: String) -> Bool {
+                routes.streamsBody(HTTPRequest(method: method, scheme: nil, authority: nil, path: path))
+            }
+            #expect(streams(.put, "/v1/cache/n/entries/k"))
+            #expect(streams(.put, "/v1/cache/n/entries/k%2Fl?x=/"))
+            #expect(!streams(.put, "/v1/cache/n"))
+            #expect(!streams(.post, "/v1/cache/n/entries/k"))
+            #expect(!streams(.post, "/v1/samples"))
+            #expect(routes.routes.filter(\.streamsBody).count == 1)
+        }
     }
 }
