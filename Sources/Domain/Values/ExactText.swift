@@ -8,7 +8,9 @@ public struct ExactText: Hashable, Comparable, Sendable {
 
     public init(_ text: String) { self.text = text }
 
-    public static func == (a: Self, b: Self) -> Bool { a.text.utf8.elementsEqual(b.text.utf8) }
+    public static func == (a: Self, b: Self) -> Bool {
+        a.text.utf8.count == b.text.utf8.count && a.text.utf8.elementsEqual(b.text.utf8)
+    }
 
     /// By bytes, which is the order of code points and of SQLite.
     public static func < (a: Self, b: Self) -> Bool { a.text.utf8.lexicographicallyPrecedes(b.text.utf8) }

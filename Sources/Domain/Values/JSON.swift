@@ -130,23 +130,36 @@ extension JSON {
     }
 
     private static func write(_ string: String, to out: inout [UInt8]) {
+        var string = string
         out.append(UInt8(ascii: "\""))
-        for byte in string.utf8 {
-            switch byte {
-            case UInt8(ascii: "\""), UInt8(ascii: "\\"):
-                out.append(UInt8(ascii: "\\"))
-                out.append(byte)
-            case UInt8(ascii: "\n"): out.append(contentsOf: "\\n".utf8)
-            case UInt8(ascii: "\r"): out.append(contentsOf: "\\r".utf8)
-            case UInt8(ascii: "\t"): out.append(contentsOf: "\\t".utf8)
-            case 0..<0x20:
-                out.append(contentsOf: "\\u00".utf8)
-                out.append(hexDigits[Int(byte >> 4)])
-                out.append(hexDigits[Int(byte & 15)])
-            default: out.append(byte)
+        string.withUTF8 { bytes in
+            var rest = bytes[...]
+            while let escaped = rest.firstIndex(where: mustBeEscaped) {
+                out.append(contentsOf: rest[..<escaped])
+                writeEscape(of: rest[escaped], to: &out)
+                rest = rest[(escaped + 1)...]
             }
+            out.append(contentsOf: rest)
         }
         out.append(UInt8(ascii: "\""))
+    }
+
+    private static func mustBeEscaped(_ byte: UInt8) -> Bool {
+        byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\")
+    }
+
+    private static func writeEscape(of byte: UInt8, to out: inout [UInt8]) {
+        out.append(UInt8(ascii: "\\"))
+        switch byte {
+        case UInt8(ascii: "\n"): out.append(UInt8(ascii: "n"))
+        case UInt8(ascii: "\r"): out.append(UInt8(ascii: "r"))
+        case UInt8(ascii: "\t"): out.append(UInt8(ascii: "t"))
+        case 0..<0x20:
+            out.append(contentsOf: "u00".utf8)
+            out.append(hexDigits[Int(byte >> 4)])
+            out.append(hexDigits[Int(byte & 15)])
+        default: out.append(byte)
+        }
     }
 
     private static let hexDigits = Array("0123456789abcdef".utf8)
@@ -290,7 +303,7 @@ private struct JSONParser {
 
     private mutating func parseObject() throws(Failure) -> JSON {
         var members: [JSON.Member] = []
-        var names = Set<ExactText>()
+        var names = MemberNames()
         let isOutermost = depth == 1
         skipWhiteSpace()
         if take(UInt8(ascii: "}")) { return .object([]) }
@@ -298,9 +311,7 @@ private struct JSONParser {
             skipWhiteSpace()
             guard current == UInt8(ascii: "\"") else { throw stopped("expected a name in quotes") }
             let name = try parseString()
-            guard names.insert(ExactText(name)).inserted else {
-                throw stopped("a name occurs twice in one object")
-            }
+            guard names.insert(name) else { throw stopped("a name occurs twice in one object") }
             try account(MemoryLayout<ExactText>.stride * 2)
             skipWhiteSpace()
             guard take(UInt8(ascii: ":")) else { throw stopped("expected ':'") }
@@ -445,5 +456,22 @@ private struct JSONParser {
 
     private func stopped(_ reason: String) -> Failure {
         Failure(.malformedJSON, "The body is not valid JSON: \(reason) at byte \(position).")
+    }
+}
+
+/// The names in one object. Most objects have so few that comparing them costs less than hashing.
+private struct MemberNames {
+    private static let maxCompared = 16
+    private var compared: [ExactText] = []
+    private var hashed: Set<ExactText> = []
+
+    /// - Returns: false for a name that is there already.
+    mutating func insert(_ name: String) -> Bool {
+        let name = ExactText(name)
+        guard hashed.isEmpty else { return hashed.insert(name).inserted }
+        if compared.contains(name) { return false }
+        compared.append(name)
+        if compared.count > Self.maxCompared { hashed = Set(compared) }
+        return true
     }
 }

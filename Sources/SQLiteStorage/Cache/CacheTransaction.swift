@@ -30,6 +30,7 @@ struct CacheTransaction {
         var timeToLiveMilliseconds: Int64?
         /// Its place in the order of eviction; nil if none is kept.
         var rank: Int64?
+        var hasTags: Bool
 
         func isLive(at now: Instant) -> Bool { expiresAt.map { $0 > now } ?? true }
     }
@@ -68,14 +69,16 @@ struct CacheTransaction {
     func entry(_ key: Key, in namespace: Namespace) throws -> Entry? {
         try connection.first(
             """
-            SELECT entry_id, sha256, size_bytes, blob_id, updated_at_ms, expires_at_ms, ttl_ms, eviction_rank
+            SELECT entry_id, sha256, size_bytes, blob_id, updated_at_ms, expires_at_ms, ttl_ms, eviction_rank,
+                EXISTS (SELECT 1 FROM cache_entry_tags t WHERE t.entry_id = cache_entries.entry_id)
             FROM cache_entries WHERE generation_id = ?1 AND key = ?2
             """, .integer(namespace.generationID), .text(key.rawValue)
         ) { row in
             Entry(
                 id: row.integer(0), digest: row.blob(1), sizeBytes: row.int(2), blobID: row.optionalInteger(3),
                 updatedAt: row.instant(4), expiresAt: row.optionalInstant(5),
-                timeToLiveMilliseconds: row.optionalInteger(6), rank: row.optionalInteger(7))
+                timeToLiveMilliseconds: row.optionalInteger(6), rank: row.optionalInteger(7),
+                hasTags: row.bool(8))
         }
     }
 
@@ -135,7 +138,7 @@ struct CacheTransaction {
         } else if let live, live.blobID == nil {
             try connection.run("DELETE FROM cache_values WHERE entry_id = ?1", .integer(entryID))
         }
-        try setTags(write.tags, of: entryID, key: write.key, in: namespace, hadEntry: live != nil)
+        try setTags(write.tags, of: entryID, key: write.key, in: namespace, replacing: live)
         if live?.blobID != nil { storage.signals.hasOrphans.store(true, ordering: .relaxed) }
         storage.signals.note(expiry: expiresAt)
         if namespace.policy.isCapped { try holdCaps(of: namespace, sparing: entryID) }
@@ -210,8 +213,12 @@ struct CacheTransaction {
         .integer(storage.signals.nextWriteNumber.wrappingAdd(1, ordering: .relaxed).oldValue)
     }
 
-    private func setTags(_ tags: [Tag], of entryID: Int64, key: Key, in namespace: Namespace, hadEntry: Bool) throws {
-        if hadEntry { try connection.run("DELETE FROM cache_entry_tags WHERE entry_id = ?1", .integer(entryID)) }
+    private func setTags(
+        _ tags: [Tag], of entryID: Int64, key: Key, in namespace: Namespace, replacing old: Entry?
+    ) throws {
+        if let old, old.hasTags {
+            try connection.run("DELETE FROM cache_entry_tags WHERE entry_id = ?1", .integer(entryID))
+        }
         for tag in tags {
             try connection.run(
                 "INSERT INTO cache_entry_tags (tag, generation_id, key, entry_id) VALUES (?1, ?2, ?3, ?4)",

@@ -138,6 +138,16 @@ struct JSONTests {
         #expect(JSON.array([1])["a"] == nil)
     }
 
+    /// With few names and with many, which are looked up differently.
+    @Test(arguments: [1, 2, 15, 16, 17, 18, 40])
+    func aNameOccursOnce(count: Int) throws {
+        let members = (0..<count).map { "\"name\($0)\":0" }
+        #expect(try parse("{" + members.joined(separator: ",") + "}").text.count > count * 8)
+        for repeated in 0..<count {
+            #expect(isMalformed(Array("{\(members.joined(separator: ",")),\(members[repeated])}".utf8)))
+        }
+    }
+
     // MARK: Memory
 
     /// Counts what a value takes, up to a limit.
