@@ -124,6 +124,9 @@ public enum Limits {
     /// Time between two self-measurements of the service, in milliseconds.
     public static let selfSampleMilliseconds: Int64 = 10_000
 
+    /// Largest file that holds a secret setting.
+    public static let maxSecretFileBytes = 64 * 1024
+
     // MARK: Requests
 
     /// Largest JSON body, except a batch.

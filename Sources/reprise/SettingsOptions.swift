@@ -21,12 +21,15 @@ struct SettingsOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Sets any setting; can be repeated.", valueName: "name=value")) var set: [String] = []
 
     /// The settings in force: precedence is flag, environment, file, default.
+    /// - Parameter all: the settings there are.
     /// - Throws: ``ExitMessage`` naming where the error is.
-    func load(environment: [String: String] = ProcessInfo.processInfo.environment) async throws(ExitMessage) -> Settings
-    {
+    func load(
+        environment: [String: String] = ProcessInfo.processInfo.environment, all: [Setting] = Setting.all
+    ) async throws(ExitMessage) -> Settings {
         let file = config ?? environment["REPRISE_CONFIG"]
+        let environment = try Self.readingSecretFiles(environment, of: all)
         let sources: [(source: SettingSource, values: ConfigReader)] = [
-            (.flag, try flags().reader(named: "flags")),
+            (.flag, try flags(all).reader(named: "flags")),
             (.environment, environmentReader(environment)),
             (
                 .file,
@@ -34,9 +37,9 @@ struct SettingsOptions: ParsableArguments {
                     named: "file")
             ),
         ]
-        warnOfUnknown(environment)
+        warnOfUnknown(environment, all)
         var settings = Settings()
-        for setting in Setting.all {
+        for setting in all {
             for (source, values) in sources {
                 guard let text = values.string(forKey: ConfigKey([setting.name])) else { continue }
                 do throws(Failure) {
@@ -52,7 +55,32 @@ struct SettingsOptions: ParsableArguments {
         return settings
     }
 
-    private func flags() throws(ExitMessage) -> [String: String] {
+    /// Adds the secrets whose file is named, without the line break that editors put at the end.
+    private static func readingSecretFiles(
+        _ environment: [String: String], of all: [Setting]
+    ) throws(ExitMessage) -> [String: String] {
+        var environment = environment
+        for setting in all where setting.isSecret {
+            guard let path = environment.removeValue(forKey: setting.environmentFileName) else { continue }
+            guard environment[setting.environmentName] == nil else {
+                throw ExitMessage(
+                    message: "\(setting.environmentName) and \(setting.environmentFileName) are both set: use one.",
+                    code: ExitMessage.wrongConfiguration)
+            }
+            guard let bytes = FileManager.default.contents(atPath: path), bytes.count <= Limits.maxSecretFileBytes,
+                var text = String(validating: bytes, as: UTF8.self)
+            else {
+                throw ExitMessage(
+                    message: "\(setting.environmentFileName): \(path) cannot be read as a text of at most "
+                        + "\(Limits.maxSecretFileBytes) bytes.", code: ExitMessage.wrongConfiguration)
+            }
+            while let last = text.last, last.isNewline { text.removeLast() }
+            environment[setting.environmentName] = text
+        }
+        return environment
+    }
+
+    private func flags(_ all: [Setting]) throws(ExitMessage) -> [String: String] {
         var values: [String: String] = [:]
         for assignment in set {
             let parts = assignment.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(
@@ -61,10 +89,16 @@ struct SettingsOptions: ParsableArguments {
                 throw ExitMessage(
                     message: "--set \(assignment): must be name=value", code: ExitMessage.wrongConfiguration)
             }
-            guard Setting.named(parts[0]) != nil else {
+            guard let setting = all.first(where: { $0.name == parts[0] }) else {
                 throw ExitMessage(
                     message: "--set \(assignment): \(Setting.unknown(parts[0])) The settings are "
-                        + Setting.all.map(\.name).joined(separator: ", "), code: ExitMessage.wrongConfiguration)
+                        + all.map(\.name).joined(separator: ", "), code: ExitMessage.wrongConfiguration)
+            }
+            guard !setting.isSecret else {
+                throw ExitMessage(
+                    message: "--set \(setting.name): a secret cannot be a flag, because other users can see it in the "
+                        + "list of processes. Set \(setting.environmentFileName) to the path of a file that contains "
+                        + "it, or \(setting.environmentName).", code: ExitMessage.wrongConfiguration)
             }
             values[parts[0]] = parts[1]
         }
@@ -82,12 +116,12 @@ struct SettingsOptions: ParsableArguments {
 
     /// A mistyped variable would otherwise be ignored silently. It is not an error, because Kubernetes sets
     /// `REPRISE_SERVICE_HOST` and the like by itself for a Service called "reprise".
-    private func warnOfUnknown(_ environment: [String: String]) {
-        let known = Set(Setting.all.map(\.environmentName) + ["REPRISE_CONFIG"])
+    private func warnOfUnknown(_ environment: [String: String], _ all: [Setting]) {
+        let known = Set(all.map(\.environmentName) + ["REPRISE_CONFIG"])
         for name in environment.keys.sorted() where name.hasPrefix("REPRISE_") && !known.contains(name) {
             let isKubernetes = name.contains("_SERVICE_") || name.contains("_TCP")
             guard !isKubernetes else { continue }
-            let meant = Suggestion.text(for: name, among: Setting.all.map(\.environmentName))
+            let meant = Suggestion.text(for: name, among: all.map(\.environmentName))
             let line =
                 "reprise: warning: ignoring the unknown environment variable '\(name)'.\(meant) "
                 + "See reprise serve --help for all settings.\n"

@@ -1,10 +1,10 @@
 // Settings from flags, environment and file: one precedence, and no invalid value accepted silently.
 
 import ArgumentParser
-import Domain
 import TestSupport
 import Testing
 
+@testable import Domain
 @testable import reprise
 
 struct SettingsOptionsTests {
@@ -145,5 +145,39 @@ struct SettingsOptionsTests {
             #expect(SettingsHelp.table.contains("  \(setting.name) (default: \(setting.defaultValue)"))
             #expect(SettingsHelp.table.contains(setting.summary))
         }
+    }
+
+    // MARK: Secrets
+
+    private static let secret = Setting(
+        name: "test_secret", kind: .text, defaultValue: .text(""), unit: "", summary: "A secret.", isSecret: true)
+
+    private func loadSecret(_ flags: [String] = [], _ environment: [String: String] = [:]) async throws -> String {
+        let options = try SettingsOptions.parse(flags)
+        return try await options.load(environment: environment, all: [Self.secret]).text(Self.secret)
+    }
+
+    @Test func aSecretComesFromTheEnvironmentOrAFile() async throws {
+        #expect(try await loadSecret() == "")
+        #expect(try await loadSecret([], ["REPRISE_TEST_SECRET": "s3cret"]) == "s3cret")
+        let file = try folder.write("s3cret\r\n\n", to: "secret")
+        #expect(try await loadSecret([], ["REPRISE_TEST_SECRET_FILE": file]) == "s3cret")
+    }
+
+    @Test func aSecretIsNoFlagAndHasOneSource() async throws {
+        let flag = try #require(await exitMessage { try await loadSecret(["--set", "test_secret=s3cret"]) })
+        #expect(flag.message.contains("REPRISE_TEST_SECRET_FILE"))
+        let file = try folder.write("a", to: "secret")
+        let large = try folder.write(String(repeating: "a", count: Limits.maxSecretFileBytes + 1), to: "large")
+        for environment in [
+            ["REPRISE_TEST_SECRET": "s3cret", "REPRISE_TEST_SECRET_FILE": file],
+            ["REPRISE_TEST_SECRET_FILE": file + "/none"], ["REPRISE_TEST_SECRET_FILE": large],
+            ["REPRISE_TEST_SECRET": "s3cret\u{1}"],
+        ] {
+            let message = try #require(await exitMessage { try await loadSecret([], environment) })
+            #expect(message.code == ExitMessage.wrongConfiguration)
+            #expect(!message.message.contains("s3cret"))
+        }
+        #expect(!flag.message.contains("s3cret"))
     }
 }

@@ -53,8 +53,19 @@ public struct Setting: Sendable {
     public let summary: String
     /// Whether it can be changed while the service runs.
     public var isMutable = false
+    /// Whether nobody may see its value: it is left out of answers, errors and logs. It cannot be given as a flag,
+    /// which every user of the machine can see, or at run time, because it would be stored in the database.
+    public var isSecret = false
 
     public var environmentName: String { "REPRISE_" + name.uppercased() }
+    /// For a secret: the environment variable that names a file with the value, as container platforms mount secrets.
+    public var environmentFileName: String { environmentName + "_FILE" }
+
+    /// A value as it may be shown; of a secret only whether there is one.
+    public func shown(_ value: SettingValue) -> JSON {
+        guard isSecret else { return value.json }
+        return value == defaultValue ? .null : .string("(secret)")
+    }
 
     /// Reads a value from its text.
     /// - Throws: `validation_failed` naming the setting and what it accepts.
@@ -103,7 +114,7 @@ public struct Setting: Sendable {
     private static func rounded(_ seconds: Double) -> Double { (seconds * 1000).rounded() / 1000 }
 
     private func wrong(_ text: String) -> Failure {
-        .invalid(name, "'\(text)' is not \(accepted).")
+        .invalid(name, isSecret ? "The value is not \(accepted)." : "'\(text)' is not \(accepted).")
     }
 
     /// What is accepted, in words.

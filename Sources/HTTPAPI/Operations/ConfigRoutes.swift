@@ -95,8 +95,8 @@ extension Settings {
     fileprivate func json(of setting: Setting) -> JSON {
         [
             "name": .string(setting.name),
-            "value": value(of: setting).json,
-            "default": setting.defaultValue.json,
+            "value": setting.shown(value(of: setting)),
+            "default": setting.shown(setting.defaultValue),
             "source": .string(source(of: setting).rawValue),
             "unit": setting.unit.isEmpty ? .null : .string(setting.unit),
             "description": .string(setting.summary),

@@ -1,7 +1,8 @@
 // Settings: what is accepted, and what is in force.
 
-import Domain
 import Testing
+
+@testable import Domain
 
 struct SettingsTests {
     @Test(
@@ -109,5 +110,20 @@ struct LiveSettingsTests {
             live.apply(overrides(["log_level": "debug"], version: 1))
             live.apply(overrides(["log_level": "error"], version: 1))
         }
+    }
+
+    @Test func aSecretIsNotShown() throws {
+        let secret = Setting(
+            name: "test_secret", kind: .text, defaultValue: .text(""), unit: "", summary: "A secret.", isSecret: true)
+        #expect(secret.shown(.text("s3cret")) == "(secret)")
+        #expect(secret.shown(.text("")) == .null)
+        #expect(Setting.host.shown(.text("::")) == "::")
+        let failure = #expect(throws: Failure.self) { try secret.parse("s3cret\n") }
+        #expect(failure?.errors.first?.message == "The value is not a non-empty text.")
+    }
+
+    /// What is changed at run time is stored in the database.
+    @Test func noSecretIsChangedAtRunTime() {
+        #expect(!Setting.all.contains { $0.isSecret && $0.isMutable })
     }
 }
