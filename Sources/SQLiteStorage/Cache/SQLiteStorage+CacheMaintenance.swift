@@ -1,4 +1,5 @@
-// Background work on the cache: sweeping, evicting, removing chunks, in steps that let waiting writes go first.
+// Background work on the cache: sweeping, evicting, removing chunks, in steps that let waiting writes go first. A dry
+// run counts what a run would remove.
 
 import Domain
 import Synchronization
@@ -6,7 +7,28 @@ import Synchronization
 extension SQLiteStorage {
     // MARK: Expired and cleared entries
 
-    func removeExpired() async throws -> Removal {
+    /// Removes expired rows of namespaces and all rows of cleared generations, and forgets old reasons for removal,
+    /// which are not counted.
+    func removeDueEntries(isDryRun: Bool) async throws -> Removal {
+        if isDryRun { return try await countDueEntries() }
+        var total = try await removeExpired()
+        total += try await removeCleared()
+        try await trimRemovals()
+        return total
+    }
+
+    private func countDueEntries() async throws -> Removal {
+        let now = clock.now()
+        return try await readers.consistently(.upkeep) { connection in
+            let due = try connection.due(now: now)
+            let cleared = try connection.all(
+                "SELECT entry_count, size_bytes FROM cache_generations WHERE cleared_at_ms IS NOT NULL"
+            ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) }
+            return (Array(due.values) + cleared).reduce(into: Removal()) { $0 += $1 }
+        }
+    }
+
+    private func removeExpired() async throws -> Removal {
         var total = Removal()
         let now = clock.now()
         for generationID in try await readers.pooled(.upkeep, { try $0.dueGenerations(now: now) }) {
@@ -25,7 +47,7 @@ extension SQLiteStorage {
         return total
     }
 
-    func removeCleared() async throws -> Removal {
+    private func removeCleared() async throws -> Removal {
         signals.hasClearedRows.store(false, ordering: .relaxed)
         var total = Removal()
         while let step = try await transaction(.background, { try $0.removeCleared() }) {
@@ -37,7 +59,7 @@ extension SQLiteStorage {
 
     /// Forgets the oldest reasons for removal: those past the maximum age and, if many were added since the last time,
     /// those in excess of the maximum number.
-    func trimRemovals() async throws {
+    private func trimRemovals() async throws {
         let horizon = clock.now().advanced(milliseconds: -Limits.removalMemoryMilliseconds)
         var excess = 0
         if signals.newRemovals.load(ordering: .relaxed) > Limits.maxRememberedRemovals / 10 {
@@ -68,7 +90,9 @@ extension SQLiteStorage {
 
     // MARK: Caps
 
-    func holdAllCaps() async throws -> Removal {
+    /// Evicts what is over the caps of its namespace, after a ranking that was interrupted has been completed.
+    func holdAllCaps(isDryRun: Bool) async throws -> Removal {
+        if isDryRun { return try await countExcess() }
         signals.hasExceededCaps.store(false, ordering: .relaxed)
         let names = try await readers.pooled(.upkeep) { connection in
             try connection.all(
@@ -87,78 +111,7 @@ extension SQLiteStorage {
         return total
     }
 
-    // MARK: Orphaned chunks
-
-    func removeOrphans() async throws -> Removal {
-        signals.hasOrphans.store(false, ordering: .relaxed)
-        var total = Removal()
-        var last: Int64 = 0
-        while true {
-            let start = last
-            let orphans = try await readers.pooled(.upkeep) { connection in
-                try connection.all(
-                    """
-                    SELECT blob_id FROM cache_blobs INDEXED BY cache_blobs_orphaned
-                    WHERE is_attached = 0 AND blob_id > ?1 ORDER BY blob_id LIMIT ?2
-                    """,
-                    .integer(start), .integer(Limits.sweepBatchRows)
-                ) { $0.integer(0) }
-            }
-            guard let newest = orphans.last else { return total }
-            last = newest
-            for blobID in orphans { total += try await removeBlob(blobID) }
-        }
-    }
-
-    /// Removes a blob unless it is in use, or has been attached to an entry since it was listed.
-    private func removeBlob(_ blobID: Int64) async throws -> Removal {
-        defer { leases.forget(blobID) }
-        var freed = 0
-        while true {
-            let step: Int? = try await writer.perform(.background) { connection in
-                let isOrphan = try connection.first(
-                    "SELECT 1 FROM cache_blobs WHERE blob_id = ?1 AND is_attached = 0", .integer(blobID)
-                ) { _ in true }
-                guard isOrphan != nil else { return nil }
-                // Condemned only here, between two writes: its upload holds a lease until it is attached.
-                guard self.leases.condemn(blobID) else {
-                    self.signals.hasOrphans.store(true, ordering: .relaxed)
-                    return nil
-                }
-                let chunks = try connection.all(
-                    "SELECT chunk_id, length(data) FROM cache_chunks WHERE blob_id = ?1 ORDER BY number LIMIT ?2",
-                    .integer(blobID), .integer(Limits.sweepBatchBytes / Limits.chunkBytes)
-                ) { (id: $0.integer(0), bytes: $0.int(1)) }
-                if chunks.isEmpty { try connection.run("DELETE FROM cache_blobs WHERE blob_id = ?1", .integer(blobID)) }
-                var removed = 0
-                for chunk in chunks {
-                    try connection.run("DELETE FROM cache_chunks WHERE chunk_id = ?1", .integer(chunk.id))
-                    removed += chunk.bytes
-                    if self.writer.isStepOver { break }
-                }
-                return chunks.isEmpty ? nil : removed
-            }
-            guard let step else { return Removal(removed: freed > 0 ? 1 : 0, freedBytes: freed) }
-            freed += step
-            signals.hasSpareSpace.store(true, ordering: .relaxed)
-        }
-    }
-
-    // MARK: Dry runs
-
-    /// Expired rows of namespaces, and all rows of cleared generations.
-    func previewExpiry() async throws -> Removal {
-        let now = clock.now()
-        return try await readers.consistently(.upkeep) { connection in
-            let due = try connection.due(now: now)
-            let cleared = try connection.all(
-                "SELECT entry_count, size_bytes FROM cache_generations WHERE cleared_at_ms IS NOT NULL"
-            ) { Removal(removed: $0.int(0), freedBytes: $0.int(1)) }
-            return (Array(due.values) + cleared).reduce(into: Removal()) { $0 += $1 }
-        }
-    }
-
-    func previewCaps() async throws -> Removal {
+    private func countExcess() async throws -> Removal {
         // Uses counted in memory affect the order of eviction.
         try await flushCounters()
         let now = clock.now()
@@ -199,7 +152,32 @@ extension SQLiteStorage {
         }
     }
 
-    func previewOrphans() async throws -> Removal {
+    // MARK: Orphaned chunks
+
+    /// Removes the chunks of values that no entry refers to and nobody reads or writes.
+    func removeOrphans(isDryRun: Bool) async throws -> Removal {
+        if isDryRun { return try await countOrphans() }
+        signals.hasOrphans.store(false, ordering: .relaxed)
+        var total = Removal()
+        var last: Int64 = 0
+        while true {
+            let start = last
+            let orphans = try await readers.pooled(.upkeep) { connection in
+                try connection.all(
+                    """
+                    SELECT blob_id FROM cache_blobs INDEXED BY cache_blobs_orphaned
+                    WHERE is_attached = 0 AND blob_id > ?1 ORDER BY blob_id LIMIT ?2
+                    """,
+                    .integer(start), .integer(Limits.sweepBatchRows)
+                ) { $0.integer(0) }
+            }
+            guard let newest = orphans.last else { return total }
+            last = newest
+            for blobID in orphans { total += try await removeBlob(blobID) }
+        }
+    }
+
+    private func countOrphans() async throws -> Removal {
         let orphans = try await readers.pooled(.upkeep) { connection in
             try connection.all(
                 """
@@ -210,6 +188,40 @@ extension SQLiteStorage {
         }
         return orphans.filter { $0.bytes > 0 && !leases.isLeased($0.id) }.reduce(into: Removal()) {
             $0 += Removal(removed: 1, freedBytes: $1.bytes)
+        }
+    }
+
+    /// Removes a blob unless it is in use, or has been attached to an entry since it was listed.
+    private func removeBlob(_ blobID: Int64) async throws -> Removal {
+        defer { leases.forget(blobID) }
+        var freed = 0
+        while true {
+            let step: Int? = try await writer.perform(.background) { connection in
+                let isOrphan = try connection.first(
+                    "SELECT 1 FROM cache_blobs WHERE blob_id = ?1 AND is_attached = 0", .integer(blobID)
+                ) { _ in true }
+                guard isOrphan != nil else { return nil }
+                // Condemned only here, between two writes: its upload holds a lease until it is attached.
+                guard self.leases.condemn(blobID) else {
+                    self.signals.hasOrphans.store(true, ordering: .relaxed)
+                    return nil
+                }
+                let chunks = try connection.all(
+                    "SELECT chunk_id, length(data) FROM cache_chunks WHERE blob_id = ?1 ORDER BY number LIMIT ?2",
+                    .integer(blobID), .integer(Limits.sweepBatchBytes / Limits.chunkBytes)
+                ) { (id: $0.integer(0), bytes: $0.int(1)) }
+                if chunks.isEmpty { try connection.run("DELETE FROM cache_blobs WHERE blob_id = ?1", .integer(blobID)) }
+                var removed = 0
+                for chunk in chunks {
+                    try connection.run("DELETE FROM cache_chunks WHERE chunk_id = ?1", .integer(chunk.id))
+                    removed += chunk.bytes
+                    if self.writer.isStepOver { break }
+                }
+                return chunks.isEmpty ? nil : removed
+            }
+            guard let step else { return Removal(removed: freed > 0 ? 1 : 0, freedBytes: freed) }
+            freed += step
+            signals.hasSpareSpace.store(true, ordering: .relaxed)
         }
     }
 }

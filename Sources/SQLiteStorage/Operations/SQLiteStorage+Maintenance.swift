@@ -6,27 +6,23 @@ import Synchronization
 
 extension SQLiteStorage: MaintenanceStore {
     public func perform(_ task: MaintenanceTask, isDryRun: Bool) async throws -> Removal {
-        if isDryRun { return try await preview(task) }
         switch task {
-        case .cacheExpiry:
-            var removal = try await removeExpired()
-            removal += try await removeCleared()
-            try await trimRemovals()
-            return removal
-        case .cacheCaps: return try await holdAllCaps()
-        case .blobOrphans: return try await removeOrphans()
-        case .sessionExpiry: return try await removeExpiredSessions(isDryRun: false)
-        case .historyCaps: return try await removeExcessHistory(isDryRun: false)
-        case .stateTemporaries: return try await removeTemporaryKeys(isDryRun: false)
-        case .debounceMarks: return try await removeDebounceMarks(isDryRun: false)
-        case .sampleRetention:
-            try await forgetOldActivity()
-            return try await removeOldSamples(isDryRun: false)
+        case .cacheExpiry: return try await removeDueEntries(isDryRun: isDryRun)
+        case .cacheCaps: return try await holdAllCaps(isDryRun: isDryRun)
+        case .blobOrphans: return try await removeOrphans(isDryRun: isDryRun)
+        case .sessionExpiry: return try await removeExpiredSessions(isDryRun: isDryRun)
+        case .historyCaps: return try await removeExcessHistory(isDryRun: isDryRun)
+        case .stateTemporaries: return try await removeTemporaryKeys(isDryRun: isDryRun)
+        case .debounceMarks: return try await removeDebounceMarks(isDryRun: isDryRun)
         case .sampleRollup:
+            if isDryRun { return Removal() }
             try await rollUpSamples()
             try await rollUpActivity()
             return Removal()
-        case .space: return try await returnSpace()
+        case .sampleRetention:
+            if !isDryRun { try await forgetOldActivity() }
+            return try await removeOldSamples(isDryRun: isDryRun)
+        case .space: return try await returnSpace(isDryRun: isDryRun)
         }
     }
 
@@ -87,7 +83,9 @@ extension SQLiteStorage: MaintenanceStore {
 
     // MARK: Space
 
-    private func returnSpace() async throws -> Removal {
+    /// Gives free pages back to the file system, a step at a time, and shortens the log if it is long.
+    private func returnSpace(isDryRun: Bool) async throws -> Removal {
+        if isDryRun { return try await countSparePages() }
         signals.hasSpareSpace.store(false, ordering: .relaxed)
         var freed = 0
         while true {
@@ -109,6 +107,21 @@ extension SQLiteStorage: MaintenanceStore {
         }
         try await writer.checkpoint(truncating: logBytes > Limits.maxLogBytes)
         return Removal(removed: 0, freedBytes: freed)
+    }
+
+    private func countSparePages() async throws -> Removal {
+        try await readers.pooled(.upkeep) { connection in
+            func pragma(_ sql: StaticString) throws -> Int { try connection.first(sql) { $0.int(0) } ?? 0 }
+            var free = try pragma("PRAGMA freelist_count")
+            var all = try pragma("PRAGMA page_count")
+            var freed = 0
+            while case let step = Self.sparePages(free: free, of: all), step > 0 {
+                free -= step
+                all -= step
+                freed += step
+            }
+            return Removal(removed: 0, freedBytes: freed * Self.pageBytes)
+        }
     }
 
     static let pageBytes = 4096
