@@ -135,7 +135,7 @@ let package = Package(
         .testTarget(
             name: "RepriseTests",
             dependencies: [
-                "Domain", "TestSupport", "reprise",
+                "Domain", "SQLiteStorage", "TestSupport", "reprise",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: swiftSettings

@@ -15,7 +15,7 @@ struct MaintenanceService: Service {
 
     func run() async throws {
         await cancelWhenGracefulShutdown {
-            var schedule = MaintenanceSchedule()
+            var schedule = MaintenanceSchedule(tasks: store.tasks)
             while !Task.isCancelled {
                 await look(&schedule)
                 try? await Task.sleep(for: .seconds(1))
@@ -38,10 +38,10 @@ struct MaintenanceService: Service {
         let runner = MaintenanceRunner(store: store, clock: clock)
         for (task, trigger) in due where !Task.isCancelled {
             let run = await runner.run(task, trigger: trigger)
-            schedule.finished(task, succeeded: run.error == nil, at: clock.now())
+            schedule.finished(run, at: clock.now())
             log(run)
-            if task == .space { reprise_trim_malloc() }
         }
+        if schedule.isTrimDue(at: clock.now()) { reprise_trim_malloc() }
     }
 
     private func log(_ run: MaintenanceRun) {

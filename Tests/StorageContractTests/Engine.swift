@@ -10,6 +10,13 @@ import TestSupport
 enum Engine: CaseIterable {
     case sqlite
 
+    /// The task that removes large values that no entry refers to.
+    var valueSweep: MaintenanceTask {
+        switch self {
+        case .sqlite: .blobOrphans
+        }
+    }
+
     /// Everything an engine offers, as one object.
     typealias Store = StorageEngine & CacheStore & SessionStore & HistoryStore & SampleStore & SettingsStore
         & MaintenanceStore & OperationalStore

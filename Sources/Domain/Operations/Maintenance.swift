@@ -1,30 +1,50 @@
 // The background work that keeps the store bounded, and its record.
 
-/// A task of the background service.
-/// The raw values are stored in databases: changing one needs a migration.
-public enum MaintenanceTask: String, Sendable, CaseIterable {
+/// The name of a task of the background service.
+///
+/// Those below are for what every engine keeps; an engine adds those for its own work, and ``MaintenanceStore/tasks``
+/// lists all it has. The names are stored in databases: changing one needs a migration. A database that a later version
+/// has written may contain others.
+public struct MaintenanceTask: RawRepresentable, Hashable, Sendable {
+    /// The name in the API, in `snake_case`.
+    public let rawValue: String
+
+    public init(rawValue: String) { self.rawValue = rawValue }
+
     /// Removes expired entries, and the rows of cleared namespaces.
-    case cacheExpiry = "cache_expiry"
+    public static let cacheExpiry = Self(rawValue: "cache_expiry")
     /// Evicts what is over its namespace's caps.
-    case cacheCaps = "cache_caps"
-    /// Removes the chunks of values that no entry refers to: replaced, removed or never finished.
-    case blobOrphans = "blob_orphans"
+    public static let cacheCaps = Self(rawValue: "cache_caps")
     /// Removes expired sessions with their state, history and debounce marks.
-    case sessionExpiry = "session_expiry"
+    public static let sessionExpiry = Self(rawValue: "session_expiry")
     /// Removes the oldest history items of sessions that are over their cap because it was lowered.
-    case historyCaps = "history_caps"
+    public static let historyCaps = Self(rawValue: "history_caps")
     /// Removes the `temp_` and `cache_` keys of sessions idle for `memory_cleanup_interval`.
-    case stateTemporaries = "state_temporaries"
+    public static let stateTemporaries = Self(rawValue: "state_temporaries")
     /// Forgets debounces that were allowed long ago.
-    case debounceMarks = "debounce_marks"
+    public static let debounceMarks = Self(rawValue: "debounce_marks")
     /// Adds new samples to the distributions of their minute, hour and six hours, and merges old minutes of what the
     /// cache and the background tasks did into hours. Removes nothing.
-    case sampleRollup = "sample_rollup"
+    public static let sampleRollup = Self(rawValue: "sample_rollup")
     /// Removes raw samples and roll-ups that are older than their retention. What it forgets of what the cache and the
     /// background tasks did is not counted as removed.
-    case sampleRetention = "sample_retention"
-    /// Gives free pages back to the file system and keeps the write-ahead log short.
-    case space
+    public static let sampleRetention = Self(rawValue: "sample_retention")
+}
+
+/// A task that an engine has, and how it is to be run.
+public struct DeclaredTask: Sendable, Equatable {
+    public let task: MaintenanceTask
+    /// The shortest time between two runs for work that waits, in milliseconds: for tasks that cost less when more work
+    /// has gathered. A deadline, the interval or a request does not wait for it.
+    public let pauseMilliseconds: Int64
+    /// Whether other tasks create work for this one: chunks of entries they removed, for example.
+    public let isFedByOthers: Bool
+
+    public init(_ task: MaintenanceTask, pauseMilliseconds: Int64 = 0, isFedByOthers: Bool = false) {
+        self.task = task
+        self.pauseMilliseconds = pauseMilliseconds
+        self.isFedByOthers = isFedByOthers
+    }
 }
 
 /// What made a task run.
@@ -34,7 +54,7 @@ public enum MaintenanceTrigger: String, Sendable, CaseIterable {
     case startup
     /// `memory_cleanup_interval` passed.
     case interval
-    /// The earliest deadline of an entry came.
+    /// The earliest deadline of what it removes came.
     case deadline
     /// Work was waiting: after a clear, a replacement, a lowered cap.
     case backlog
@@ -108,7 +128,11 @@ public struct MaintenanceFigures: Sendable, Equatable {
 
 /// What the background service needs from a storage engine. All steps are bounded and let waiting writes go first.
 public protocol MaintenanceStore: Sendable {
+    /// All tasks the engine has, each once, in the order in which a run of everything performs them: always the same.
+    var tasks: [DeclaredTask] { get }
+
     /// Performs a task to its end, in steps; a dry run only reports what that would remove now.
+    /// - Throws: `validation_failed` for a task that is not one of ``tasks``.
     func perform(_ task: MaintenanceTask, isDryRun: Bool) async throws -> Removal
 
     /// Records a run; the oldest beyond ``Limits/maxMaintenanceRuns`` go.
@@ -119,8 +143,8 @@ public protocol MaintenanceStore: Sendable {
 
     /// The activity of the tasks in a span of time, excluding its end, with the newest runs of that span.
     ///
-    /// The counts cover all runs, including those that are no longer listed. The span begins with the whole minute that
-    /// contains its start, or with the whole hour if minutes are no longer kept.
+    /// The counts cover all runs of ``tasks``, including those that are no longer listed. The span begins with the
+    /// whole minute that contains its start, or with the whole hour if minutes are no longer kept.
     func maintenanceFigures(in range: MetricRange, runs limit: Int) async throws -> MaintenanceFigures
 
     /// Writes the counters gathered in memory.
@@ -132,34 +156,18 @@ public protocol MaintenanceStore: Sendable {
 
 /// Work that waits.
 public struct MaintenanceBacklog: Sendable, Equatable {
-    /// No entry expires before this; nil when none expires at all.
-    public var nextExpiry: Instant?
-    /// No session expires before this; nil when none expires at all.
-    public var nextSessionExpiry: Instant?
-    /// Rows of cleared namespaces wait.
-    public var hasClearedRows: Bool
-    /// A namespace may be over its caps.
-    public var hasExceededCaps: Bool
-    /// Chunks without an entry wait.
-    public var hasOrphans: Bool
-    /// Free pages or a long write-ahead log wait.
-    public var hasSpareSpace: Bool
+    /// Nothing that a task removes is due before its deadline. A task without one has nothing that will be due.
+    public var deadlines: [MaintenanceTask: Instant]
+    /// Tasks that have work now, regardless of deadlines.
+    public var waiting: Set<MaintenanceTask>
     /// Counters wait to be written.
     public var hasCounters: Bool
-    /// Samples that are not rolled up.
-    public var newSamples: Int
 
     public init(
-        nextExpiry: Instant?, nextSessionExpiry: Instant? = nil, hasClearedRows: Bool, hasExceededCaps: Bool,
-        hasOrphans: Bool, hasSpareSpace: Bool, hasCounters: Bool, newSamples: Int = 0
+        deadlines: [MaintenanceTask: Instant] = [:], waiting: Set<MaintenanceTask> = [], hasCounters: Bool = false
     ) {
-        self.nextExpiry = nextExpiry
-        self.nextSessionExpiry = nextSessionExpiry
-        self.hasClearedRows = hasClearedRows
-        self.hasExceededCaps = hasExceededCaps
-        self.hasOrphans = hasOrphans
-        self.hasSpareSpace = hasSpareSpace
+        self.deadlines = deadlines
+        self.waiting = waiting
         self.hasCounters = hasCounters
-        self.newSamples = newSamples
     }
 }

@@ -5,12 +5,13 @@
 public struct OperationalFigures: Sendable, Equatable {
     /// What one background task did.
     public struct TaskRuns: Sendable, Equatable {
+        public let task: MaintenanceTask
         public var runs = 0
         public var failures = 0
         public var rowsRemoved = 0
         public var seconds = 0.0
 
-        public init() {}
+        public init(_ task: MaintenanceTask) { self.task = task }
 
         public mutating func add(_ run: MaintenanceRun) {
             runs += 1
@@ -70,7 +71,8 @@ public struct OperationalFigures: Sendable, Equatable {
     public var logBytes = 0
     /// Samples that are not rolled up yet.
     public var newSamples = 0
-    public var taskRuns: [MaintenanceTask: TaskRuns] = [:]
+    /// All of ``MaintenanceStore/tasks``, in their order.
+    public var taskRuns: [TaskRuns] = []
 
     public init() {}
 }

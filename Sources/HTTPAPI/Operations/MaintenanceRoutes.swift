@@ -20,8 +20,9 @@ struct MaintenanceRoutes: Sendable {
         var body = try await request.objectBody(context)
         let isDryRun = body.bool("dry_run") ?? false
         let names = body.strings("tasks")
-        if let unknown = names?.first(where: { MaintenanceTask(rawValue: $0) == nil }) {
-            let known = MaintenanceTask.allCases.map(\.rawValue)
+        let declared = store.tasks
+        let known = declared.map(\.task.rawValue)
+        if let unknown = names?.first(where: { !known.contains($0) }) {
             body.report(
                 "tasks",
                 "'\(unknown)' is not a task.\(Suggestion.text(for: unknown, among: known)) "
@@ -29,9 +30,9 @@ struct MaintenanceRoutes: Sendable {
         }
         try body.finish()
         // Each task once, and before those that create work for it, so that a real run does what a dry run reported.
-        // The background service soon handles what this leaves: chunks of expired values, and free pages.
-        let last = MaintenanceTask.allCases.filter { $0 != .space && $0 != .blobOrphans }
-        let tasks = ([.space, .blobOrphans] + last).filter { names?.contains($0.rawValue) ?? true }
+        // The background service soon handles what this leaves: chunks of expired values, for example.
+        let tasks = (declared.filter(\.isFedByOthers).reversed() + declared.filter { !$0.isFedByOthers }).map(\.task)
+            .filter { names?.contains($0.rawValue) ?? true }
         let runner = MaintenanceRunner(store: store, clock: clock)
         var results: [JSON] = []
         for task in tasks {

@@ -70,9 +70,8 @@ struct PrometheusRoutes: Sendable {
         text.add(.databaseBytes, Double(figures.databaseBytes))
         text.add(.logBytes, Double(figures.logBytes))
         text.add(.newSamples, Double(figures.newSamples))
-        for task in MaintenanceTask.allCases {
-            let run = figures.taskRuns[task] ?? .init()
-            let label: PrometheusText.Labels = [("task", task.rawValue)]
+        for run in figures.taskRuns {
+            let label: PrometheusText.Labels = [("task", run.task.rawValue)]
             text.add(.taskRuns, Double(run.runs), label)
             text.add(.taskFailures, Double(run.failures), label)
             text.add(.taskRows, Double(run.rowsRemoved), label)

@@ -114,7 +114,7 @@ struct SummaryRoutes: Sendable {
                     ])))
         members.append(.init(name: "history", value: try await history.historyFigures().json))
         let cleanup = try await maintenance.maintenanceFigures(in: range, runs: Limits.maxSummaryRuns)
-        members.append(.init(name: "maintenance", value: cleanup.json))
+        members.append(.init(name: "maintenance", value: cleanup.json(of: maintenance.tasks)))
         members.append(
             .init(name: "variants", value: .array(variants.prefix(Limits.maxSampleVariants).map(JSON.string))))
         members.append(.init(name: "variants_total", value: .integer(variants.count)))
@@ -208,11 +208,12 @@ struct SummaryRoutes: Sendable {
 }
 
 extension MaintenanceFigures {
-    fileprivate var json: JSON {
+    /// - Parameter declared: the tasks in the order in which they are reported.
+    fileprivate func json(of declared: [DeclaredTask]) -> JSON {
         [
             "totals": .object(totals.members),
             "tasks": .array(
-                MaintenanceTask.allCases.compactMap { task in
+                declared.map(\.task).compactMap { task in
                     tasks[task].map { .object([.init(name: "task", value: .string(task.rawValue))] + $0.members) }
                 }),
             "runs": .array(latest.map(\.json)),

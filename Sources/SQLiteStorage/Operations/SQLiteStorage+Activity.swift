@@ -78,8 +78,9 @@ extension SQLiteStorage {
                 """, .instant(range.since.rounded(downTo: MetricResolution.minute.periodMilliseconds)),
                 .instant(range.since.rounded(downTo: MetricResolution.hour.periodMilliseconds)), .instant(range.until)
             ) { row in
+                let task = MaintenanceTask(rawValue: row.text(0))
                 // A task of a later version may have left rows.
-                guard let task = MaintenanceTask(rawValue: row.text(0)) else { return true }
+                guard Self.has(task) else { return true }
                 figures.tasks[task, default: .init()] += MaintenanceFigures.Work(
                     runs: row.int(1), failures: row.int(2), rowsRemoved: row.int(3), bytesFreed: row.int(4))
                 return true

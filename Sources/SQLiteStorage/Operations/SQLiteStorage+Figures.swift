@@ -20,8 +20,9 @@ extension SQLiteStorage: OperationalStore {
         (figures.queuedWrites, figures.queuedWriteBytes) = writer.waiting
         figures.databaseBytes = Self.size(of: path)
         figures.logBytes = Self.size(of: path + "-wal")
-        figures.newSamples = backlog().newSamples
-        figures.taskRuns = taskRuns.withLock { $0 }
+        figures.newSamples = newSampleCount
+        let runs = taskRuns.withLock { $0 }
+        figures.taskRuns = Self.tasks.map { runs[$0.task] ?? OperationalFigures.TaskRuns($0.task) }
         return figures
     }
 

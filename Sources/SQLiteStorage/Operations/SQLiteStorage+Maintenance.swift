@@ -4,7 +4,29 @@ import Domain
 import Glibc
 import Synchronization
 
+extension MaintenanceTask {
+    /// Removes the chunks of values that no entry refers to: replaced, removed or never finished.
+    public static let blobOrphans = Self(rawValue: "blob_orphans")
+    /// Gives free pages back to the file system and keeps the write-ahead log short.
+    public static let space = Self(rawValue: "space")
+}
+
 extension SQLiteStorage: MaintenanceStore {
+    public var tasks: [DeclaredTask] { Self.tasks }
+
+    static let tasks = [
+        DeclaredTask(.cacheExpiry), DeclaredTask(.cacheCaps), DeclaredTask(.blobOrphans, isFedByOthers: true),
+        DeclaredTask(.sessionExpiry), DeclaredTask(.historyCaps), DeclaredTask(.stateTemporaries),
+        DeclaredTask(.debounceMarks),
+        // New samples together touch the same roll-ups.
+        DeclaredTask(.sampleRollup, pauseMilliseconds: Limits.sampleRollupMilliseconds),
+        DeclaredTask(.sampleRetention),
+        // Pages just freed are likely to be written again.
+        DeclaredTask(.space, pauseMilliseconds: 30_000, isFedByOthers: true),
+    ]
+
+    static func has(_ task: MaintenanceTask) -> Bool { tasks.contains { $0.task == task } }
+
     public func perform(_ task: MaintenanceTask, isDryRun: Bool) async throws -> Removal {
         switch task {
         case .cacheExpiry: return try await removeDueEntries(isDryRun: isDryRun)
@@ -23,26 +45,36 @@ extension SQLiteStorage: MaintenanceStore {
             if !isDryRun { try await forgetOldActivity() }
             return try await removeOldSamples(isDryRun: isDryRun)
         case .space: return try await returnSpace(isDryRun: isDryRun)
+        default: throw Failure.invalid("task", "must be a task of this engine, not '\(task.rawValue)'.")
         }
     }
 
     public func backlog() -> MaintenanceBacklog {
-        let earliest = signals.earliestExpiry.load(ordering: .relaxed)
-        let earliestSession = signals.earliestSessionExpiry.load(ordering: .relaxed)
-        return MaintenanceBacklog(
-            nextExpiry: earliest == .max ? nil : Instant(milliseconds: earliest),
-            nextSessionExpiry: earliestSession == .max ? nil : Instant(milliseconds: earliestSession),
-            hasClearedRows: signals.hasClearedRows.load(ordering: .relaxed),
-            hasExceededCaps: signals.hasExceededCaps.load(ordering: .relaxed),
-            hasOrphans: signals.hasOrphans.load(ordering: .relaxed),
-            hasSpareSpace: signals.hasSpareSpace.load(ordering: .relaxed) || logBytes > Limits.maxLogBytes,
-            hasCounters: !ledger.isEmpty || !activity.isEmpty,
-            newSamples: Int(
-                signals.nextSampleID.load(ordering: .relaxed) - 1 - signals.rolledUpTo.load(ordering: .relaxed)))
+        var backlog = MaintenanceBacklog(hasCounters: !ledger.isEmpty || !activity.isEmpty)
+        func note(_ task: MaintenanceTask, deadline: borrowing Atomic<Int64>) {
+            let deadline = deadline.load(ordering: .relaxed)
+            if deadline < .max { backlog.deadlines[task] = Instant(milliseconds: deadline) }
+        }
+        func note(_ task: MaintenanceTask, if isWaiting: Bool) {
+            if isWaiting { backlog.waiting.insert(task) }
+        }
+        note(.cacheExpiry, deadline: signals.earliestExpiry)
+        note(.sessionExpiry, deadline: signals.earliestSessionExpiry)
+        note(.cacheExpiry, if: signals.hasClearedRows.load(ordering: .relaxed))
+        note(.cacheCaps, if: signals.hasExceededCaps.load(ordering: .relaxed))
+        note(.blobOrphans, if: signals.hasOrphans.load(ordering: .relaxed))
+        note(.sampleRollup, if: newSampleCount > 0)
+        note(.space, if: signals.hasSpareSpace.load(ordering: .relaxed) || logBytes > Limits.maxLogBytes)
+        return backlog
+    }
+
+    /// Samples that are not rolled up.
+    var newSampleCount: Int {
+        Int(signals.nextSampleID.load(ordering: .relaxed) - 1 - signals.rolledUpTo.load(ordering: .relaxed))
     }
 
     public func record(_ run: MaintenanceRun) async throws {
-        taskRuns.withLock { $0[run.task, default: OperationalFigures.TaskRuns()].add(run) }
+        taskRuns.withLock { $0[run.task, default: OperationalFigures.TaskRuns(run.task)].add(run) }
         try await writer.perform(.background) { connection in
             try connection.run(
                 """
@@ -143,7 +175,7 @@ extension MaintenanceRun {
     /// From all columns of `maintenance_runs`.
     init(_ row: borrowing Row) {
         self.init(
-            id: row.integer("run_id"), task: MaintenanceTask(rawValue: row.text("task"))!,
+            id: row.integer("run_id"), task: MaintenanceTask(rawValue: row.text("task")),
             trigger: MaintenanceTrigger(rawValue: row.text("trigger"))!, startedAt: row.instant("started_at_ms"),
             durationSeconds: row.real("duration_seconds"), rowsRemoved: row.int("rows_removed"),
             bytesFreed: row.int("bytes_freed"), error: row.optionalText("error"))

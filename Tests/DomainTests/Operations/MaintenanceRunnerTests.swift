@@ -16,6 +16,7 @@ private final class StubStore: MaintenanceStore {
         self.recordFailure = recordFailure
     }
 
+    var tasks: [DeclaredTask] { [DeclaredTask(.cacheExpiry)] }
     func perform(_ task: MaintenanceTask, isDryRun: Bool) async throws -> Removal { try result.get() }
     func record(_ run: MaintenanceRun) async throws {
         if let recordFailure { throw recordFailure }
@@ -26,11 +27,7 @@ private final class StubStore: MaintenanceStore {
         MaintenanceFigures(tasks: [:], latest: [])
     }
     func flushCounters() async throws {}
-    func backlog() -> MaintenanceBacklog {
-        MaintenanceBacklog(
-            nextExpiry: nil, hasClearedRows: false, hasExceededCaps: false, hasOrphans: false, hasSpareSpace: false,
-            hasCounters: false)
-    }
+    func backlog() -> MaintenanceBacklog { MaintenanceBacklog() }
 }
 
 struct MaintenanceRunnerTests {

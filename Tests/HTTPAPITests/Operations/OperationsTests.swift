@@ -131,6 +131,12 @@ import Testing
             let all = try await removed(["dry_run": true])
             #expect(all.contains { $0["task"] == "cache_expiry" && $0["removed"] == 1 })
             #expect(try await removed([:]) == all)
+            // Those that the others create work for go first, so that each does what was announced.
+            #expect(
+                all.map { $0["task"]?.stringValue } == [
+                    "space", "blob_orphans", "cache_expiry", "cache_caps", "session_expiry", "history_caps",
+                    "state_temporaries", "debounce_marks", "sample_rollup", "sample_retention",
+                ])
         }
     }
 }

@@ -130,7 +130,7 @@ struct StepTests {
         } _: { storage, _ in
             try await storage.put("large", [UInt8](repeating: 1, count: Self.many))
             #expect(storage.writer.statistics.mostForegroundChanges <= Self.bound)
-            #expect(storage.backlog().hasExceededCaps)
+            #expect(storage.backlog().waiting.contains(.cacheCaps))
             _ = try await storage.perform(.cacheCaps, isDryRun: false)
             #expect(try await storage.keys() == ["large"])
             #expect(storage.writer.statistics.mostBackgroundChanges <= Self.bound)
@@ -180,7 +180,7 @@ struct StepTests {
             hold.add(id)
             #expect(try await storage.perform(.cacheExpiry, isDryRun: false) == Removal())
             hold.release()
-            #expect(storage.backlog().hasClearedRows)
+            #expect(storage.backlog().waiting.contains(.cacheExpiry))
             #expect(try await storage.perform(.cacheExpiry, isDryRun: false).removed == 1)
         }
     }

@@ -165,7 +165,7 @@ struct StorageTests {
         try await upload.append(noise(Limits.chunkBytes))
         await storage.close()
         try await session { storage in
-            #expect(storage.backlog().hasOrphans)
+            #expect(storage.backlog().waiting.contains(.blobOrphans))
             let removal = try await storage.perform(.blobOrphans, isDryRun: false)
             #expect(removal == Removal(removed: 1, freedBytes: Limits.chunkBytes))
         }
@@ -179,8 +179,8 @@ struct StorageTests {
             _ = try await storage.clear(Name(stored: "cleared"), filter: EntryFilter())
         }
         try await session { storage in
-            #expect(storage.backlog().nextExpiry == clock.now.advanced(milliseconds: 1000))
-            #expect(storage.backlog().hasClearedRows)
+            #expect(storage.backlog().deadlines[.cacheExpiry] == clock.now.advanced(milliseconds: 1000))
+            #expect(storage.backlog().waiting.contains(.cacheExpiry))
         }
     }
 

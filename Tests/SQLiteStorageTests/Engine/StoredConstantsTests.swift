@@ -12,7 +12,7 @@ struct StoredConstantsTests {
         #expect(RemovalReason.allCases.map(\.rawValue) == ["expired", "evicted", "deleted", "cleared"])
         #expect(MissReason.allCases.map(\.rawValue) == ["absent", "expired", "evicted", "deleted", "cleared"])
         #expect(
-            MaintenanceTask.allCases.map(\.rawValue) == [
+            SQLiteStorage.tasks.map(\.task.rawValue) == [
                 "cache_expiry", "cache_caps", "blob_orphans", "session_expiry", "history_caps", "state_temporaries",
                 "debounce_marks", "sample_rollup", "sample_retention", "space",
             ])

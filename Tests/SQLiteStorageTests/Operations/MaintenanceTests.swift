@@ -35,7 +35,7 @@ struct MaintenanceTests {
             try await fill(storage, expired, lifetime: .milliseconds(1000))
             try await storage.put("live", lifetime: .milliseconds(5000))
             try await storage.put("forever", lifetime: .never)
-            #expect(storage.backlog().nextExpiry == clock.now.advanced(milliseconds: 1000))
+            #expect(storage.backlog().deadlines[.cacheExpiry] == clock.now.advanced(milliseconds: 1000))
             clock.advance(milliseconds: 1000)
             let (announced, done) = try await announcedAndDone(.cacheExpiry, storage)
             #expect(done == Removal(removed: expired, freedBytes: expired))
@@ -43,7 +43,7 @@ struct MaintenanceTests {
             #expect(try await storage.keys() == ["forever", "live"])
             #expect(try await count(storage, "SELECT count(*) FROM cache_entries") == 2)
             #expect(try await count(storage, "SELECT count(*) FROM cache_values") == 2)
-            #expect(storage.backlog().nextExpiry == clock.now.advanced(milliseconds: 4000))
+            #expect(storage.backlog().deadlines[.cacheExpiry] == clock.now.advanced(milliseconds: 4000))
             #expect(try await storage.namespace(.n).expirations == expired)
         }
     }
@@ -52,14 +52,14 @@ struct MaintenanceTests {
         try await withStorage { storage, clock in
             let cleared = Limits.sweepBatchRows * 2 + 1
             try await fill(storage, cleared)
-            #expect(!storage.backlog().hasClearedRows)
+            #expect(!storage.backlog().waiting.contains(.cacheExpiry))
             _ = try await storage.clear(.n, filter: EntryFilter())
             try await storage.put("kept")
-            #expect(storage.backlog().hasClearedRows)
+            #expect(storage.backlog().waiting.contains(.cacheExpiry))
             let (announced, done) = try await announcedAndDone(.cacheExpiry, storage)
             #expect(done == Removal(removed: cleared, freedBytes: cleared))
             #expect(announced == done)
-            #expect(!storage.backlog().hasClearedRows)
+            #expect(!storage.backlog().waiting.contains(.cacheExpiry))
             #expect(try await storage.keys() == ["kept"])
             #expect(try await count(storage, "SELECT count(*) FROM cache_entries") == 1)
             #expect(try await count(storage, "SELECT count(*) FROM cache_generations") == 1)
@@ -209,12 +209,12 @@ struct MaintenanceTests {
             try await fill(storage, count)
             try await storage.put("large", [UInt8](repeating: 1, count: count))
             // One write evicts only a bounded number; the background task continues immediately.
-            #expect(storage.backlog().hasExceededCaps)
+            #expect(storage.backlog().waiting.contains(.cacheCaps))
             let (announced, done) = try await announcedAndDone(.cacheCaps, storage)
             let rest = count - Limits.maxEvictionsPerWrite
             #expect(done == Removal(removed: rest, freedBytes: rest))
             #expect(announced == done)
-            #expect(!storage.backlog().hasExceededCaps)
+            #expect(!storage.backlog().waiting.contains(.cacheCaps))
             #expect(try await storage.keys() == ["large"])
         }
     }
@@ -227,13 +227,13 @@ struct MaintenanceTests {
             try await storage.put("key", [UInt8](repeating: 7, count: size))
             try await storage.upload("other", noise(100_000))
             for key in ["key", "other"] { try await storage.delete(key) }
-            #expect(storage.backlog().hasOrphans)
+            #expect(storage.backlog().waiting.contains(.blobOrphans))
             let (announced, done) = try await announcedAndDone(.blobOrphans, storage)
             #expect(done == Removal(removed: 2, freedBytes: size + 100_000))
             #expect(announced == done)
             #expect(try await count(storage, "SELECT count(*) FROM cache_blobs") == 0)
             #expect(try await count(storage, "SELECT count(*) FROM cache_chunks") == 0)
-            #expect(!storage.backlog().hasOrphans)
+            #expect(!storage.backlog().waiting.contains(.blobOrphans))
         }
     }
 

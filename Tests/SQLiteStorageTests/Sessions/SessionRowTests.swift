@@ -86,7 +86,7 @@ struct SessionRowTests {
             #expect(try await storage.number("SELECT count(*) FROM history_items") == 3000)
             try await storage.create()
             #expect(try await storage.itemIDs() == [])
-            #expect(storage.backlog().nextSessionExpiry.map { $0 <= fixture.now } == true)
+            #expect(storage.backlog().deadlines[.sessionExpiry].map { $0 <= fixture.now } == true)
             let expected = Removal(removed: 1, freedBytes: 3000 * 7 + 1)
             #expect(try await storage.perform(.sessionExpiry, isDryRun: true) == expected)
             #expect(try await storage.perform(.sessionExpiry, isDryRun: false) == expected)

@@ -232,7 +232,8 @@ import Testing
             for number in 0..<3 { try await store.upload("key\(number)", noise(100_000)) }
             #expect(try await store.keys() == ["key1", "key2"])
             #expect(try await store.namespace(.n).sizeBytes == 200_000)
-            #expect(try await store.perform(.blobOrphans, isDryRun: false) == Removal(removed: 1, freedBytes: 100_000))
+            let swept = try await store.perform(engine.valueSweep, isDryRun: false)
+            #expect(swept == Removal(removed: 1, freedBytes: 100_000))
         }
     }
 

@@ -97,7 +97,7 @@ import Testing
                 }
                 group.addTask {
                     while !isDone.value {
-                        _ = try await store.perform(.blobOrphans, isDryRun: false)
+                        _ = try await store.perform(engine.valueSweep, isDryRun: false)
                         await Task.yield()
                     }
                 }

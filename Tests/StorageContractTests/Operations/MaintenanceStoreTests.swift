@@ -21,21 +21,71 @@ struct MaintenanceStoreTests {
         return (announced, try await store.perform(task, isDryRun: false))
     }
 
-    private func run(_ number: Int, error: String? = nil) -> MaintenanceRun {
+    private func run(
+        _ number: Int, of task: MaintenanceTask = .cacheExpiry, error: String? = nil
+    ) -> MaintenanceRun {
         MaintenanceRun(
-            task: .cacheExpiry, trigger: .deadline, startedAt: Instant(milliseconds: Int64(number)),
+            task: task, trigger: .deadline, startedAt: Instant(milliseconds: Int64(number)),
             durationSeconds: 0.25, rowsRemoved: number, bytesFreed: number * 2, error: error)
+    }
+
+    @Test(arguments: Engine.allCases)
+    func everyTaskCanBeRunAndIsCounted(engine: Engine) async throws {
+        try await engine.run { store, _ async throws in
+            let tasks = store.tasks.map(\.task)
+            #expect(Set(tasks).count == tasks.count)
+            #expect(
+                Set(tasks).isSuperset(of: [
+                    .cacheExpiry, .cacheCaps, .sessionExpiry, .historyCaps, .stateTemporaries, .debounceMarks,
+                    .sampleRollup, .sampleRetention,
+                ]))
+            for (index, task) in tasks.enumerated() {
+                #expect(try await store.perform(task, isDryRun: true) == Removal(), "\(task)")
+                #expect(try await store.perform(task, isDryRun: false) == Removal(), "\(task)")
+                for number in 0..<index { try await store.record(run(number, of: task)) }
+            }
+            let counted = await store.operationalFigures().taskRuns
+            #expect(counted.map(\.task) == tasks)
+            #expect(counted.map(\.runs) == Array(tasks.indices))
+        }
+    }
+
+    @Test(arguments: Engine.allCases)
+    func aTaskOfAnotherEngineIsRefused(engine: Engine) async throws {
+        try await engine.run { store, _ async throws in
+            for isDryRun in [true, false] {
+                #expect(
+                    await code { try await store.perform(MaintenanceTask(rawValue: "defrost"), isDryRun: isDryRun) }
+                        == .validationFailed)
+            }
+        }
+    }
+
+    /// A later version may have left them.
+    @Test(arguments: Engine.allCases)
+    func runsOfUnknownTasksAreListedButNotSummed(engine: Engine) async throws {
+        try await engine.run { store, _ async throws in
+            let unknown = MaintenanceTask(rawValue: "defrost")
+            try await store.record(run(1, of: unknown))
+            try await store.record(run(2))
+            #expect(try await store.maintenanceRuns(before: nil, limit: 10).map(\.task) == [.cacheExpiry, unknown])
+            let range = MetricRange(since: Instant(milliseconds: 0), until: Instant(milliseconds: 60_000))
+            let figures = try await store.maintenanceFigures(in: range, runs: 10)
+            #expect(figures.latest.map(\.task) == [.cacheExpiry, unknown])
+            #expect(Array(figures.tasks.keys) == [.cacheExpiry])
+            #expect(await store.operationalFigures().taskRuns.reduce(0) { $0 + $1.runs } == 1)
+        }
     }
 
     @Test(arguments: Engine.allCases)
     func whenNothingExpiresNoDeadlineIsTold(engine: Engine) async throws {
         try await engine.run { store, clock async throws in
-            #expect(store.backlog().nextExpiry == nil)
+            #expect(store.backlog().deadlines[.cacheExpiry] == nil)
             try await store.put("key", lifetime: .milliseconds(1000))
             _ = try await store.touch(EntryAddress("key"), timeToLive: .never)
             clock.advance(milliseconds: 1000)
             #expect(try await store.perform(.cacheExpiry, isDryRun: false) == Removal())
-            #expect(store.backlog().nextExpiry == nil)
+            #expect(store.backlog().deadlines[.cacheExpiry] == nil)
             #expect(try await store.keys() == ["key"])
         }
     }
@@ -89,11 +139,11 @@ struct MaintenanceStoreTests {
             try await fill(store, 2, in: Name(stored: "m"))
             _ = try await store.clear(Name(stored: "m"), filter: EntryFilter())
         } reopened: { store, clock async throws in
-            #expect(store.backlog().nextExpiry == clock.now.advanced(milliseconds: 1000))
-            #expect(store.backlog().hasClearedRows)
+            #expect(store.backlog().deadlines[.cacheExpiry] == clock.now.advanced(milliseconds: 1000))
+            #expect(store.backlog().waiting.contains(.cacheExpiry))
             clock.advance(milliseconds: 1000)
             #expect(try await store.perform(.cacheExpiry, isDryRun: false) == Removal(removed: 5, freedBytes: 5))
-            #expect(store.backlog().nextExpiry == nil && !store.backlog().hasClearedRows)
+            #expect(store.backlog().deadlines[.cacheExpiry] == nil && !store.backlog().waiting.contains(.cacheExpiry))
         }
     }
 }

@@ -28,6 +28,19 @@ import Testing
     // MARK: Recording
 
     @Test(arguments: Engine.allCases)
+    func newSamplesWaitForTheirRollup(engine: Engine) async throws {
+        try await engine.run { store, clock async throws in
+            #expect(!store.backlog().waiting.contains(.sampleRollup))
+            _ = try await store.record([timing("load", 1.5, at: clock.now), timing("load", 2, at: clock.now)])
+            #expect(store.backlog().waiting.contains(.sampleRollup))
+            #expect(await store.operationalFigures().newSamples == 2)
+            _ = try await store.perform(.sampleRollup, isDryRun: false)
+            #expect(!store.backlog().waiting.contains(.sampleRollup))
+            #expect(await store.operationalFigures().newSamples == 0)
+        }
+    }
+
+    @Test(arguments: Engine.allCases)
     func samplesComeBackAsTheyWere(engine: Engine) async throws {
         try await engine.run { store, clock async throws in
             let labels = JSONText(["model": "small"])
@@ -328,13 +341,13 @@ import Testing
     // MARK: Views
 }
 
-extension MaintenanceStore {
+extension MaintenanceStore where Self: OperationalStore {
     /// Adds recorded samples to their roll-ups.
     /// - Returns: the number of samples, if none is recorded in the meantime.
     @discardableResult
     fileprivate func rollUpSamples() async throws -> Int {
-        let waiting = backlog().newSamples
+        let waiting = await operationalFigures().newSamples
         _ = try await perform(.sampleRollup, isDryRun: false)
-        return waiting - backlog().newSamples
+        return waiting - (await operationalFigures().newSamples)
     }
 }

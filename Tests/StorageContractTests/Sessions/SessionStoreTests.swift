@@ -186,15 +186,15 @@ struct SessionStoreTests {
     @Test(arguments: Engine.allCases)
     func theDeadlineOfTheNextSessionIsKnown(engine: Engine) async throws {
         try await engine.run(settings: Settings.with(.maxHistoryItems, .integer(20))) { store, clock async throws in
-            #expect(store.backlog().nextSessionExpiry == nil)
+            #expect(store.backlog().deadlines[.sessionExpiry] == nil)
             try await store.create(ttl: 10)
-            #expect(store.backlog().nextSessionExpiry == clock.now.advanced(milliseconds: 10_000))
+            #expect(store.backlog().deadlines[.sessionExpiry] == clock.now.advanced(milliseconds: 10_000))
         } reopened: { store, clock async throws in
-            #expect(store.backlog().nextSessionExpiry == clock.now.advanced(milliseconds: 10_000))
+            #expect(store.backlog().deadlines[.sessionExpiry] == clock.now.advanced(milliseconds: 10_000))
             clock.advance(seconds: 9)
             _ = try await store.session(.s)
             _ = try await store.perform(.sessionExpiry, isDryRun: false)
-            #expect(store.backlog().nextSessionExpiry == clock.now.advanced(milliseconds: 10_000))
+            #expect(store.backlog().deadlines[.sessionExpiry] == clock.now.advanced(milliseconds: 10_000))
         }
     }
 
