@@ -146,6 +146,8 @@ public enum Limits {
     /// 408.
     public static let minBodyBytesPerSecond = 16 * 1024
     public static let bodyWindowSeconds: Int64 = 10
+    /// What is read of a body after its request has been answered, for example with 413; then the connection is closed.
+    public static let maxDrainedBytes = 128 * 1024 * 1024
     /// Largest body of samples.
     public static let maxSamplesBodyBytes = 8 * 1024 * 1024
     /// Operations in one batch.

@@ -100,10 +100,12 @@ extension CacheOperation {
 
 extension ObjectReader {
     fileprivate mutating func key() -> Key? {
-        guard let text = string("key") else {
+        guard isPresent("key") else {
+            _ = take("key")
             report("key", "is missing.")
             return nil
         }
+        guard let text = string("key") else { return nil }
         do throws(Failure) {
             return try Key(text, field: fieldPath("key"))
         } catch {
@@ -170,6 +172,7 @@ extension CacheWrite {
     /// From a set's fields: the value as `json`, or as `base64`, with its `content_type` and `content_encoding`.
     fileprivate init?(key: Key?, fields: inout ObjectReader) {
         let json = fields.take("json")
+        let isBase64Sent = fields.isPresent("base64")
         let base64 = fields.string("base64")
         let type = fields.headerValue("content_type", "a media type")
         let encoding = fields.headerValue("content_encoding", "a content coding")
@@ -187,7 +190,11 @@ extension CacheWrite {
             }
             bytes = Array(data)
         default:
-            fields.report("json", "must have a value, either json or base64.")
+            if json != nil || !isBase64Sent {
+                fields.report(
+                    "json",
+                    json == nil ? "is missing: send the value as json or as base64." : "excludes base64: send one.")
+            }
             return nil
         }
         guard let key else { return nil }

@@ -15,7 +15,7 @@ import NIOHTTPTypes
 ///
 /// A client that stops reading in the middle of an answer would hold its connection, and the value it reads, forever.
 /// It is cut off once it has read nothing for the idle timeout. A client whose JSON body hardly arrives is answered 408
-/// (``BodyArrival``).
+/// (``BodyArrival``), and one that goes on sending a body that was answered long ago is cut off.
 final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPRequestPart
     typealias InboundOut = HTTPRequestPart
@@ -23,6 +23,7 @@ final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
     typealias OutboundOut = HTTPResponsePart
 
     private var unanswered = 0
+    private var drainedBytes = 0
     private var owesContinue = false
     private var headersTooLarge = false
     private let stallTimeout: TimeAmount
@@ -70,13 +71,23 @@ final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
         switch unwrapInboundIn(data) {
         case .head(let head):
             unanswered += 1
+            drainedBytes = 0
             arrival.headArrived(head)
             owesContinue = Self.expectsContinue(head)
             sendContinueIfDue(context)
-        case .body(let part): arrival.arrived(part.readableBytes)
+        case .body(let part):
+            arrival.arrived(part.readableBytes)
+            guard unanswered > 0 else { return drain(part, context) }
         case .end: arrival.bodyEnded()
         }
         context.fireChannelRead(data)
+    }
+
+    /// A client may send the rest of a body after its request was answered, for example with 413, and many read the
+    /// answer only then. Up to a limit it is read and dropped.
+    private func drain(_ part: ByteBuffer, _ context: ChannelHandlerContext) {
+        drainedBytes += part.readableBytes
+        if drainedBytes > Limits.maxDrainedBytes { context.close(promise: nil) }
     }
 
     func read(context: ChannelHandlerContext) {

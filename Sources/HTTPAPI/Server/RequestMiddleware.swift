@@ -26,6 +26,7 @@ struct RequestMiddleware: RouterMiddleware {
         context.requestID = Self.requestID(of: request, context: context)
         var response: Response
         do {
+            try Self.requireKnownTransferCoding(request)
             response = try await next(request, context)
         } catch let error as HTTPParserError {
             // The bytes were not HTTP, or ended too early: ConnectionHandler answers, and the connection closes.
@@ -47,6 +48,13 @@ struct RequestMiddleware: RouterMiddleware {
         response.headers[.requestID] = context.requestID
         if context.logger.logLevel <= .debug { log(request, response.status, context) }
         return response
+    }
+
+    /// A body in another coding would be taken for what it encodes (RFC 9112, section 6.1).
+    /// - Throws: `not_supported`.
+    private static func requireKnownTransferCoding(_ request: Request) throws(Failure) {
+        guard let coding = request.headers[.transferEncoding], coding.lowercased() != "chunked" else { return }
+        throw Failure(.notSupported, "The only transfer coding understood is chunked, not '\(coding)'.")
     }
 
     /// The caller's `X-Request-Id` if it is short and plain, else the id Hummingbird gave the request.

@@ -40,7 +40,7 @@ import Testing
     /// Invalid operations, with the fields that their problem names.
     private static let wrong: [(JSON, [String])] = [
         (["op": "get"], ["key"]), (["op": "get", "key": ""], ["key"]), (["op": "get", "key": nil], ["key"]),
-        (["op": "get", "key": 7], ["key", "key"]), (["op": "delete", "key": "a\u{0}"], ["key"]),
+        (["op": "get", "key": 7], ["key"]), (["op": "delete", "key": "a\u{0}"], ["key"]),
         (["op": "touch", "key": .string(String(repeating: "k", count: Limits.maxKeyBytes + 1))], ["key"]),
         (["op": "get", "key": "k", "ttl_seconds": 1], ["ttl_seconds"]),
         (["op": "get", "key": "k", "if_match": "*"], ["if_match"]),
@@ -237,4 +237,29 @@ import Testing
             }
         }
     }
+
+    @Test func whatIsWrongIsReportedOnce() async throws {
+        try await withAPI { api in
+            let answer = try await api.send(
+                .post, "/v1/cache/n/batch",
+                """
+                {"operations": [{"op": "set", "key": 1, "json": 1}, {"op": "set", "json": 1},
+                    {"op": "set", "key": null, "json": 1}, {"op": "set", "key": "a"},
+                    {"op": "set", "key": "a", "base64": 1}, {"op": "set", "key": "a", "json": 1, "base64": "YQ=="}]}
+                """, headers: [.contentType: "application/json"])
+            guard case .array(let results)? = try answer.json["results"] else { throw TestFailure() }
+            let errors = results.map { $0["problem"]?["errors"]?.text ?? "" }
+            #expect(
+                errors == [
+                    #"[{"field":"operations[0].key","message":"must be a string."}]"#,
+                    #"[{"field":"operations[1].key","message":"is missing."}]"#,
+                    #"[{"field":"operations[2].key","message":"is missing."}]"#,
+                    #"[{"field":"operations[3].json","message":"is missing: send the value as json or as base64."}]"#,
+                    #"[{"field":"operations[4].base64","message":"must be a string."}]"#,
+                    #"[{"field":"operations[5].json","message":"excludes base64: send one."}]"#,
+                ])
+        }
+    }
 }
+
+private struct TestFailure: Error {}

@@ -258,6 +258,8 @@ import Testing
             for headers: HTTPFields in [
                 [.range: "lines=1-2"], [.range: "bytes=0-0,2-3"], [.range: "bytes=0-0", .ifRange: "\"other\""],
                 [.range: "bytes=0-0", .ifRange: "Mon, 23 Nov 2026 07:13:00 GMT"],
+                [.range: "bytes=0-0", .ifRange: "Mon, 23 Nov 2026 07:14:01 GMT"],
+                [.range: "bytes=0-0", .ifRange: "Thu, 23 Nov 2028 07:14:00 GMT"],
                 [.range: "bytes=0-0", .ifRange: "W/\(tag)"],
             ] {
                 #expect(try await api.send(.get, entry, headers: headers).bytes == value)

@@ -120,7 +120,10 @@ import Testing
                 .put, "/v1/cache/n", "{}", headers: [.contentType: "application/json", .contentEncoding: "gzip"]
             )
             .expectProblem(.unsupportedMediaType, status: 415)
-            for accept in ["text/html", "application/json;q=0", "image/*, */*;q=0"] {
+            for accept in [
+                "text/html", "application/json;q=0", "image/*, */*;q=0", "application/json;q=0, */*",
+                "application/*;q=0, */*",
+            ] {
                 try await api.send(.put, "/v1/cache/n", "{}", headers: [.accept: accept])
                     .expectProblem(.notAcceptable, status: 406)
             }
@@ -130,6 +133,16 @@ import Testing
                     .put, "/v1/cache/n", "{}", headers: [.contentType: type, .accept: "text/html, */*;q=0.1"])
                 #expect(answer.status == .created || answer.status == .ok)
             }
+        }
+    }
+
+    /// Its bytes would be stored as if they were the value.
+    @Test func refusesTransferCodingsItDoesNotKnow() async throws {
+        try await withAPI { api in
+            let headers: HTTPFields = [.transferEncoding: "gzip, chunked"]
+            try await api.send(.put, "/v1/cache/n/entries/k", "v", headers: headers)
+                .expectProblem(.notSupported, status: 501)
+            try await Self.expectEmpty(api)
         }
     }
 

@@ -125,4 +125,16 @@ struct BodyArrivalTests {
             #expect(routes.routes.filter(\.streamsBody).count == 1)
         }
     }
+
+    /// After the answer, what the client still sends is read and dropped, up to a limit.
+    @Test func anAnsweredBodyIsDrainedUpToALimit() throws {
+        let connection = try Connection()
+        connection.channel.write(HTTPResponsePart.head(HTTPResponse(status: .contentTooLarge)), promise: nil)
+        connection.channel.write(HTTPResponsePart.end(nil), promise: nil)
+        let part = 1024 * 1024
+        for _ in 0..<Limits.maxDrainedBytes / part { try connection.arrive(part) }
+        #expect(connection.channel.isActive)
+        try connection.arrive(1)
+        #expect(!connection.channel.isActive)
+    }
 }
