@@ -50,7 +50,6 @@ public struct OperationalFigures: Sendable, Equatable {
         public var sessionCount = 0
         public var stateKeyCount = 0
         public var stateSizeBytes = 0
-        public var freeBytes = 0
         /// How long ago the oldest row that is still there expired or was cleared, in seconds; 0 if none is late.
         public var lagSeconds: [Leftover: Double] = [:]
 
@@ -59,22 +58,41 @@ public struct OperationalFigures: Sendable, Equatable {
 
     /// nil when the database did not answer.
     public var stored: Stored?
-    /// Writes that are waiting, and the bytes they hold.
-    public var queuedWrites = 0
-    public var queuedWriteBytes = 0
-    /// Writes committed, and how many of them with each commit.
+    /// Writes committed.
     public var writes = 0
-    public var groupSizes = Histogram(bounds: [])
-    /// How long each commit took, in seconds.
-    public var commitSeconds = Histogram(bounds: [])
-    public var databaseBytes = 0
-    public var logBytes = 0
     /// Samples that are not rolled up yet.
     public var newSamples = 0
     /// All of ``MaintenanceStore/tasks``, in their order.
     public var taskRuns: [TaskRuns] = []
+    /// What only this engine has to report. The metrics are always the same, but those that have to be read from the
+    /// database are left out when it does not answer.
+    public var engine: [EngineFigure] = []
 
     public init() {}
+}
+
+/// A metric that an engine names itself, because others have nothing like it.
+public struct EngineFigure: Sendable, Equatable {
+    public enum Value: Sendable, Equatable {
+        /// Rises and falls.
+        case gauge(Double)
+        /// Only rises while the process runs.
+        case counter(Double)
+        case histogram(Histogram)
+    }
+
+    /// `reprise_` and lower-case words separated by `_`: what is measured, its unit, and at the end `total` if it is a
+    /// counter, and only then. No other metric of the service has this name.
+    public let name: String
+    /// One sentence for an operator, on one line, without a backslash.
+    public let help: String
+    public let value: Value
+
+    public init(_ name: String, _ help: String, _ value: Value) {
+        self.name = name
+        self.help = help
+        self.value = value
+    }
 }
 
 public protocol OperationalStore: Sendable {

@@ -61,14 +61,7 @@ struct PrometheusRoutes: Sendable {
     }
 
     private func add(_ figures: OperationalFigures, to text: inout PrometheusText) {
-        text.add(.writerQueue, Double(figures.queuedWrites))
-        text.add(.writerQueueBytes, Double(figures.queuedWriteBytes))
         text.add(.writes, Double(figures.writes))
-        text.add(.commits, Double(figures.groupSizes.count))
-        text.add(.groupSize, figures.groupSizes)
-        text.add(.commitDuration, figures.commitSeconds)
-        text.add(.databaseBytes, Double(figures.databaseBytes))
-        text.add(.logBytes, Double(figures.logBytes))
         text.add(.newSamples, Double(figures.newSamples))
         for run in figures.taskRuns {
             let label: PrometheusText.Labels = [("task", run.task.rawValue)]
@@ -77,6 +70,7 @@ struct PrometheusRoutes: Sendable {
             text.add(.taskRows, Double(run.rowsRemoved), label)
             text.add(.taskSeconds, run.seconds, label)
         }
+        for figure in figures.engine { text.add(figure) }
     }
 
     private func add(_ stored: OperationalFigures.Stored, to text: inout PrometheusText) {
@@ -96,7 +90,6 @@ struct PrometheusRoutes: Sendable {
         text.add(.sessions, Double(stored.sessionCount))
         text.add(.sessionKeys, Double(stored.stateKeyCount))
         text.add(.sessionBytes, Double(stored.stateSizeBytes))
-        text.add(.freeBytes, Double(stored.freeBytes))
         for leftover in OperationalFigures.Leftover.allCases {
             text.add(.cleanupLag, stored.lagSeconds[leftover] ?? 0, [("area", leftover.rawValue)])
         }

@@ -1,8 +1,8 @@
-// The Prometheus text format, and every metric's name.
+// The Prometheus text format, and the name of every metric that does not depend on the storage engine.
 
 import Domain
 
-/// Every metric family.
+/// Every metric family except those that the engine names, ``OperationalFigures/engine``.
 enum MetricFamily: String, CaseIterable {
     case buildInfo = "reprise_build_info"
     case cpuSeconds = "process_cpu_seconds_total"
@@ -21,15 +21,7 @@ enum MetricFamily: String, CaseIterable {
     case sessions = "reprise_sessions"
     case sessionKeys = "reprise_session_state_keys"
     case sessionBytes = "reprise_session_state_size_bytes"
-    case writerQueue = "reprise_writer_queued_writes"
-    case writerQueueBytes = "reprise_writer_queued_bytes"
     case writes = "reprise_writer_writes_total"
-    case commits = "reprise_writer_commits_total"
-    case groupSize = "reprise_writer_group_size"
-    case commitDuration = "reprise_writer_commit_duration_seconds"
-    case databaseBytes = "reprise_database_size_bytes"
-    case logBytes = "reprise_database_wal_size_bytes"
-    case freeBytes = "reprise_database_free_bytes"
     case cleanupLag = "reprise_cleanup_lag_seconds"
     case newSamples = "reprise_samples_waiting_for_rollup"
     case storeReadable = "reprise_store_readable"
@@ -40,7 +32,7 @@ enum MetricFamily: String, CaseIterable {
 
     var type: String {
         switch self {
-        case .requestDuration, .groupSize, .commitDuration: "histogram"
+        case .requestDuration: "histogram"
         default: rawValue.hasSuffix("_total") ? "counter" : "gauge"
         }
     }
@@ -64,15 +56,7 @@ enum MetricFamily: String, CaseIterable {
         case .sessions: "Live sessions."
         case .sessionKeys: "Keys stored in the states of live sessions."
         case .sessionBytes: "Bytes of the states of live sessions."
-        case .writerQueue: "Writes waiting for the writer."
-        case .writerQueueBytes: "Memory held by waiting writes."
         case .writes: "Writes committed."
-        case .commits: "Commits."
-        case .groupSize: "Writes committed together."
-        case .commitDuration: "Time each commit takes."
-        case .databaseBytes: "Size of the database file."
-        case .logBytes: "Size of the write-ahead log."
-        case .freeBytes: "Bytes of free pages in the database file."
         case .cleanupLag: "How long ago the oldest row that is still there expired or was cleared, by area."
         case .newSamples: "Performance samples not rolled up yet."
         case .storeReadable: "1, or 0 if the database did not answer and its metrics are missing."
@@ -84,39 +68,65 @@ enum MetricFamily: String, CaseIterable {
     }
 }
 
+extension EngineFigure {
+    var type: String {
+        switch value {
+        case .gauge: "gauge"
+        case .counter: "counter"
+        case .histogram: "histogram"
+        }
+    }
+}
+
 /// Writes version 0.0.4 of the format:
 /// https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 struct PrometheusText {
-    private var samples: [MetricFamily: [UInt8]] = [:]
+    /// The lines of each family, by its name: its description, then its samples in the order in which they were added.
+    private var lines: [String: [UInt8]] = [:]
 
     typealias Labels = [(name: StaticString, value: String)]
 
-    /// The families by name, each with its samples in the order in which they were added.
-    var bytes: [UInt8] {
-        samples.sorted { $0.key.rawValue < $1.key.rawValue }.flatMap { family, samples in
-            Array("# HELP \(family.rawValue) \(family.help)\n# TYPE \(family.rawValue) \(family.type)\n".utf8) + samples
-        }
-    }
+    /// The families by name.
+    var bytes: [UInt8] { lines.sorted { $0.key < $1.key }.flatMap(\.value) }
 
     mutating func add(_ family: MetricFamily, _ value: Double, _ labels: Labels = []) {
-        add(family, "", labels, value)
+        describe(family.rawValue, family.type, family.help)
+        add(family.rawValue, "", labels, value)
     }
 
     mutating func add(_ family: MetricFamily, _ histogram: Histogram, _ labels: Labels = []) {
+        describe(family.rawValue, family.type, family.help)
+        add(family.rawValue, histogram, labels)
+    }
+
+    mutating func add(_ figure: EngineFigure) {
+        describe(figure.name, figure.type, figure.help)
+        switch figure.value {
+        case .gauge(let value), .counter(let value): add(figure.name, "", [], value)
+        case .histogram(let histogram): add(figure.name, histogram, [])
+        }
+    }
+
+    private mutating func describe(_ name: String, _ type: String, _ help: String) {
+        guard lines[name] == nil else { return }
+        lines[name] = Array("# HELP \(name) \(help)\n# TYPE \(name) \(type)\n".utf8)
+    }
+
+    private mutating func add(_ name: String, _ histogram: Histogram, _ labels: Labels) {
         var count = 0
         for (place, inBucket) in histogram.counts.enumerated() {
             count += inBucket
             let bound = place < histogram.bounds.count ? histogram.bounds[place] : .infinity
-            add(family, "_bucket", labels + [("le", Self.number(bound))], Double(count))
+            add(name, "_bucket", labels + [("le", Self.number(bound))], Double(count))
         }
-        add(family, "_sum", labels, histogram.sum)
-        add(family, "_count", labels, Double(count))
+        add(name, "_sum", labels, histogram.sum)
+        add(name, "_count", labels, Double(count))
     }
 
-    private mutating func add(_ family: MetricFamily, _ suffix: String, _ labels: Labels, _ value: Double) {
+    private mutating func add(_ name: String, _ suffix: String, _ labels: Labels, _ value: Double) {
         let pairs = labels.map { "\($0.name)=\"\(Self.escaped($0.value))\"" }.joined(separator: ",")
-        let line = "\(family.rawValue)\(suffix)\(pairs.isEmpty ? "" : "{\(pairs)}") \(Self.number(value))\n"
-        samples[family, default: []] += Array(line.utf8)
+        let line = "\(name)\(suffix)\(pairs.isEmpty ? "" : "{\(pairs)}") \(Self.number(value))\n"
+        lines[name, default: []] += Array(line.utf8)
     }
 
     private static func number(_ value: Double) -> String {

@@ -8,27 +8,54 @@ import Synchronization
 extension SQLiteStorage: OperationalStore {
     public func operationalFigures() async -> OperationalFigures {
         var figures = OperationalFigures()
+        var freeBytes: Int?
         do {
-            figures.stored = try await storedFigures()
+            (figures.stored, freeBytes) = try await storedFigures()
         } catch {
             logger.warning("the database's figures could not be read", metadata: ["error": "\(error)"])
         }
         let statistics = writer.statistics
         figures.writes = statistics.operations
-        figures.groupSizes = statistics.groupSizes
-        figures.commitSeconds = statistics.commitSeconds
-        (figures.queuedWrites, figures.queuedWriteBytes) = writer.waiting
-        figures.databaseBytes = Self.size(of: path)
-        figures.logBytes = Self.size(of: path + "-wal")
+        figures.engine = ownFigures(statistics, freeBytes: freeBytes)
         figures.newSamples = newSampleCount
         let runs = taskRuns.withLock { $0 }
         figures.taskRuns = Self.tasks.map { runs[$0.task] ?? OperationalFigures.TaskRuns($0.task) }
         return figures
     }
 
-    private func storedFigures() async throws -> OperationalFigures.Stored {
+    /// - Parameter freeBytes: nil when the database did not answer.
+    private func ownFigures(_ statistics: Writer.Statistics, freeBytes: Int?) -> [EngineFigure] {
+        let waiting = writer.waiting
+        var figures = [
+            EngineFigure(
+                "reprise_writer_queued_writes", "Writes waiting for the writer.", .gauge(Double(waiting.operations))),
+            EngineFigure(
+                "reprise_writer_queued_bytes", "Memory held by waiting writes.", .gauge(Double(waiting.bytes))),
+            EngineFigure(
+                "reprise_writer_commits_total", "Commits.", .counter(Double(statistics.groupSizes.count))),
+            EngineFigure(
+                "reprise_writer_group_size", "Writes committed together.", .histogram(statistics.groupSizes)),
+            EngineFigure(
+                "reprise_writer_commit_duration_seconds", "Time each commit takes.",
+                .histogram(statistics.commitSeconds)),
+            EngineFigure(
+                "reprise_database_size_bytes", "Size of the database file.", .gauge(Double(Self.size(of: path)))),
+            EngineFigure(
+                "reprise_database_wal_size_bytes", "Size of the write-ahead log.",
+                .gauge(Double(Self.size(of: path + "-wal")))),
+        ]
+        if let freeBytes {
+            figures.append(
+                EngineFigure(
+                    "reprise_database_free_bytes", "Bytes of free pages in the database file.",
+                    .gauge(Double(freeBytes))))
+        }
+        return figures
+    }
+
+    private func storedFigures() async throws -> (stored: OperationalFigures.Stored, freeBytes: Int) {
         let now = clock.now()
-        var (stored, ids) = try await readers.consistently(.upkeep) { connection in
+        var (stored, ids, freeBytes) = try await readers.consistently(.upkeep) { connection in
             var stored = OperationalFigures.Stored()
             let namespaces = try connection.namespaceRows(now: now)
             stored.namespaces = namespaces.map(\.figures)
@@ -36,19 +63,19 @@ extension SQLiteStorage: OperationalStore {
             stored.sessionCount = sessions.sessions - expired.sessions
             stored.stateKeyCount = sessions.keys - expired.keys
             stored.stateSizeBytes = sessions.bytes - expired.bytes
-            stored.freeBytes = Self.pageBytes * (try connection.first("PRAGMA freelist_count") { $0.int(0) } ?? 0)
+            let freePages = try connection.first("PRAGMA freelist_count") { $0.int(0) } ?? 0
             for leftover in OperationalFigures.Leftover.allCases {
                 let late = try connection.oldest(leftover).map { max(now.milliseconds(since: $0), 0) } ?? 0
                 stored.lagSeconds[leftover] = Double(late) / 1000
             }
-            return (stored, namespaces.map(\.id))
+            return (stored, namespaces.map(\.id), Self.pageBytes * freePages)
         }
         // From memory, where they are exact and never go back, even if the process was killed.
         for (index, lookups) in ledger.lookups(of: ids).enumerated() {
             stored.namespaces[index].hits = lookups.hits
             stored.namespaces[index].misses = lookups.misses
         }
-        return stored
+        return (stored, freeBytes)
     }
 
     private static func size(of path: String) -> Int {
