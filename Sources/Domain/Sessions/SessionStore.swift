@@ -40,6 +40,13 @@ public protocol SessionStore: Sendable {
     /// Removes a session with its state, history and debounce marks.
     func removeSession(_ id: Name) async throws
 
+    /// Removes the live sessions whose latest activity was at least this long before the call, with their state,
+    /// history and debounce marks, in steps of bounded size. A session that becomes active before its step stays, also
+    /// if that is by reading. Does not throw `session_not_found`.
+    /// - Parameter isDryRun: only counts them.
+    /// - Returns: how many sessions were removed.
+    func removeSessions(inactiveForMilliseconds: Int64, isDryRun: Bool) async throws -> Int
+
     /// Trims the history to its cap and removes stored keys that begin with one of ``TemporaryKeys/prefixes``.
     func optimizeSession(_ id: Name, keep: [Key]) async throws -> SessionOptimization
 

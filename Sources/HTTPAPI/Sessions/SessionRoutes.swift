@@ -13,6 +13,7 @@ struct SessionRoutes: Sendable {
         [
             Route(.get, "/v1/sessions", list),
             Route(.post, "/v1/sessions", create),
+            Route(.delete, "/v1/sessions", removeInactive),
             Route(.get, "/v1/sessions/{session_id}", get),
             Route(.put, "/v1/sessions/{session_id}", open),
             Route(.delete, "/v1/sessions/{session_id}", answersJSON: false, remove),
@@ -73,6 +74,21 @@ struct SessionRoutes: Sendable {
         try request.condition.check(.untagged(isPresent: true))
         try await sessions.removeSession(id)
         return Response(status: .noContent)
+    }
+
+    @Sendable func removeInactive(_ request: Request, _ context: APIContext) async throws -> Response {
+        var query = try QueryReader(request)
+        let inactive = query.milliseconds("inactive_for_seconds")
+        let isDryRun = query.flag("dry_run")
+        try query.finish()
+        guard let inactive else {
+            throw Failure.invalid(
+                "inactive_for_seconds",
+                "is missing: send how long the sessions must have been inactive, such as inactive_for_seconds=86400.")
+        }
+        try request.condition.check(.untagged(isPresent: true))
+        let removed = try await sessions.removeSessions(inactiveForMilliseconds: inactive, isDryRun: isDryRun)
+        return .json(["removed": .integer(removed)])
     }
 
     @Sendable func touch(_ request: Request, _ context: APIContext) async throws -> Response {

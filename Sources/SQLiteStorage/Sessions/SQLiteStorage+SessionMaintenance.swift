@@ -177,7 +177,7 @@ extension SessionTransaction {
             if let activity = storage.activity.lastActivity(of: session.ref),
                 activity.advanced(milliseconds: session.lifetime) > now
             {
-                try raiseActivity(of: session.ref, to: activity)
+                try connection.raiseActivity(of: session.ref, to: activity)
             } else {
                 let step = try remove(session)
                 removal += step.removal
@@ -234,12 +234,6 @@ extension SessionTransaction {
         }
     }
 
-    private func raiseActivity(of ref: Int64, to activity: Instant) throws {
-        try connection.run(
-            "UPDATE sessions SET last_active_at_ms = max(last_active_at_ms, ?2) WHERE session_ref = ?1",
-            .integer(ref), .instant(activity))
-    }
-
     /// One step over sessions whose history may be over its cap.
     /// - Returns: what was removed, and the sessions another step must look at.
     fileprivate func trimHistories(_ refs: ArraySlice<Int64>) throws -> (removal: Removal, left: ArraySlice<Int64>) {
@@ -268,7 +262,7 @@ extension SessionTransaction {
         var removal = Removal()
         for ref in idle {
             if let activity = storage.activity.lastActivity(of: ref), activity > cutoff {
-                try raiseActivity(of: ref, to: activity)
+                try connection.raiseActivity(of: ref, to: activity)
             } else {
                 removal += try removeState(of: ref, onlyTemporary: true).removal
                 // The state changed, but nobody was active.

@@ -132,16 +132,17 @@ extension SQLiteStorage: SessionStore {
     func visit<T: Sendable>(_ id: Name, _ body: (Connection, SessionRow) throws -> T) async throws -> T {
         while true {
             let now = clock.now()
-            let settlements = activity.settlements
+            let (settlements, removals) = (activity.settlements, activity.removals)
             let visit: Visit<T> = try readers.point { connection in
                 try connection.consistently {
                     guard var row = try connection.session(id) else { return .absent }
                     row.raiseActivity(to: activity.lastActivity(of: row.ref))
                     guard row.isLive(at: now) else { return .expired }
-                    let isNoted = activity.note(row.ref, at: now)
+                    let note = activity.note(row.ref, at: now, asOf: removals)
+                    guard note != .uncertain else { return .leaving }
                     row.activeBefore = row.lastActiveAt
                     row.raiseActivity(to: now)
-                    return .live(ref: row.ref, isNoted: isNoted, try body(connection, row))
+                    return .live(ref: row.ref, isNoted: note == .kept, try body(connection, row))
                 }
             }
             switch visit {
@@ -149,9 +150,14 @@ extension SQLiteStorage: SessionStore {
             // Activity may have moved from memory to the row after the row was read.
             case .expired where activity.settlements != settlements: continue
             case .expired: throw Failure.sessionNotFound(id)
+            // The write that removes it ends before this one begins.
+            case .leaving: try await writer.perform(.foreground, .withNext) { _ in }
             case .live(let ref, let isNoted, let value):
-                if !isNoted { try await write([(ref: ref, instant: now)], .foreground) }
-                return value
+                let isThere =
+                    if isNoted { true } else {
+                        try await writer.perform { try $0.raiseActivity(of: ref, to: now) }
+                    }
+                if isThere { return value }
             }
         }
     }
@@ -181,16 +187,13 @@ extension SQLiteStorage: SessionStore {
     }
 
     /// - Returns: how many were written when the step was over.
-    @discardableResult
     private func write(
         _ activities: ArraySlice<(ref: Int64, instant: Instant)>, _ priority: Writer.Priority
     ) async throws -> Int {
         try await writer.perform(priority) { connection in
             var written = 0
             for (ref, instant) in activities {
-                try connection.run(
-                    "UPDATE sessions SET last_active_at_ms = max(last_active_at_ms, ?2) WHERE session_ref = ?1",
-                    .integer(ref), .instant(instant))
+                try connection.raiseActivity(of: ref, to: instant)
                 written += 1
                 if self.writer.isStepOver { break }
             }
@@ -212,6 +215,8 @@ extension SQLiteStorage: SessionStore {
 /// The result of looking up a session.
 private enum Visit<T: Sendable>: Sendable {
     case absent, expired
+    /// A write is removing it, or may have removed it in the meantime.
+    case leaving
     /// - Parameter isNoted: whether there was room to note the activity in memory.
     case live(ref: Int64, isNoted: Bool, T)
 }

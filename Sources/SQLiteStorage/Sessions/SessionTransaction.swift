@@ -56,16 +56,34 @@ struct SessionTransaction {
 
     /// Removes a session at once or, if that would keep other writes waiting, frees its id and leaves its rows to the
     /// sweep.
-    func remove(_ row: SessionRow) throws {
-        let rows = row.rowCount + (try debounceMarks(of: row.ref, atMost: Limits.sweepBatchSessionRows))
-        guard rows > Limits.sweepBatchSessionRows || row.storedBytes > Limits.sweepReadBytes else {
-            try connection.run("DELETE FROM sessions WHERE session_ref = ?1", .integer(row.ref))
+    func remove(_ row: SessionRow) throws { try remove(row.ref, rows: row.rowCount, bytes: row.storedBytes) }
+
+    /// Removes a session if it is live and its latest activity, including that in memory, was at `cutoff` or earlier.
+    /// - Parameter condemnation: held until the write is committed or has failed.
+    /// - Returns: whether it was removed.
+    func removeInactive(_ ref: Int64, since cutoff: Instant, _ condemnation: ActivityLedger.Condemnation) throws -> Bool
+    {
+        let found = try connection.first(
+            """
+            SELECT state_key_count + history_count, state_size_bytes + history_size_bytes FROM sessions
+            WHERE session_ref = ?1 AND last_active_at_ms <= ?2 AND (expires_at_ms IS NULL OR expires_at_ms > ?3)
+            """, .integer(ref), .instant(cutoff), .instant(now)
+        ) { (rows: $0.int(0), bytes: $0.int(1)) }
+        guard let found, condemnation.condemn(ref, ifInactiveSince: cutoff) else { return false }
+        try remove(ref, rows: found.rows, bytes: found.bytes)
+        return true
+    }
+
+    private func remove(_ ref: Int64, rows: Int, bytes: Int) throws {
+        let rows = rows + (try debounceMarks(of: ref, atMost: Limits.sweepBatchSessionRows))
+        guard rows > Limits.sweepBatchSessionRows || bytes > Limits.sweepReadBytes else {
+            try connection.run("DELETE FROM sessions WHERE session_ref = ?1", .integer(ref))
             return
         }
         // Without an id it cannot be found, and it expired in 1970.
         try connection.run(
             "UPDATE sessions SET id = NULL, ttl_ms = 0, last_active_at_ms = 0 WHERE session_ref = ?1",
-            .integer(row.ref))
+            .integer(ref))
         storage.signals.note(sessionExpiry: Instant(milliseconds: 0))
     }
 
@@ -246,6 +264,16 @@ struct SessionRow: Sendable {
 }
 
 extension Connection {
+    /// Writes an activity, unless the row has a later one.
+    /// - Returns: whether the session is there.
+    @discardableResult
+    func raiseActivity(of ref: Int64, to activity: Instant) throws(SQLiteError) -> Bool {
+        try run(
+            "UPDATE sessions SET last_active_at_ms = max(last_active_at_ms, ?2) WHERE session_ref = ?1",
+            .integer(ref), .instant(activity))
+        return changes > 0
+    }
+
     /// A session's row as it is stored, live or not.
     func session(_ id: Name) throws(SQLiteError) -> SessionRow? {
         try first(

@@ -239,6 +239,46 @@ struct SessionRoutesTests {
         }
     }
 
+    @Test func inactiveSessionsAreRemovedTogether() async throws {
+        try await SessionAPI.run { api in
+            for id in ["a", "b", "c"] { try await api.send(.put, "/v1/sessions/\(id)", #"{"defaults":{"k":1}}"#) }
+            api.advance(seconds: 90.5)
+            try await api.send(.get, "/v1/sessions/c")
+            let path = "/v1/sessions?inactive_for_seconds="
+            #expect(try await api.send(.delete, path + "90.5&dry_run=true").text == #"{"removed":2}"#)
+            #expect(try await api.send(.get, "/v1/sessions").items("id").count == 3)
+            #expect(try await api.send(.delete, path + "90.501").text == #"{"removed":0}"#)
+            let answer = try await api.send(.delete, path + "90.5")
+            #expect(answer.status == 200 && answer.text == #"{"removed":2}"#)
+            #expect(try await api.send(.get, "/v1/sessions").items("id") == [#""c""#])
+            try await api.send(.get, "/v1/sessions/a/state").expect(.sessionNotFound, 404)
+            #expect(try await api.send(.delete, path + "90.5").text == #"{"removed":0}"#)
+        }
+    }
+
+    @Test func nothingIsRemovedWhenTheRemovalIsNotSaidPrecisely() async throws {
+        try await SessionAPI.run { api in
+            try await api.send(.put, "/v1/sessions/a")
+            api.advance(seconds: 60)
+            for (query, field) in [
+                ("", "inactive_for_seconds"), ("?dry_run=true", "inactive_for_seconds"),
+                ("?inactive_for_seconds=", "inactive_for_seconds"),
+                ("?inactive_for_seconds=-1", "inactive_for_seconds"),
+                ("?inactive_for_seconds=1d", "inactive_for_seconds"),
+                ("?inactive_for_seconds=0&inactive_for_seconds=1", "inactive_for_seconds"),
+                ("?inactive_for_second=0", "inactive_for_second"), ("?inactive_for_seconds=0&dry_run=1", "dry_run"),
+                ("?inactive_for_seconds=0&prefix=a", "prefix"),
+            ] {
+                let answer = try await api.send(.delete, "/v1/sessions" + query)
+                answer.expect(.validationFailed, 422)
+                #expect(answer.fields == [field], "\(query)")
+            }
+            try await api.send(.delete, "/v1/sessions?inactive_for_seconds=0", headers: ["If-Match": #""x""#])
+                .expect(.preconditionFailed, 412)
+            #expect(try await api.send(.get, "/v1/sessions").items("id") == [#""a""#])
+        }
+    }
+
     @Test func racingPutsCreateOneSession() async throws {
         try await SessionAPI.run { api in
             let answers = try await withThrowingTaskGroup(of: SessionAPI.Answer.self) { group in

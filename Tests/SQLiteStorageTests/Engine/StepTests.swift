@@ -239,6 +239,22 @@ struct StepTests {
         }
     }
 
+    @Test func manyInactiveSessionsAreRemovedInSteps() async throws {
+        try await run { storage in
+            for number in 0..<100 { try await storage.create(Name(stored: "s\(number)"), state: ["a": 1]) }
+            try await session(storage, lifetime: .never)
+        } _: { storage, clock async throws in
+            clock.advance(milliseconds: 1000)
+            #expect(try await storage.removeSessions(inactiveForMilliseconds: 1000, isDryRun: true) == 101)
+            #expect(try await storage.removeSessions(inactiveForMilliseconds: 1000, isDryRun: false) == 101)
+            #expect(storage.writer.statistics.mostForegroundChanges <= Self.overhead)
+            #expect(storage.backlog().waiting.contains(.space))
+            // The large one is removed from the file by the sweep.
+            #expect(try await count(storage, "SELECT count(*) FROM sessions") == 1)
+            #expect(try await storage.perform(.sessionExpiry, isDryRun: false).removed == 1)
+        }
+    }
+
     @Test func aHistoryIsClearedInSteps() async throws {
         try await run {
             try await session($0, lifetime: .never)

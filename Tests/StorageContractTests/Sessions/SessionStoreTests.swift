@@ -481,7 +481,79 @@ struct SessionStoreTests {
         }
     }
 
+    @Test(arguments: Engine.allCases)
+    func inactiveSessionsAreRemovedTogether(engine: Engine) async throws {
+        try await engine.run(settings: Settings.with(.maxHistoryItems, .integer(20))) { store, clock async throws in
+            for name in ["expired", "read", "touched"] {
+                try await store.create(Name(stored: name), ttl: name == "expired" ? 50 : nil)
+            }
+            for number in 0..<150 {
+                let id = Name(stored: "s\(number)")
+                _ = try await store.createSession(id, SessionDraft(timeToLive: .never, state: stateEntries(["a": 1])))
+                try await store.append("i", to: id)
+                _ = try await store.debounce(.s, of: id, delayMilliseconds: 1)
+            }
+            clock.advance(seconds: 60)
+            // Noted in memory only.
+            _ = try await store.session(Name(stored: "read"))
+            _ = try await store.touchSession(Name(stored: "touched"))
+            try await store.create(Name(stored: "new"))
+            #expect(try await store.removeSessions(inactiveForMilliseconds: 60_001, isDryRun: false) == 0)
+            #expect(try await store.removeSessions(inactiveForMilliseconds: 60_000, isDryRun: true) == 150)
+            #expect(try await store.sessionFigures().sessionCount == 153)
+            #expect(try await store.removeSessions(inactiveForMilliseconds: 60_000, isDryRun: false) == 150)
+            let left = try await store.sessions(activeWithinMilliseconds: nil, after: nil, limit: 10)
+            #expect(Set(left.items.map(\.id.rawValue)) == ["new", "read", "touched"])
+            #expect(try await store.history(HistoryFilter(), after: nil, limit: 10).items.isEmpty)
+            // A session of the same id is a new one.
+            let again = try await store.open(Name(stored: "s7"), defaults: ["a": 2])
+            #expect(again.isNew && again.session.version > 1 && again.session.historyCount == 0)
+            #expect(try await store.debounce(.s, of: Name(stored: "s7"), delayMilliseconds: 3_600_000).isAllowed)
+            #expect(try await store.removeSessions(inactiveForMilliseconds: 0, isDryRun: true) == 4)
+            // Expired sessions are the sweep's.
+            #expect(try await store.perform(.sessionExpiry, isDryRun: false).removed == 1)
+        }
+    }
+
     // MARK: Racing
+
+    /// Whoever was answered by a session beside the removal still has it afterwards, whether reading or writing.
+    @Test(arguments: Engine.allCases)
+    func aSessionUsedBesideTheRemovalOfInactiveOnesStays(engine: Engine) async throws {
+        try await engine.run { store, clock async throws in
+            for round in 0..<5 {
+                let ids = (0..<200).map { Name(stored: "r\(round)-\($0)") }
+                for id in ids { try await store.create(id, state: ["a": 1]) }
+                clock.advance(seconds: 60)
+                let (removed, used) = try await withThrowingTaskGroup(of: [Name].self) { group in
+                    for user in 0..<4 {
+                        group.addTask {
+                            var used: [Name] = []
+                            // From the end, so that users and removal meet.
+                            for id in ids.reversed() where id.rawValue.utf8.last! % 4 == UInt8(user) {
+                                let isWriter = id.rawValue.utf8.count % 2 == 0
+                                let code = await code {
+                                    if isWriter {
+                                        try await store.patch(id, set: ["a": 2])
+                                    } else {
+                                        _ = try await store.stateValue("a", of: id, condition: .none)
+                                    }
+                                }
+                                #expect(code == nil || code == .sessionNotFound)
+                                if code == nil { used.append(id) }
+                            }
+                            return used
+                        }
+                    }
+                    let removed = try await store.removeSessions(inactiveForMilliseconds: 60_000, isDryRun: false)
+                    return (removed, try await group.reduce(into: []) { $0 += $1 })
+                }
+                for id in used { #expect(await code { try await store.session(id) } == nil, "\(id)") }
+                #expect(removed + used.count == ids.count)
+                #expect(try await store.removeSessions(inactiveForMilliseconds: 0, isDryRun: false) == used.count)
+            }
+        }
+    }
 
     @Test(arguments: Engine.allCases)
     func racingOpensCreateOneSessionAndInitializeEachDefaultOnce(engine: Engine) async throws {
