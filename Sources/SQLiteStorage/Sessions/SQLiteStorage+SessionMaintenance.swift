@@ -136,25 +136,29 @@ extension SQLiteStorage {
     // MARK: Debounce marks
 
     /// Removes marks of live sessions that have expired; those of expired sessions are removed with the session.
+    ///
+    /// Both kinds of marks are read in the order of their expiry, and each step begins where the last one ended, so
+    /// that no step reads past many marks of expired sessions to find one to remove.
     func removeDebounceMarks(isDryRun: Bool) async throws -> Removal {
-        if isDryRun {
-            let now = clock.now()
-            let count = try await readers.pooled(.upkeep) { connection in
-                try connection.first(
-                    """
-                    SELECT count(*) FROM debounce_marks m CROSS JOIN sessions s ON s.session_ref = m.session_ref
-                    WHERE m.expires_at_ms <= ?1 AND (s.expires_at_ms IS NULL OR s.expires_at_ms > ?1)
-                    """, .instant(now)
-                ) { $0.int(0) }
-            }
-            return Removal(removed: count ?? 0)
-        }
         var total = Removal()
-        while true {
-            let step = try await sessionTransaction(.background) { try $0.removeDebounceMarks() }
-            total.removed += step.rows
-            if step.isExhausted { return total }
+        var position: DebounceMark? = .start
+        while let start = position {
+            let step =
+                isDryRun
+                ? try await countDebounceMarks(after: start)
+                : try await sessionTransaction(.background) { try $0.removeDebounceMarks(after: start) }
+            total.removed += step.removed
+            position = step.end
         }
+        return total
+    }
+
+    private func countDebounceMarks(after start: DebounceMark) async throws -> DebounceMarkStep {
+        let now = clock.now()
+        let marks = try await readers.pooled(.upkeep) {
+            try $0.oldDebounceMarks(after: start, now: now, limit: Limits.sweepBatchRows)
+        }
+        return (marks.count { $0.isDue }, marks.count < Limits.sweepBatchRows ? nil : marks.last)
     }
 }
 
@@ -275,18 +279,20 @@ extension SessionTransaction {
     }
 
     /// One step over marks whose time is over.
-    fileprivate func removeDebounceMarks() throws -> (rows: Int, isExhausted: Bool) {
-        try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
-            try connection.removeEach(
-                """
-                SELECT m.session_ref, m.name
-                FROM debounce_marks m CROSS JOIN sessions s ON s.session_ref = m.session_ref
-                WHERE m.expires_at_ms <= ?1 AND (s.expires_at_ms IS NULL OR s.expires_at_ms > ?1)
-                ORDER BY m.expires_at_ms LIMIT ?2
-                """, .instant(now), .integer(rows),
-                by: "DELETE FROM debounce_marks WHERE session_ref = ?1 AND name = ?2"
-            ) { [.integer($0.integer(0)), .text($0.text(1))] }
+    fileprivate func removeDebounceMarks(after start: DebounceMark) throws -> DebounceMarkStep {
+        var (removed, end) = (0, start)
+        let step = try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
+            let marks = try connection.oldDebounceMarks(after: end, now: now, limit: rows)
+            for mark in marks where mark.isDue {
+                try connection.run(
+                    "DELETE FROM debounce_marks WHERE session_ref = ?1 AND name = ?2", .integer(mark.ref),
+                    .text(mark.name))
+                removed += 1
+            }
+            end = marks.last ?? end
+            return marks.count
         }
+        return (removed, step.isExhausted ? nil : end)
     }
 }
 
@@ -298,6 +304,21 @@ private struct DueSession {
     var items: Int
     var bytes: Int
 }
+
+/// A debounce that was allowed long ago.
+private struct DebounceMark: Sendable {
+    var expiry: Instant
+    var ref: Int64
+    var name: String
+    /// Whether its session is live, so that it is removed by itself.
+    var isDue = false
+
+    /// Before all others.
+    static let start = DebounceMark(expiry: Instant(milliseconds: .min), ref: 0, name: "")
+}
+
+/// How many marks one step removed, and the last one it read; nil if none is left.
+private typealias DebounceMarkStep = (removed: Int, end: DebounceMark?)
 
 /// Sessions whose history has the same cap.
 private struct CapGroup: Sendable {
@@ -313,6 +334,20 @@ extension Connection {
         try first("SELECT min(expires_at_ms) FROM sessions WHERE expires_at_ms IS NOT NULL") {
             $0.optionalInstant(0)
         } ?? nil
+    }
+
+    /// Marks whose time is over, in the order of their expiry.
+    fileprivate func oldDebounceMarks(
+        after start: DebounceMark, now: Instant, limit: Int
+    ) throws(SQLiteError) -> [DebounceMark] {
+        try all(
+            """
+            SELECT m.expires_at_ms, m.session_ref, m.name, s.expires_at_ms IS NULL OR s.expires_at_ms > ?1
+            FROM debounce_marks m CROSS JOIN sessions s ON s.session_ref = m.session_ref
+            WHERE m.expires_at_ms <= ?1 AND (m.expires_at_ms, m.session_ref, m.name) > (?2, ?3, ?4)
+            ORDER BY m.expires_at_ms, m.session_ref, m.name LIMIT ?5
+            """, .instant(now), .instant(start.expiry), .integer(start.ref), .text(start.name), .integer(limit)
+        ) { DebounceMark(expiry: $0.instant(0), ref: $0.integer(1), name: $0.text(2), isDue: $0.bool(3)) }
     }
 
     /// The group after that of the template `name`: each look at the index finds the next distinct name. The sessions

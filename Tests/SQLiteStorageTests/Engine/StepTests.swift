@@ -228,6 +228,28 @@ struct StepTests {
         }
     }
 
+    /// Marks of an expired session stay until the session is swept. They are read in steps too, and only once.
+    @Test func marksOfExpiredSessionsAreReadInSteps() async throws {
+        try await run { storage in
+            try await storage.create(Name(stored: "live"))
+            try await storage.create(ttl: 1)
+            for number in 0..<Self.many {
+                _ = try await storage.debounce(Name(stored: "d\(number)"), of: .s, delayMilliseconds: 1)
+            }
+            _ = try await storage.debounce(.s, of: Name(stored: "live"), delayMilliseconds: 1)
+        } _: { storage, clock async throws in
+            clock.advance(milliseconds: Limits.debounceMemoryMilliseconds)
+            let before = storage.writer.statistics.operations
+            let announced = try await storage.perform(.debounceMarks, isDryRun: true)
+            #expect(announced == Removal(removed: 1))
+            #expect(storage.writer.statistics.operations == before)
+            #expect(try await storage.perform(.debounceMarks, isDryRun: false) == announced)
+            let steps = Self.many / Limits.sweepReadRows + 1
+            #expect(storage.writer.statistics.operations == before + steps)
+            #expect(try await count(storage, "SELECT count(*) FROM debounce_marks") == Self.many)
+        }
+    }
+
     @Test func aLargeSessionIsDeletedInSteps() async throws {
         try await run {
             try await session($0, lifetime: .never)
