@@ -77,7 +77,8 @@ extension CacheTransaction {
         if expired > 0 { try countExpirations(expired, namespaceID: namespace.id) }
         if evicted.removed > 0 { try countEvictions(evicted.removed, namespaceID: namespace.id) }
         let isDone = try step.isExhausted || !isExceeded(namespace)
-        if !isDone { storage.signals.hasExceededCaps.store(true, ordering: .relaxed) }
+        // In the background the caller continues by itself.
+        if !isDone && entryID != nil { storage.signals.hasExceededCaps.store(true, ordering: .relaxed) }
         return (evicted, isDone)
     }
 

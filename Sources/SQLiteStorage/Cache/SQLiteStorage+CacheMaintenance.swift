@@ -105,8 +105,7 @@ extension SQLiteStorage {
         }
         var total = Removal()
         for (name, isHalfRanked) in names {
-            if isHalfRanked { try await rankEntries(of: name) }
-            total += try await evictExcess(of: name)
+            total += try await holdCaps(of: name, mustRank: isHalfRanked)
         }
         return total
     }

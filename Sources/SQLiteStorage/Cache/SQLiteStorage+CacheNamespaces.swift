@@ -24,14 +24,25 @@ extension SQLiteStorage {
                 .text(policy.eviction.rawValue), .integer(policy.isCapped ? 1 : 0), .integer(mustRank ? 1 : 0))
             return (old == nil, mustRank)
         }
-        if mustRank { try await rankEntries(of: name) }
-        if policy.isCapped { _ = try await evictExcess(of: name) }
+        if policy.isCapped { _ = try await holdCaps(of: name, mustRank: mustRank) }
         return (try await namespace(name), created)
+    }
+
+    /// Evicts what is over the caps of a namespace, after ranking its entries if they must be. If it fails, the
+    /// background task will continue.
+    func holdCaps(of name: Name, mustRank: Bool) async throws -> Removal {
+        do {
+            if mustRank { try await rankEntries(of: name) }
+            return try await evictExcess(of: name)
+        } catch {
+            signals.hasExceededCaps.store(true, ordering: .relaxed)
+            throw error
+        }
     }
 
     /// Gives every entry of a namespace its rank under the current policy, in steps. `is_ranked` is 1 while this is in
     /// progress and 2 afterwards; if it is interrupted, the background task repeats it.
-    func rankEntries(of name: Name) async throws {
+    private func rankEntries(of name: Name) async throws {
         var key: String? = ""
         while let start = key {
             key = try await transaction(.background) { try $0.rankEntries(of: name, after: start) }
@@ -39,7 +50,7 @@ extension SQLiteStorage {
     }
 
     /// Evicts entries until a namespace is within its caps, in steps.
-    func evictExcess(of name: Name) async throws -> Removal {
+    private func evictExcess(of name: Name) async throws -> Removal {
         var total = Removal()
         while true {
             let step: CacheTransaction.CapStep = try await transaction(.background) { transaction in

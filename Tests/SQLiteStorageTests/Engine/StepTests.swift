@@ -87,10 +87,24 @@ struct StepTests {
         try await run {
             try await fill($0)
         } _: { storage, _ in
+            // Interrupted work is looked for once after a start.
+            #expect(storage.backlog().waiting.contains(.cacheCaps))
+            _ = try await storage.perform(.cacheCaps, isDryRun: false)
             _ = try await storage.setPolicy(CachePolicy(maxEntries: 100), of: .n)
             #expect(try await storage.namespace(.n).entryCount == 100)
+            #expect(!storage.backlog().waiting.contains(.cacheCaps), "nothing is left to do")
             #expect(storage.writer.statistics.mostBackgroundChanges <= Self.bound)
         }
+    }
+
+    @Test func evictionThatFailsIsLeftToTheBackgroundTask() async throws {
+        let folder = TemporaryFolder()
+        let storage = try makeStorage(in: folder, clock: ManualClock())
+        _ = try await storage.perform(.cacheCaps, isDryRun: false)
+        #expect(!storage.backlog().waiting.contains(.cacheCaps))
+        await storage.close()
+        #expect(await code { try await storage.holdCaps(of: .n, mustRank: false) } == .shuttingDown)
+        #expect(storage.backlog().waiting.contains(.cacheCaps))
     }
 
     /// Uses of the whole namespace wait in memory, and those of all entries except one are later than that one's.
@@ -133,6 +147,7 @@ struct StepTests {
             #expect(storage.backlog().waiting.contains(.cacheCaps))
             _ = try await storage.perform(.cacheCaps, isDryRun: false)
             #expect(try await storage.keys() == ["large"])
+            #expect(!storage.backlog().waiting.contains(.cacheCaps), "nothing is left to do")
             #expect(storage.writer.statistics.mostBackgroundChanges <= Self.bound)
         }
     }
