@@ -58,9 +58,6 @@ public enum Limits {
     public static let debounceMemoryMilliseconds: Int64 = 3_600_000
     /// Debounces remembered for one session; beyond that, the one allowed longest ago is forgotten.
     public static let maxDebounceMarks = 1000
-    /// Largest state read on the calling thread, in keys and bytes; larger ones are read by the pool.
-    public static let maxPointReadKeys = 64
-    public static let maxPointReadBytes = 64 * 1024
 
     // MARK: Samples
 
@@ -86,14 +83,8 @@ public enum Limits {
     public static let maxSamples = 20_000_000
     /// Time between two roll-ups of new samples, in milliseconds.
     public static let sampleRollupMilliseconds: Int64 = 10_000
-    /// Samples one step of the roll-up takes.
-    public static let rollupBatchSamples = 1000
-    /// Samples it adds up before it checks whether the step is over. Fewer would write the same roll-ups more often.
-    public static let rollupReadSamples = 64
     /// Raw samples one answer is computed from; beyond that, roll-ups answer.
     public static let maxRawSamplesPerQuery = 50_000
-    /// Series whose raw samples are looked up one after the other; for more, all samples of the range are read.
-    public static let maxSeriesReadSingly = 32
     /// Longest range that is answered by minutes rather than hours: a day, in milliseconds.
     public static let maxMinuteRangeMilliseconds: Int64 = 86_400_000
     /// Longest range that is answered by hours rather than six hours: three days, in milliseconds.
@@ -172,62 +163,10 @@ public enum Limits {
     /// Concurrent connections; more wait in the kernel's accept queue.
     public static let maxConnections = 4096
 
-    // MARK: The writer
-
-    /// Maximum number of operations committed together.
-    public static let maxGroupOperations = 512
-    /// Maximum bytes of values committed together.
-    public static let maxGroupBytes = 4 * 1024 * 1024
-    /// Time after which a group is committed even if more operations wait.
-    public static let maxGroupMilliseconds: Int64 = 20
-    /// Maximum time of one step of background work on the writer, in microseconds. The step ends earlier if a
-    /// foreground operation waits and the share of background work is used up.
-    public static let backgroundStepMicroseconds: Int64 = 1000
-    /// Time after which a foreground operation that works in steps ends its step, in microseconds.
-    public static let foregroundStepMicroseconds: Int64 = 2000
-    /// Microseconds of foreground work that earn one microsecond in which background work may keep foreground
-    /// operations waiting: background work always gets a fifth of the time.
-    public static let foregroundTimePerBackgroundTime: Int64 = 4
-    /// Pages of the write-ahead log after which it is written back: 4 MiB.
-    public static let checkpointPages = 1000
-    /// Operations that may wait for the writer; above it the answer is 503.
-    public static let maxQueuedWrites = 8192
-    /// Bytes of values that may wait for the writer; above it the answer is 503.
-    public static let maxQueuedWriteBytes = 64 * 1024 * 1024
-
     // MARK: Reading
 
-    /// Connections for point look-ups, answered on the calling thread: one per core, up to this number.
-    public static let maxPointReaders = 16
-    /// Page cache of each of them, in KiB.
-    public static let pointReaderCacheKibibytes = 4096
-
-    /// The limits of one lane of longer reads.
-    public struct ReadLane: Sendable {
-        /// Threads, each with a connection.
-        public let threads: Int
-        /// Reads that may wait for one of them; above it the answer is 503.
-        public let maxQueued: Int
-        /// Page cache of each connection.
-        public let pageCacheKibibytes: Int
-        /// Niceness of its threads: how much less processor time they get than the service's other threads.
-        public let niceness: Int32
-    }
-
-    /// Chunks of large values. Refusing a read would abort a download, so there is a place for each connection. A chunk
-    /// is read only once, so little more than the path to it is worth caching.
-    public static let chunkReads = ReadLane(
-        threads: 2, maxQueued: maxConnections, pageCacheKibibytes: 1024, niceness: 0)
-    /// Lists and look-ups of bounded size.
-    public static let listReads = ReadLane(threads: 2, maxQueued: 1024, pageCacheKibibytes: 4096, niceness: 0)
-    /// Aggregates over ranges. With a longer queue, they would wait for minutes.
-    public static let aggregateReads = ReadLane(threads: 2, maxQueued: 64, pageCacheKibibytes: 4096, niceness: 5)
-    /// Background tasks, their dry runs, and the service's own metrics.
-    public static let upkeepReads = ReadLane(threads: 2, maxQueued: 64, pageCacheKibibytes: 1024, niceness: 5)
     /// Time such a read may take before it is interrupted with 503.
     public static let readDeadlineMilliseconds: Int64 = 5000
-    /// Prepared statements kept per connection.
-    public static let maxCachedStatements = 256
 
     // MARK: Ad-hoc SQL
 
@@ -243,89 +182,21 @@ public enum Limits {
     public static let maxSQLAnswerBytes = 4 * 1024 * 1024
     /// Bytes of all answers that their callers have not read yet, counted in the same way; above it the answer is 503.
     public static let maxHeldSQLAnswerBytes = 32 * 1024 * 1024
-    /// Largest text, blob or row that a query may read or create: the largest stored value, with the rest of its row.
-    public static let maxSQLValueBytes = 288 * 1024
-    /// Memory that SQLite may take for one query, including sorting and temporary tables: nothing is written to files.
-    public static let maxSQLMemoryBytes = 64 * 1024 * 1024
     /// Columns of a result, a grouping or an ordering.
     public static let maxSQLColumns = 200
-    /// Depth of an expression.
-    public static let maxSQLExpressionDepth = 100
-    /// Parts of a compound SELECT.
-    public static let maxSQLCompoundParts = 50
-    /// Instructions a query may compile to. Two views joined take 1600; one that loads a value takes some 50 us for the
-    /// largest.
-    public static let maxSQLInstructions = 10_000
-    /// Values that the operators and functions of a compiled query may have together. The most that SQLite does without
-    /// checking the clock is to process all of them at their maximum size: 4 ns per byte, 1.2 s in total.
-    public static let maxSQLOperands = 1000
-    /// Arguments of one call of a function.
-    public static let maxSQLFunctionArguments = 16
-    /// Longest pattern of LIKE and GLOB, and longest set of characters for trim(): they take time in proportion to the
-    /// product of this and the text's length.
-    public static let maxSQLPatternBytes = 100
     /// Queries that run at the same time.
     public static let maxConcurrentSQL = 2
     /// Queries that may wait for their turn, for two deadlines at most; above it the answer is 503.
     public static let maxQueuedSQL = 4
     /// Time a query may take before it is interrupted with 503.
     public static let sqlDeadlineMilliseconds: Int64 = 5000
-    /// Instructions between two checks of the clock. One that processes a long value takes milliseconds.
-    public static let sqlInstructionsPerLook = 50
-    /// Niceness of a query's thread: how much less processor time it gets than the service's other threads.
-    public static let sqlNiceness: Int32 = 15
-
-    // MARK: Counting
-
-    /// Entries whose hits are counted in memory between two flushes; above it only the namespace's counters change.
-    public static let maxTrackedAccesses = 100_000
-    /// Minutes whose look-ups wait in memory to be written; above it, look-ups are added to the latest minute.
-    public static let maxPendingMinutes = 60
-    /// How long the activity of the cache and the background tasks is kept by minute, in milliseconds: a day, plus an
-    /// hour so that a range of a day still has all its minutes.
-    public static let activityMinutesMilliseconds: Int64 = 25 * 3_600_000
-    /// Rows of cache activity; above it the oldest are merged, in the end across namespaces.
-    public static let maxCacheActivityRows = 500_000
-    /// Sessions whose activity waits in memory to be written; above it, a read writes its own.
-    public static let maxTrackedSessions = 100_000
-    /// Activities in one write of the flush.
-    public static let flushBatchRows = 128
 
     // MARK: Background work
 
-    /// Maximum number of rows that one background step removes.
-    public static let sweepBatchRows = 128
-    /// Rows that a step reads at a time, so that a step that ends early has not read many in vain.
-    public static let sweepReadRows = 16
-    /// Sessions that one background step removes, and their rows.
-    public static let sweepBatchSessions = 64
-    public static let sweepBatchSessionRows = 128
-    /// Bytes of values in rows that are removed together; a step checks the time after them.
-    public static let sweepReadBytes = 1024 * 1024
-    /// Raw samples, or roll-ups of one resolution, one background step removes.
-    public static let sweepBatchSamples = 500
-    /// Bytes of values one step removes.
-    public static let sweepBatchBytes = 8 * 1024 * 1024
-    /// Maximum number of entries that one write evicts to keep its namespace within its caps; the background task does
-    /// the rest.
-    public static let maxEvictionsPerWrite = 256
-    /// Expired entries that a clear counts within its write; more are counted after it.
-    public static let maxExpiredCountedPerWrite = 1024
-    /// Entries that one write checks to find those to evict, if uses of many are only counted in memory.
-    public static let maxEvictionLooks = 1024
     /// Removed keys whose reason is remembered, so that a later miss can be explained.
     public static let maxRememberedRemovals = 100_000
     /// How long the reason is remembered: one day, in milliseconds.
     public static let removalMemoryMilliseconds: Int64 = 86_400_000
-    /// Clears of a namespace that a miss searches before their rows have been swept, the latest first. Each takes a
-    /// look-up; they are swept within a second or so.
-    public static let maxClearsPerMiss = 64
     /// Rows of `maintenance_runs` kept.
     public static let maxMaintenanceRuns = 10_000
-    /// Pages that one step of `space` returns to the file system.
-    public static let vacuumStepPages = 256
-    /// Free pages kept in the file for the next writes: if all were returned, it would only grow again.
-    public static let keptFreePages = 1024
-    /// Size to which the write-ahead log is truncated, and above which a checkpoint waits for readers.
-    public static let maxLogBytes = 64 * 1024 * 1024
 }

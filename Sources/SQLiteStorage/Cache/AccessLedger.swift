@@ -35,7 +35,7 @@ final class AccessLedger: Sendable {
             let start = now.rounded(downTo: MetricResolution.minute.periodMilliseconds)
             // The clock may have been set back.
             var place = minutes.lastIndex { $0.start == start }
-            if place == nil, minutes.count < Limits.maxPendingMinutes {
+            if place == nil, minutes.count < StorageLimits.maxPendingMinutes {
                 minutes.append(Minute(start: start, lookups: Lookups()))
                 place = minutes.count - 1
             }
@@ -102,7 +102,7 @@ final class AccessLedger: Sendable {
         state.withLock { state in
             let tick = state.nextTick(now)
             var isNew = false
-            let isFull = state.trackedEntries >= Limits.maxTrackedAccesses
+            let isFull = state.trackedEntries >= StorageLimits.maxTrackedAccesses
             withTally(of: namespaceID, in: &state) { tally in
                 if isCounting.load(ordering: .relaxed) { tally.count(at: now) { $0.hits += 1 } }
                 if tally.entries[entryID] != nil {

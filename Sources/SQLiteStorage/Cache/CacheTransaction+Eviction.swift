@@ -56,7 +56,7 @@ extension CacheTransaction {
         guard try isExceeded(namespace) else { return (Removal(), isDone: true) }
         var search = VictimSearch(sparing: entryID)
         var (evicted, expired) = (Removal(), 0)
-        let step = try storage.writer.step(rows: Limits.maxEvictionsPerWrite) { rows in
+        let step = try storage.writer.step(rows: StorageLimits.maxEvictionsPerWrite) { rows in
             for row in 0..<rows {
                 guard try isExceeded(namespace) else { return row }
                 // As long as expired entries are left, no live one is evicted.
@@ -145,7 +145,7 @@ private struct VictimSearch {
     /// Whether there may be expired entries left.
     var mayFindExpired = true
     /// How many entries it may still look at; after that, the lowest so far is evicted.
-    private var looks = Limits.maxEvictionLooks
+    private var looks = StorageLimits.maxEvictionLooks
 
     init(sparing entryID: Int64?) { sparedID = entryID ?? 0 }
 
@@ -167,7 +167,7 @@ private struct VictimSearch {
             var rank = stored
             if let access = ledger.access(namespaceID: namespace.id, entryID: id) {
                 rank = eviction.rank(stored, readTimes: access.hits, lastAt: access.tick)
-                if rank > stored && passed.count < Limits.sweepReadRows { passed.append(id) }
+                if rank > stored && passed.count < StorageLimits.sweepReadRows { passed.append(id) }
             }
             if lowest.map({ (rank, id) < ($0.rank, $0.id) }) ?? true { lowest = (id, rank) }
             return true

@@ -70,7 +70,7 @@ extension SQLiteStorage {
             excess = count - Limits.maxRememberedRemovals
         }
         while true {
-            let limit = excess > 0 ? min(excess, Limits.sweepBatchRows) : Limits.sweepBatchRows
+            let limit = excess > 0 ? min(excess, StorageLimits.sweepBatchRows) : StorageLimits.sweepBatchRows
             let until = excess > 0 ? Instant(milliseconds: .max) : horizon
             let step = try await writer.perform(.background) { connection in
                 try self.writer.step(rows: limit) { rows in
@@ -167,7 +167,7 @@ extension SQLiteStorage {
                     SELECT blob_id FROM cache_blobs INDEXED BY cache_blobs_orphaned
                     WHERE is_attached = 0 AND blob_id > ?1 ORDER BY blob_id LIMIT ?2
                     """,
-                    .integer(start), .integer(Limits.sweepBatchRows)
+                    .integer(start), .integer(StorageLimits.sweepBatchRows)
                 ) { $0.integer(0) }
             }
             guard let newest = orphans.last else { return total }
@@ -207,7 +207,7 @@ extension SQLiteStorage {
                 }
                 let chunks = try connection.all(
                     "SELECT chunk_id, length(data) FROM cache_chunks WHERE blob_id = ?1 ORDER BY number LIMIT ?2",
-                    .integer(blobID), .integer(Limits.sweepBatchBytes / Limits.chunkBytes)
+                    .integer(blobID), .integer(StorageLimits.sweepBatchBytes / Limits.chunkBytes)
                 ) { (id: $0.integer(0), bytes: $0.int(1)) }
                 if chunks.isEmpty { try connection.run("DELETE FROM cache_blobs WHERE blob_id = ?1", .integer(blobID)) }
                 var removed = 0
@@ -229,7 +229,7 @@ extension CacheTransaction {
     /// Writes a namespace's counters, and those of a bounded number of its entries.
     /// - Returns: how many entries' counters may have been written; never 0.
     func writeCounters(namespaceID: Int64) throws -> Int {
-        try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
+        try storage.writer.step(rows: StorageLimits.sweepBatchRows) { rows in
             try writeCounters(namespaceID: namespaceID, entries: rows)
             return rows
         }.rows
@@ -264,7 +264,7 @@ extension CacheTransaction {
             "SELECT namespace_id FROM cache_namespaces WHERE generation_id = ?1", .integer(generationID)
         ) { $0.integer(0) }
         guard let namespaceID else { return (removal, isDone: true) }
-        let step = try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
+        let step = try storage.writer.step(rows: StorageLimits.sweepBatchRows) { rows in
             let due = try dueEntries(of: generationID, rows)
             for entry in due {
                 try removeExpired(entry, namespaceID: namespaceID)
@@ -293,7 +293,7 @@ extension CacheTransaction {
         }
         guard let generation = next else { return nil }
         var removal = Removal()
-        let step = try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
+        let step = try storage.writer.step(rows: StorageLimits.sweepBatchRows) { rows in
             let entries = try connection.all(
                 """
                 SELECT entry_id, key, size_bytes, blob_id, expires_at_ms FROM cache_entries
@@ -343,7 +343,7 @@ extension Writer {
     func step(rows limit: Int, _ body: (Int) throws -> Int) rethrows -> (rows: Int, isExhausted: Bool) {
         var rows = 0
         while rows < limit {
-            let asked = min(Limits.sweepReadRows, limit - rows)
+            let asked = min(StorageLimits.sweepReadRows, limit - rows)
             let handled = try body(asked)
             rows += handled
             if handled < asked { return (rows, true) }

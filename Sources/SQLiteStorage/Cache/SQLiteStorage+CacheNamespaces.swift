@@ -98,7 +98,7 @@ extension SQLiteStorage {
                             e.updated_at_ms
                         FROM cache_namespaces n JOIN cache_entries e ON e.generation_id = n.generation_id
                         WHERE n.name = ?1 AND e.key >= ?2 AND e.key < ?3 ORDER BY e.key LIMIT ?4
-                        """, .text(name.rawValue), range.start, range.end, .integer(Limits.sweepBatchRows),
+                        """, .text(name.rawValue), range.start, range.end, .integer(StorageLimits.sweepBatchRows),
                         row: ClearingRow.init)
                 }
                 return try connection.all(
@@ -109,7 +109,7 @@ extension SQLiteStorage {
                     WHERE t.tag = ?1 AND t.generation_id = (SELECT generation_id FROM cache_namespaces WHERE name = ?2)
                         AND t.key >= ?3 AND t.key < ?4 ORDER BY t.key LIMIT ?5
                     """, .text(tag.rawValue), .text(name.rawValue), range.start, range.end,
-                    .integer(Limits.sweepBatchRows), row: ClearingRow.init)
+                    .integer(StorageLimits.sweepBatchRows), row: ClearingRow.init)
             }
             let rows = page.filter { $0.updatedAt <= updatedBy }
             total += try await clear(rows, writtenBefore: writtenBefore, isDryRun: isDryRun)
@@ -141,7 +141,7 @@ extension SQLiteStorage {
                     CROSS JOIN cache_entries e ON e.entry_id = t.entry_id
                     WHERE t.tag = ?1 AND (t.generation_id, t.key) > (?2, ?3) ORDER BY t.generation_id, t.key LIMIT ?4
                     """, .text(tag.rawValue), .integer(start.generation), .text(start.key),
-                    .integer(Limits.sweepBatchRows), row: ClearingRow.init)
+                    .integer(StorageLimits.sweepBatchRows), row: ClearingRow.init)
             }
             total += try await clear(page, writtenBefore: writtenBefore, isDryRun: isDryRun)
             last = page.last.map { ($0.generationID, $0.key) }
@@ -212,7 +212,7 @@ extension CacheTransaction {
         guard let namespace = try namespace(name), namespace.isRanked else { return nil }
         let eviction = namespace.policy.eviction
         var last = start
-        let step = try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
+        let step = try storage.writer.step(rows: StorageLimits.sweepBatchRows) { rows in
             let entries = try connection.all(
                 """
                 SELECT entry_id, key, created_at_ms, max(coalesce(last_accessed_at_ms, 0), updated_at_ms), hit_count
@@ -380,7 +380,7 @@ extension CacheTransaction {
             .integer(namespace.generationID), .instant(now), .integer(namespace.id))
         storage.signals.hasClearedRows.store(true, ordering: .relaxed)
         // The sweep counts expirations of namespaces' current generations only.
-        let limit = Limits.maxExpiredCountedPerWrite
+        let limit = StorageLimits.maxExpiredCountedPerWrite
         let expired = try connection.expired(in: namespace.generationID, at: now, limit: limit + 1)
         if expired.removed > limit {
             retired.expired = nil

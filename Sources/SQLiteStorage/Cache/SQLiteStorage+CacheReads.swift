@@ -150,7 +150,7 @@ extension Connection {
                 SELECT generation_id FROM cache_generations
                 WHERE cleared_namespace_id = ?1 AND cleared_at_ms IS NOT NULL
                 ORDER BY generation_id DESC LIMIT ?3)
-            """, .integer(namespaceID), .text(key.rawValue), .integer(Limits.maxClearsPerMiss)
+            """, .integer(namespaceID), .text(key.rawValue), .integer(StorageLimits.maxClearsPerMiss)
         ) { row in
             row.optionalText(0).map { EntryRemoval(RemovalReason(rawValue: $0)!, at: row.instant(1)) }
                 ?? EntryRemoval(clearedAt: row.instant(1), expiry: row.optionalInstant(2))

@@ -14,7 +14,7 @@ extension Connection {
             PRAGMA foreign_keys = ON;
             PRAGMA recursive_triggers = OFF;
             PRAGMA secure_delete = OFF;
-            PRAGMA journal_size_limit = \(Limits.maxLogBytes);
+            PRAGMA journal_size_limit = \(StorageLimits.maxLogBytes);
             PRAGMA cache_size = -8192;
             PRAGMA mmap_size = 0;
             PRAGMA temp_store = MEMORY;

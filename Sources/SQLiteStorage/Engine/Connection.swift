@@ -254,22 +254,22 @@ final class Connection {
             reprise_sqlite3_db_config_int(handle, option, Int32(value))
         }
         for (limit, value) in [
-            (SQLITE_LIMIT_LENGTH, Limits.maxSQLValueBytes),
+            (SQLITE_LIMIT_LENGTH, StorageLimits.maxSQLValueBytes),
             // ``checkWork(of:)`` puts a word before it.
             (SQLITE_LIMIT_SQL_LENGTH, Limits.maxSQLBytes + "EXPLAIN ".utf8.count),
-            (SQLITE_LIMIT_COLUMN, Limits.maxSQLColumns), (SQLITE_LIMIT_EXPR_DEPTH, Limits.maxSQLExpressionDepth),
-            (SQLITE_LIMIT_COMPOUND_SELECT, Limits.maxSQLCompoundParts),
-            (SQLITE_LIMIT_VDBE_OP, Limits.maxSQLInstructions),
-            (SQLITE_LIMIT_FUNCTION_ARG, Limits.maxSQLFunctionArguments), (SQLITE_LIMIT_ATTACHED, 0),
-            (SQLITE_LIMIT_LIKE_PATTERN_LENGTH, Limits.maxSQLPatternBytes),
+            (SQLITE_LIMIT_COLUMN, Limits.maxSQLColumns), (SQLITE_LIMIT_EXPR_DEPTH, StorageLimits.maxSQLExpressionDepth),
+            (SQLITE_LIMIT_COMPOUND_SELECT, StorageLimits.maxSQLCompoundParts),
+            (SQLITE_LIMIT_VDBE_OP, StorageLimits.maxSQLInstructions),
+            (SQLITE_LIMIT_FUNCTION_ARG, StorageLimits.maxSQLFunctionArguments), (SQLITE_LIMIT_ATTACHED, 0),
+            (SQLITE_LIMIT_LIKE_PATTERN_LENGTH, StorageLimits.maxSQLPatternBytes),
             (SQLITE_LIMIT_VARIABLE_NUMBER, Limits.maxSQLParameters), (SQLITE_LIMIT_TRIGGER_DEPTH, 1),
             (SQLITE_LIMIT_WORKER_THREADS, 0),
         ] {
             sqlite3_limit(handle, limit, Int32(value))
         }
-        let code = reprise_replace_quadratic_functions(handle, Int32(Limits.maxSQLPatternBytes))
+        let code = reprise_replace_quadratic_functions(handle, Int32(StorageLimits.maxSQLPatternBytes))
         guard code == SQLITE_OK else { throw SQLiteError(code: code, handle: handle) }
-        look(everyInstructions: Limits.sqlInstructionsPerLook)
+        look(everyInstructions: StorageLimits.sqlInstructionsPerLook)
         self.policy = policy
         sqlite3_set_authorizer(
             handle,
@@ -307,7 +307,7 @@ final class Connection {
         if let statement = statements[sql.utf8Start], !statement.isBusy { return statement }
         let statement = try Statement(handle: handle, sql: sql.description)
         // All statements of the program fit; the bound only guards against an unforeseen leak.
-        if statements.count >= Limits.maxCachedStatements { statements.removeAll() }
+        if statements.count >= StorageLimits.maxCachedStatements { statements.removeAll() }
         statements[sql.utf8Start] = statement
         return statement
     }

@@ -82,13 +82,13 @@ final class Snapshots: Sendable {
         let begunAt = Atomic<Int>(-1)
 
         init(path: String) {
-            shared = SharedConnection(path: path, cacheKibibytes: Limits.pointReaderCacheKibibytes)
+            shared = SharedConnection(path: path, cacheKibibytes: StorageLimits.pointReaderCacheKibibytes)
         }
     }
 
     init(path: String) {
         // One per event loop, because event loops are the threads that read.
-        readers = (0..<min(System.coreCount, Limits.maxPointReaders)).map { _ in PointReader(path: path) }
+        readers = (0..<min(System.coreCount, StorageLimits.maxPointReaders)).map { _ in PointReader(path: path) }
     }
 
     /// Runs `body` on a connection that sees the latest commit.
@@ -151,12 +151,12 @@ enum ReadLane: CaseIterable {
     /// Reads of background tasks and dry runs, and of the service's figures about itself.
     case upkeep
 
-    var bounds: Limits.ReadLane {
+    var bounds: StorageLimits.ReadLane {
         switch self {
-        case .chunks: Limits.chunkReads
-        case .lists: Limits.listReads
-        case .aggregates: Limits.aggregateReads
-        case .upkeep: Limits.upkeepReads
+        case .chunks: StorageLimits.chunkReads
+        case .lists: StorageLimits.listReads
+        case .aggregates: StorageLimits.aggregateReads
+        case .upkeep: StorageLimits.upkeepReads
         }
     }
 }
@@ -215,7 +215,7 @@ private final class Lane: Sendable {
     private let connections: [SharedConnection]
     private let signal = StopSignal()
 
-    init(path: String, bounds: Limits.ReadLane) {
+    init(path: String, bounds: StorageLimits.ReadLane) {
         threads = BoundedThreads(
             count: bounds.threads, maxQueued: bounds.maxQueued, niceness: bounds.niceness,
             refusal: "Too many reads are waiting.")

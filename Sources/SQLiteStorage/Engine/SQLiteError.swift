@@ -87,13 +87,13 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
         case SQLITE_NOMEM:
             return Failure(
                 .sqlLimitExceeded,
-                "The query needs more than \(Limits.maxSQLMemoryBytes >> 20) MiB, or is too large when compiled. Sort, "
-                    + "group or join fewer rows, or split the query.")
+                "The query needs more than \(StorageLimits.maxSQLMemoryBytes >> 20) MiB, or is too large when "
+                    + "compiled. Sort, group or join fewer rows, or split the query.")
         case SQLITE_TOOBIG:
             return Failure(
                 .sqlLimitExceeded,
-                "A text, blob or row is larger than \(Limits.maxSQLValueBytes >> 10) KiB: take a part of it, with "
-                    + "substr() for one.")
+                "A text, blob or row is larger than \(StorageLimits.maxSQLValueBytes >> 10) KiB: take a part of it, "
+                    + "with substr() for one.")
         case SQLITE_INTERRUPT:
             let seconds = DecimalSeconds.format(milliseconds: deadlineMilliseconds)
             return retryable(

@@ -39,7 +39,7 @@ final class Writer: Sendable {
         /// Rows that one operation changed at most, with those that triggers and foreign keys changed.
         var mostForegroundChanges = 0
         var mostBackgroundChanges = 0
-        var groupSizes = Histogram(bounds: [1, 2, 4, 8, 16, 32, 64, 128, 256, Double(Limits.maxGroupOperations)])
+        var groupSizes = Histogram(bounds: [1, 2, 4, 8, 16, 32, 64, 128, 256, Double(StorageLimits.maxGroupOperations)])
         /// From the time of a commit to memory to that of a failing disk.
         var commitSeconds = Histogram(
             bounds: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5])
@@ -78,7 +78,7 @@ final class Writer: Sendable {
     /// When the current operation must end its step, and when it must do so if a foreground operation is waiting.
     private let stepEnds = Atomic<Int64>(.max)
     private let stepYields = Atomic<Int64>(.max)
-    private let nextCheckpointPages = Atomic(Limits.checkpointPages)
+    private let nextCheckpointPages = Atomic(StorageLimits.checkpointPages)
     private let logger: Logger
 
     /// - Parameters:
@@ -144,8 +144,8 @@ final class Writer: Sendable {
     private func enqueue(_ operation: Operation, _ priority: Priority) {
         let refusal: Failure? = queue.withLock { queue in
             if queue.isClosed { return .shuttingDown }
-            guard queue.foreground.count + queue.background.count < Limits.maxQueuedWrites,
-                queue.bytes + operation.bytes <= Limits.maxQueuedWriteBytes || queue.bytes == 0
+            guard queue.foreground.count + queue.background.count < StorageLimits.maxQueuedWrites,
+                queue.bytes + operation.bytes <= StorageLimits.maxQueuedWriteBytes || queue.bytes == 0
             else { return .overloaded("Too many writes are waiting.") }
             switch priority {
             case .foreground: queue.foreground.append(operation)
@@ -218,18 +218,20 @@ final class Writer: Sendable {
         }
     }
 
-    /// Writes the log back when it has grown by ``Limits/checkpointPages``, after the group is answered. If a pooled
-    /// reader is in the way, the rest is left for the next time.
+    /// Writes the log back when it has grown by ``StorageLimits/checkpointPages``, after the group is answered. If a
+    /// pooled reader is in the way, the rest is left for the next time.
     private func checkpointIfLong(_ connection: Connection) {
         let pages = connection.pagesInLog
         guard pages >= nextCheckpointPages.load(ordering: .relaxed) else {
             // The log was restarted.
-            if pages < Limits.checkpointPages { nextCheckpointPages.store(Limits.checkpointPages, ordering: .relaxed) }
+            if pages < StorageLimits.checkpointPages {
+                nextCheckpointPages.store(StorageLimits.checkpointPages, ordering: .relaxed)
+            }
             return
         }
         do {
             let isComplete = try snapshots.checkpoint { () throws(SQLiteError) in try connection.checkpoint(.passive) }
-            nextCheckpointPages.store((isComplete ? 0 : pages) + Limits.checkpointPages, ordering: .relaxed)
+            nextCheckpointPages.store((isComplete ? 0 : pages) + StorageLimits.checkpointPages, ordering: .relaxed)
         } catch {
             logger.warning("a checkpoint failed and will be retried", metadata: ["error": "\(error)"])
         }
@@ -243,8 +245,8 @@ final class Writer: Sendable {
             }
             var group: [Operation] = []
             var bytes = 0
-            while group.count < Limits.maxGroupOperations, let next = queue.foreground.first,
-                bytes + next.bytes <= Limits.maxGroupBytes || group.isEmpty
+            while group.count < StorageLimits.maxGroupOperations, let next = queue.foreground.first,
+                bytes + next.bytes <= StorageLimits.maxGroupBytes || group.isEmpty
             {
                 group.append(queue.foreground.removeFirst())
                 bytes += next.bytes
@@ -270,7 +272,7 @@ final class Writer: Sendable {
             try connection.run("BEGIN IMMEDIATE")
             for operation in group {
                 attempts.append(try attempt(operation, aloneIn: group.count == 1, on: connection))
-                if monotonicMilliseconds() - started > Limits.maxGroupMilliseconds { break }
+                if monotonicMilliseconds() - started > StorageLimits.maxGroupMilliseconds { break }
             }
             let committing = ContinuousClock.now
             if connection.isInTransaction {
@@ -320,10 +322,10 @@ final class Writer: Sendable {
         let now = microseconds()
         switch priority {
         case .foreground:
-            stepEnds.store(now + Limits.foregroundStepMicroseconds, ordering: .relaxed)
+            stepEnds.store(now + StorageLimits.foregroundStepMicroseconds, ordering: .relaxed)
             stepYields.store(.max, ordering: .relaxed)
         case .background:
-            stepEnds.store(now + Limits.backgroundStepMicroseconds, ordering: .relaxed)
+            stepEnds.store(now + StorageLimits.backgroundStepMicroseconds, ordering: .relaxed)
             stepYields.store(now + queue.withLock { $0.share.credit }, ordering: .relaxed)
         }
     }
@@ -366,14 +368,14 @@ struct BackgroundShare {
     private(set) var credit: Int64 = 0
 
     /// Whether a whole step is due although foreground operations wait.
-    var isDue: Bool { credit >= Limits.backgroundStepMicroseconds }
+    var isDue: Bool { credit >= StorageLimits.backgroundStepMicroseconds }
 
     mutating func add(_ microseconds: Int64, isBackground: Bool) {
         if isBackground {
             credit = max(0, credit - microseconds)
         } else {
-            let earned = microseconds / Limits.foregroundTimePerBackgroundTime
-            credit = min(Limits.backgroundStepMicroseconds, credit + earned)
+            let earned = microseconds / StorageLimits.foregroundTimePerBackgroundTime
+            credit = min(StorageLimits.backgroundStepMicroseconds, credit + earned)
         }
     }
 }

@@ -6,7 +6,7 @@ extension SQLiteStorage {
     /// Merges minutes past their retention into hours, and more if there are too many rows, in steps.
     func rollUpActivity() async throws {
         let now = clock.now()
-        let before = now.advanced(milliseconds: -Limits.activityMinutesMilliseconds)
+        let before = now.advanced(milliseconds: -StorageLimits.activityMinutesMilliseconds)
             .rounded(downTo: MetricResolution.hour.periodMilliseconds)
         try await mergeActivity(of: .minute, before: before, atMost: .max)
         while true {
@@ -21,9 +21,9 @@ extension SQLiteStorage {
         let rows = try await readers.pooled(.upkeep) { connection in
             try connection.first("SELECT count(*) FROM cache_activity WHERE period_seconds > 0") { $0.int(0) } ?? 0
         }
-        guard rows > Limits.maxCacheActivityRows else { return }
+        guard rows > StorageLimits.maxCacheActivityRows else { return }
         // A tenth less, so that the next minutes do not exceed it again at once.
-        let excess = rows - Limits.maxCacheActivityRows / 10 * 9
+        let excess = rows - StorageLimits.maxCacheActivityRows / 10 * 9
         let minute = now.rounded(downTo: MetricResolution.minute.periodMilliseconds)
         let left = excess - (try await mergeActivity(of: .minute, before: minute, atMost: excess))
         try await mergeActivity(of: .hour, before: now, atMost: left)
@@ -34,7 +34,7 @@ extension SQLiteStorage {
     private func mergeActivity(of period: MetricResolution, before: Instant, atMost limit: Int) async throws -> Int {
         var merged = 0
         while merged < limit {
-            let left = min(limit - merged, Limits.sweepBatchRows)
+            let left = min(limit - merged, StorageLimits.sweepBatchRows)
             let step = try await transaction(.background) { transaction in
                 try self.writer.step(rows: left) {
                     try transaction.mergeActivity(of: period, before: before, atMost: $0)
@@ -52,11 +52,11 @@ extension SQLiteStorage {
             .advanced(milliseconds: -MetricResolution.hour.periodMilliseconds)
         while true {
             let isMore = try await writer.perform(.background, .withNext) { connection in
-                let cache = try self.writer.step(rows: Limits.sweepBatchRows) {
+                let cache = try self.writer.step(rows: StorageLimits.sweepBatchRows) {
                     try connection.forgetCacheActivity(upTo: before, limit: $0)
                 }
                 guard cache.isExhausted else { return true }
-                let maintenance = try self.writer.step(rows: Limits.sweepBatchRows) {
+                let maintenance = try self.writer.step(rows: StorageLimits.sweepBatchRows) {
                     try connection.forgetMaintenanceActivity(upTo: before, limit: $0)
                 }
                 return !maintenance.isExhausted

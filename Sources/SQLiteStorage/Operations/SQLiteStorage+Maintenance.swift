@@ -64,7 +64,7 @@ extension SQLiteStorage: MaintenanceStore {
         note(.cacheCaps, if: signals.hasExceededCaps.load(ordering: .relaxed))
         note(.blobOrphans, if: signals.hasOrphans.load(ordering: .relaxed))
         note(.sampleRollup, if: newSampleCount > 0)
-        note(.space, if: signals.hasSpareSpace.load(ordering: .relaxed) || logBytes > Limits.maxLogBytes)
+        note(.space, if: signals.hasSpareSpace.load(ordering: .relaxed) || logBytes > StorageLimits.maxLogBytes)
         return backlog
     }
 
@@ -127,8 +127,8 @@ extension SQLiteStorage: MaintenanceStore {
                 let step = Self.sparePages(free: free, of: try pragma("PRAGMA page_count"))
                 var left = step
                 while left > 0 {
-                    try connection.execute("PRAGMA incremental_vacuum(\(min(left, Limits.sweepReadRows)))")
-                    left -= Limits.sweepReadRows
+                    try connection.execute("PRAGMA incremental_vacuum(\(min(left, StorageLimits.sweepReadRows)))")
+                    left -= StorageLimits.sweepReadRows
                     if self.writer.isStepOver { break }
                 }
                 guard step > 0 else { return 0 }
@@ -137,7 +137,7 @@ extension SQLiteStorage: MaintenanceStore {
             guard pages > 0 else { break }
             freed += pages * Self.pageBytes
         }
-        try await writer.checkpoint(truncating: logBytes > Limits.maxLogBytes)
+        try await writer.checkpoint(truncating: logBytes > StorageLimits.maxLogBytes)
         return Removal(removed: 0, freedBytes: freed)
     }
 
@@ -161,7 +161,7 @@ extension SQLiteStorage: MaintenanceStore {
     /// Pages to give back in the next step. A tenth of the file may stay free, because the next writes use it without
     /// growing the file.
     static func sparePages(free: Int, of all: Int) -> Int {
-        max(0, min(free - max(Limits.keptFreePages, all / 10), Limits.vacuumStepPages))
+        max(0, min(free - max(StorageLimits.keptFreePages, all / 10), StorageLimits.vacuumStepPages))
     }
 
     /// Size of the write-ahead log's file.

@@ -13,7 +13,7 @@ public final class SQLInspector: SQLInspection {
     private let path: String
     private let deadlineMilliseconds: Int64
     private let threads = BoundedThreads(
-        count: Limits.maxConcurrentSQL, maxQueued: Limits.maxQueuedSQL, niceness: Limits.sqlNiceness,
+        count: Limits.maxConcurrentSQL, maxQueued: Limits.maxQueuedSQL, niceness: StorageLimits.sqlNiceness,
         refusal: "Too many SQL queries are waiting.")
     private let signal = StopSignal()
 
@@ -31,12 +31,12 @@ public final class SQLInspector: SQLInspection {
             var mostBytes = 0
             defer {
                 // Memory that a large query has freed would otherwise stay with the allocator.
-                if mostBytes > Limits.maxSQLMemoryBytes / 8 { reprise_trim_malloc() }
+                if mostBytes > StorageLimits.maxSQLMemoryBytes / 8 { reprise_trim_malloc() }
             }
             let watch = Watch(signal: signal)
             do {
                 return try Connection.withSandbox(
-                    memoryBytes: Limits.maxSQLMemoryBytes, watch: watch, mostBytes: &mostBytes
+                    memoryBytes: StorageLimits.maxSQLMemoryBytes, watch: watch, mostBytes: &mostBytes
                 ) {
                     try Self.run(query, path: path, watch: watch, deadlineMilliseconds)
                 }

@@ -9,7 +9,7 @@ struct Instruction {
     let p3: Int
     let p4: String
 
-    /// How many values it processes, each of which may have ``Limits/maxSQLValueBytes``.
+    /// How many values it processes, each of which may have ``StorageLimits/maxSQLValueBytes``.
     ///
     /// An unknown opcode counts as an operator of two, so that a later SQLite does not open a gap.
     var operands: Int {
@@ -18,7 +18,7 @@ struct Instruction {
         case "Function", "PureFunc", "AggStep", "AggInverse":
             // Ends in the number of arguments, or in (-1) if the function takes any number.
             let count = p4.split(separator: "(").last.flatMap { Int($0.dropLast()) } ?? -1
-            return count < 0 ? Limits.maxSQLFunctionArguments : count
+            return count < 0 ? StorageLimits.maxSQLFunctionArguments : count
         // Columns of a row, compared, or converted to their affinity: each may be a long text of digits.
         case "Compare": return p3
         case "Affinity": return p2
@@ -31,7 +31,7 @@ struct Instruction {
     }
 
     /// They move the program counter, a cursor or a register. Loading or copying the largest value takes a hundredth of
-    /// a millisecond; ``Limits/maxSQLInstructions`` bounds their number.
+    /// a millisecond; ``StorageLimits/maxSQLInstructions`` bounds their number.
     private static let withoutWork: Set = [
         "AddImm", "BeginSubrtn", "Blob", "Clear", "Close", "ClrSubtype", "CollSeq", "Column", "ColumnsUsed", "Copy",
         "Count", "CursorHint", "DecrJumpZero", "DeferredSeek", "ElseEq", "EndCoroutine", "Explain", "Filter",
@@ -48,7 +48,7 @@ struct Instruction {
 }
 
 extension Connection {
-    /// - Throws: `sql_limit_exceeded` for a statement that processes more than ``Limits/maxSQLOperands`` values.
+    /// - Throws: `sql_limit_exceeded` for a statement that processes more than ``StorageLimits/maxSQLOperands`` values.
     ///
     /// SQLite checks the watch where its program jumps back, and always finishes what is between two checks. No stretch
     /// of a program is longer than the program, so the bound on the whole program bounds each stretch.
@@ -57,11 +57,11 @@ extension Connection {
         var operands = 0
         let explanation = try prepare("EXPLAIN " + statement.text)
         while try explanation.step() { operands += explanation.instruction.operands }
-        guard operands <= Limits.maxSQLOperands else {
+        guard operands <= StorageLimits.maxSQLOperands else {
             throw Failure(
                 .sqlLimitExceeded,
                 "The query is compiled to operators and functions of \(operands) values; up to "
-                    + "\(Limits.maxSQLOperands) are allowed: name fewer expressions, or take it apart.")
+                    + "\(StorageLimits.maxSQLOperands) are allowed: name fewer expressions, or take it apart.")
         }
     }
 }

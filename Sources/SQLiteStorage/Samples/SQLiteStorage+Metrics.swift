@@ -186,7 +186,7 @@ private struct Measuring {
                 WHERE sample_id > ?1 AND +recorded_at_ms >= ?2 AND +recorded_at_ms < ?3
                 """, .integer(mark), .instant(range.since), .instant(range.until)
             ) { add($0) }
-        } else if rawSeries.count <= Limits.maxSeriesReadSingly {
+        } else if rawSeries.count <= StorageLimits.maxSeriesReadSingly {
             for id in rawSeries.keys.sorted() {
                 try connection.each(
                     """

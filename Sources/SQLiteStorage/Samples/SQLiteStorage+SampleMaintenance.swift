@@ -38,10 +38,10 @@ extension SQLiteStorage {
             var position: SampleRetention.Position? = .start
             while let start = position {
                 let rows = try await readers.pooled(.upkeep) {
-                    try $0.rows(rule, of: retention, after: start, limit: Limits.sweepBatchSamples)
+                    try $0.rows(rule, of: retention, after: start, limit: StorageLimits.sweepBatchSamples)
                 }
                 for row in rows where row.isDue { total += Removal(removed: 1, freedBytes: row.bytes) }
-                position = rows.count < Limits.sweepBatchSamples ? nil : rows.last?.position
+                position = rows.count < StorageLimits.sweepBatchSamples ? nil : rows.last?.position
             }
         }
         return total
@@ -71,7 +71,7 @@ extension SQLiteStorage {
     ) throws -> (removal: Removal, end: SampleRetention.Position?) {
         var removal = Removal()
         var end = start
-        let step = try writer.step(rows: Limits.sweepBatchSamples) { limit in
+        let step = try writer.step(rows: StorageLimits.sweepBatchSamples) { limit in
             let rows = try connection.rows(rule, of: retention, after: end, limit: limit)
             let due = rows.filter(\.isDue)
             try connection.remove(due, rule)
@@ -91,7 +91,7 @@ extension SQLiteStorage {
                 // roll-ups.
                 guard try !connection.hasRollups(endingBy: retention.rolledBefore) else { return nil }
                 var last = start
-                let step = try self.writer.step(rows: Limits.sweepBatchRows) { limit in
+                let step = try self.writer.step(rows: StorageLimits.sweepBatchRows) { limit in
                     let series = try connection.series(after: last, limit: limit, of: retention)
                     for series in series where series.isUnused {
                         try connection.run("DELETE FROM sample_series WHERE series_id = ?1", .integer(series.id))

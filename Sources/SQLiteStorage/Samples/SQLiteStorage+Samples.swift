@@ -95,12 +95,12 @@ extension SQLiteStorage: SampleStore {
         let transaction = SampleTransaction(connection, source: .app)
         var count = 0
         while true {
-            let part = try transaction.rollUp(limit: Limits.rollupReadSamples)
+            let part = try transaction.rollUp(limit: StorageLimits.rollupReadSamples)
             count += part.count
             // Ids that were given to failed requests will not appear any more.
             let newest = signals.nextSampleID.load(ordering: .relaxed) - 1
-            if part.count < Limits.rollupReadSamples { return (count, newest, true) }
-            if count >= Limits.rollupBatchSamples || writer.isStepOver { return (count, part.mark, false) }
+            if part.count < StorageLimits.rollupReadSamples { return (count, newest, true) }
+            if count >= StorageLimits.rollupBatchSamples || writer.isStepOver { return (count, part.mark, false) }
         }
     }
 }

@@ -41,7 +41,7 @@ final class ActivityLedger: Sendable {
                 if known < now { state.activities[ref] = now }
                 return .kept
             }
-            guard state.activities.count < Limits.maxTrackedSessions else { return .full }
+            guard state.activities.count < StorageLimits.maxTrackedSessions else { return .full }
             state.activities[ref] = now
             return .kept
         }

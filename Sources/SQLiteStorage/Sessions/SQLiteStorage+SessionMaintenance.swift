@@ -24,7 +24,7 @@ extension SQLiteStorage {
         var last: Int64? = 0
         while let id = last {
             last = try await sessionTransaction(.background) {
-                try $0.removeUnusedTemplates(after: id, limit: Limits.sweepBatchRows)
+                try $0.removeUnusedTemplates(after: id, limit: StorageLimits.sweepBatchRows)
             }
         }
         return total
@@ -73,7 +73,7 @@ extension SQLiteStorage {
                     ORDER BY history_count, session_ref LIMIT ?5
                     """,
                     .optional(group.template, Value.text), .integer(start.count), .integer(start.ref), .instant(now),
-                    .integer(Limits.sweepBatchSessions)
+                    .integer(StorageLimits.sweepBatchSessions)
                 ) { (count: $0.int(0), ref: $0.integer(1)) }
             }
             if isDryRun {
@@ -85,7 +85,7 @@ extension SQLiteStorage {
             } else {
                 total += try await trimHistories(exceeded.map(\.ref))
             }
-            guard let end = exceeded.last, exceeded.count == Limits.sweepBatchSessions else { return total }
+            guard let end = exceeded.last, exceeded.count == StorageLimits.sweepBatchSessions else { return total }
             last = end
         }
     }
@@ -156,9 +156,9 @@ extension SQLiteStorage {
     private func countDebounceMarks(after start: DebounceMark) async throws -> DebounceMarkStep {
         let now = clock.now()
         let marks = try await readers.pooled(.upkeep) {
-            try $0.oldDebounceMarks(after: start, now: now, limit: Limits.sweepBatchRows)
+            try $0.oldDebounceMarks(after: start, now: now, limit: StorageLimits.sweepBatchRows)
         }
-        return (marks.count { $0.isDue }, marks.count < Limits.sweepBatchRows ? nil : marks.last)
+        return (marks.count { $0.isDue }, marks.count < StorageLimits.sweepBatchRows ? nil : marks.last)
     }
 }
 
@@ -170,7 +170,7 @@ extension SessionTransaction {
             """
             SELECT session_ref, ttl_ms, state_key_count, history_count, state_size_bytes, history_size_bytes
             FROM sessions WHERE expires_at_ms <= ?1 ORDER BY expires_at_ms LIMIT ?2
-            """, .instant(now), .integer(Limits.sweepBatchSessions)
+            """, .instant(now), .integer(StorageLimits.sweepBatchSessions)
         ) { row in
             DueSession(
                 ref: row.integer(0), lifetime: row.integer(1), keys: row.int(2), items: row.int(3),
@@ -189,14 +189,15 @@ extension SessionTransaction {
             }
             if storage.writer.isStepOver { return (removal, isDone: false) }
         }
-        return (removal, isDone: due.count < Limits.sweepBatchSessions)
+        return (removal, isDone: due.count < StorageLimits.sweepBatchSessions)
     }
 
     /// Removes an expired session, or as much of it as the step has time for: its row goes last.
     private func remove(_ session: DueSession) throws -> Step {
         var removal = Removal()
-        let rows = session.keys + session.items + (try debounceMarks(of: session.ref, atMost: Limits.sweepReadRows + 1))
-        if rows > Limits.sweepReadRows || session.bytes > Limits.sweepReadBytes {
+        let marks = try debounceMarks(of: session.ref, atMost: StorageLimits.sweepReadRows + 1)
+        let rows = session.keys + session.items + marks
+        if rows > StorageLimits.sweepReadRows || session.bytes > StorageLimits.sweepReadBytes {
             let history = try removeOldestHistory(of: session.ref, count: .max)
             removal.freedBytes += history.removal.freedBytes
             guard history.isDone else { return (removal, isDone: false) }
@@ -211,7 +212,7 @@ extension SessionTransaction {
 
     private func removeState(of ref: Int64, onlyTemporary: Bool = false) throws -> Step {
         var removal = Removal()
-        let step = try storage.writer.step(rows: Limits.sweepBatchSessionRows) { rows in
+        let step = try storage.writer.step(rows: StorageLimits.sweepBatchSessionRows) { rows in
             let keys = try connection.all(
                 """
                 SELECT state_id, size_bytes FROM session_state WHERE session_ref = ?1 AND (is_temporary OR NOT ?2)
@@ -228,7 +229,7 @@ extension SessionTransaction {
     }
 
     private func removeDebounceMarks(of ref: Int64) throws -> (rows: Int, isExhausted: Bool) {
-        try storage.writer.step(rows: Limits.sweepBatchSessionRows) { rows in
+        try storage.writer.step(rows: StorageLimits.sweepBatchSessionRows) { rows in
             try connection.run(
                 """
                 DELETE FROM debounce_marks WHERE session_ref = ?1 AND name IN (
@@ -260,7 +261,7 @@ extension SessionTransaction {
             SELECT session_ref FROM sessions
             WHERE temporary_key_count > 0 AND last_active_at_ms <= ?1 AND (expires_at_ms IS NULL OR expires_at_ms > ?2)
             ORDER BY last_active_at_ms LIMIT ?3
-            """, .instant(cutoff), .instant(now), .integer(Limits.sweepBatchSessions)
+            """, .instant(cutoff), .instant(now), .integer(StorageLimits.sweepBatchSessions)
         ) { $0.integer(0) }
         guard !idle.isEmpty else { return nil }
         var removal = Removal()
@@ -281,7 +282,7 @@ extension SessionTransaction {
     /// One step over marks whose time is over.
     fileprivate func removeDebounceMarks(after start: DebounceMark) throws -> DebounceMarkStep {
         var (removed, end) = (0, start)
-        let step = try storage.writer.step(rows: Limits.sweepBatchRows) { rows in
+        let step = try storage.writer.step(rows: StorageLimits.sweepBatchRows) { rows in
             let marks = try connection.oldDebounceMarks(after: end, now: now, limit: rows)
             for mark in marks where mark.isDue {
                 try connection.run(

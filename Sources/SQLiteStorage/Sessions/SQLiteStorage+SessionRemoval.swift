@@ -23,7 +23,7 @@ extension SQLiteStorage {
                     WHERE (last_active_at_ms, session_ref) > (?1, ?2) AND last_active_at_ms <= ?3
                     ORDER BY last_active_at_ms, session_ref LIMIT ?5
                     """, .instant(start.instant), .integer(start.ref), .instant(cutoff), .instant(now),
-                    .integer(Limits.sweepBatchSessions)
+                    .integer(StorageLimits.sweepBatchSessions)
                 ) { (instant: $0.instant(0), ref: $0.integer(1), isLive: $0.bool(2)) }
             }
             let live = page.filter(\.isLive).map(\.ref)

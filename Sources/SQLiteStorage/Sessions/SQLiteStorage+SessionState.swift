@@ -11,7 +11,9 @@ extension SQLiteStorage {
             return SessionState(version: row.version, entries: try connection.state(of: row, keys: keys))
         }
         let small = try await visit(id) { connection, row -> SessionState? in
-            let isSmall = row.maxKeyCount <= Limits.maxPointReadKeys && row.maxStateBytes <= Limits.maxPointReadBytes
+            let isSmall =
+                row.maxKeyCount <= StorageLimits.maxPointReadKeys
+                && row.maxStateBytes <= StorageLimits.maxPointReadBytes
             return isSmall ? try read(connection, row) : nil
         }
         if let small { return small }
@@ -39,7 +41,7 @@ extension SQLiteStorage {
     private func patchUnchanged(
         _ id: Name, _ patch: StatePatch, _ condition: EntityCondition
     ) async throws -> StateChange? {
-        guard patch.onlySetsDefaults, patch.setDefault.count <= Limits.maxPointReadKeys else { return nil }
+        guard patch.onlySetsDefaults, patch.setDefault.count <= StorageLimits.maxPointReadKeys else { return nil }
         return try await visit(id) { connection, row in
             try condition.check(.present(String(row.version)))
             for entry in patch.setDefault where try !connection.hasValue(entry.key, in: row) { return nil }

@@ -42,7 +42,7 @@ extension SQLiteStorage: SessionStore {
     /// The usual case of a front end that reruns: the session exists and has all its keys. Then opening it is a read,
     /// and nothing is written.
     private func openUnchanged(_ id: Name, defaults: [StateEntry]) async throws -> Session? {
-        guard defaults.count <= Limits.maxPointReadKeys else { return nil }
+        guard defaults.count <= StorageLimits.maxPointReadKeys else { return nil }
         do {
             return try await visit(id) { connection, row in
                 for entry in defaults where try !connection.hasValue(entry.key, in: row) { return nil }
@@ -180,7 +180,7 @@ extension SQLiteStorage: SessionStore {
     func flushActivity(_ priority: Writer.Priority) async throws {
         var rest = activity.all()[...]
         while !rest.isEmpty {
-            let written = rest.prefix(try await write(rest.prefix(Limits.flushBatchRows), priority))
+            let written = rest.prefix(try await write(rest.prefix(StorageLimits.flushBatchRows), priority))
             activity.settle(written)
             rest = rest.dropFirst(written.count)
         }

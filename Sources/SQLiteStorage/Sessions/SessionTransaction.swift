@@ -75,8 +75,8 @@ struct SessionTransaction {
     }
 
     private func remove(_ ref: Int64, rows: Int, bytes: Int) throws {
-        let rows = rows + (try debounceMarks(of: ref, atMost: Limits.sweepBatchSessionRows))
-        guard rows > Limits.sweepBatchSessionRows || bytes > Limits.sweepReadBytes else {
+        let rows = rows + (try debounceMarks(of: ref, atMost: StorageLimits.sweepBatchSessionRows))
+        guard rows > StorageLimits.sweepBatchSessionRows || bytes > StorageLimits.sweepReadBytes else {
             try connection.run("DELETE FROM sessions WHERE session_ref = ?1", .integer(ref))
             return
         }
@@ -170,8 +170,8 @@ struct SessionTransaction {
     /// One step of removing a session's oldest items, from the oldest on: at most `count`, at most those up to `last`.
     func removeOldestHistory(of ref: Int64, count: Int, upTo last: Int64 = .max) throws -> Step {
         var removal = Removal()
-        while removal.removed < min(count, Limits.sweepBatchSessionRows) {
-            let limit = min(count - removal.removed, Limits.sweepReadRows)
+        while removal.removed < min(count, StorageLimits.sweepBatchSessionRows) {
+            let limit = min(count - removal.removed, StorageLimits.sweepReadRows)
             var part = Removal()
             var end: Int64 = 0
             try connection.each(
@@ -182,7 +182,7 @@ struct SessionTransaction {
             ) { row in
                 end = row.integer(0)
                 part += Removal(removed: 1, freedBytes: row.int(1))
-                return part.freedBytes < Limits.sweepReadBytes
+                return part.freedBytes < StorageLimits.sweepReadBytes
             }
             if part.removed == 0 { return (removal, isDone: true) }
             try connection.run(

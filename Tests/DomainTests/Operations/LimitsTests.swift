@@ -14,7 +14,6 @@ struct LimitsTests {
         #expect(isInOrder(Limits.maxInlineValueBytes, Limits.chunkBytes, Limits.maxEntryBytesCeiling))
         #expect(isInOrder(Limits.maxStateValueBytes, Limits.maxStateBytes))
         #expect(isInOrder(Limits.maxHistoryItemBytes, Limits.maxPageBytes))
-        #expect(Limits.sweepBatchBytes.isMultiple(of: Limits.chunkBytes))
     }
 
     @Test func whatMayBeStoredMayBeSent() {
@@ -31,30 +30,10 @@ struct LimitsTests {
         }
     }
 
-    @Test func whatOneRequestWritesFitsIntoTheQueue() {
-        #expect(isInOrder(Limits.maxGroupBytes, Limits.maxQueuedWriteBytes))
-        #expect(isInOrder(Limits.maxGroupOperations, Limits.maxQueuedWrites))
-        #expect(isInOrder(Limits.chunkBytes, Limits.maxGroupBytes))
-        #expect(isInOrder(Limits.maxBatchBodyBytes, Limits.maxQueuedWriteBytes))
-    }
-
-    @Test func stepsAreShorterThanGroups() {
-        #expect(Limits.backgroundStepMicroseconds < Limits.foregroundStepMicroseconds)
-        #expect(Limits.foregroundStepMicroseconds < Limits.maxGroupMilliseconds * 1000)
-        #expect(Limits.sweepReadRows < Limits.sweepBatchRows)
-        #expect(Limits.sweepReadRows < Limits.sweepBatchSessionRows)
-        #expect(Limits.sweepReadBytes < Limits.sweepBatchBytes)
-        #expect(Limits.sweepReadRows < Limits.maxEvictionsPerWrite)
-        // So that a write finds as many entries as it may evict.
-        #expect(Limits.maxEvictionsPerWrite <= Limits.maxEvictionLooks)
-    }
-
     @Test func whatIsSentWithoutALimitIsWithinTheLargest() {
         #expect(isInOrder(Limits.defaultPageItems, Limits.maxPageItems))
         #expect(isInOrder(Limits.defaultSQLRows, Limits.maxSQLRows))
-        #expect(isInOrder(Limits.maxSQLValueBytes, Limits.maxSQLAnswerBytes, Limits.maxHeldSQLAnswerBytes))
+        #expect(isInOrder(Limits.maxSQLAnswerBytes, Limits.maxHeldSQLAnswerBytes))
         #expect(isInOrder(Limits.maxBatchAnswerBytes, Limits.maxHeldLongBodyBytes))
-        #expect(isInOrder(Limits.maxPointReadKeys, Limits.maxKeysPerSession))
-        #expect(isInOrder(Limits.maxPointReadBytes, Limits.maxStateBytes))
     }
 }

@@ -204,9 +204,9 @@ struct CacheFiguresTests {
                 var (steps, last) = (0, 1)
                 while last > 0 {
                     last = try await storage.transaction {
-                        try $0.mergeActivity(of: period, before: clock.now, atMost: Limits.sweepBatchRows)
+                        try $0.mergeActivity(of: period, before: clock.now, atMost: StorageLimits.sweepBatchRows)
                     }
-                    #expect(last <= Limits.sweepBatchRows)
+                    #expect(last <= StorageLimits.sweepBatchRows)
                     steps += 1
                 }
                 #expect(steps > 1)

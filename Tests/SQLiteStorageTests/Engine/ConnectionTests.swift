@@ -219,7 +219,7 @@ struct ConnectionTests {
         _ = try openWithTable()
         let reader = try open(.reader)
         #expect(resultCode { try reader.run("INSERT INTO t (x) VALUES (?1)", .integer(1)) } == SQLITE_READONLY)
-        try reader.configureReader(cacheKibibytes: Limits.listReads.pageCacheKibibytes)
+        try reader.configureReader(cacheKibibytes: StorageLimits.listReads.pageCacheKibibytes)
         #expect(resultCode { try reader.run("DELETE FROM t") } == SQLITE_READONLY)
     }
 

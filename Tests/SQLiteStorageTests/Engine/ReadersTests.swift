@@ -98,7 +98,7 @@ import Testing
 
     /// Refusing a chunk would abort a download.
     @Test func eachConnectionMayWaitForAChunk() {
-        #expect(Limits.chunkReads.maxQueued >= Limits.maxConnections)
+        #expect(StorageLimits.chunkReads.maxQueued >= Limits.maxConnections)
     }
 
     // MARK: Ending

@@ -23,7 +23,7 @@ struct StepTests {
     private static let rowsPerEntry = 5
     /// What an operation changes in addition to its main rows: counters of namespaces and minutes.
     private static let overhead = 8
-    private static let bound = Limits.sweepReadRows * rowsPerEntry + overhead
+    private static let bound = StorageLimits.sweepReadRows * rowsPerEntry + overhead
     /// More than any one step handles.
     private static let many = 400
 
@@ -42,7 +42,7 @@ struct StepTests {
             throw error
         }
         await first.close()
-        let second = try storage(in: folder, clock, SlowClock(cost: Limits.foregroundStepMicroseconds))
+        let second = try storage(in: folder, clock, SlowClock(cost: StorageLimits.foregroundStepMicroseconds))
         do {
             try await body(second, clock)
         } catch {
@@ -167,7 +167,7 @@ struct StepTests {
 
     /// Rows that have expired but have not been swept are part of no answer, and are counted once as expirations,
     /// whether they are so few that the clear counts them or so many that it leaves this to a reader.
-    @Test(arguments: [Limits.maxExpiredCountedPerWrite, Limits.maxExpiredCountedPerWrite + 1])
+    @Test(arguments: [StorageLimits.maxExpiredCountedPerWrite, StorageLimits.maxExpiredCountedPerWrite + 1])
     func aClearCountsAnyNumberOfExpiredRows(expired: Int) async throws {
         try await withStorage { storage, clock in
             for first in stride(from: 0, to: expired, by: 1000) {
@@ -259,7 +259,7 @@ struct StepTests {
             #expect(announced == Removal(removed: 1))
             #expect(storage.writer.statistics.operations == before)
             #expect(try await storage.perform(.debounceMarks, isDryRun: false) == announced)
-            let steps = Self.many / Limits.sweepReadRows + 1
+            let steps = Self.many / StorageLimits.sweepReadRows + 1
             #expect(storage.writer.statistics.operations == before + steps)
             #expect(try await count(storage, "SELECT count(*) FROM debounce_marks") == Self.many)
         }

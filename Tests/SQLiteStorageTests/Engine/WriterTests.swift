@@ -82,7 +82,9 @@ struct WriterTests {
     @Test func aGroupIsBoundedInBytes() async throws {
         let gate = try await hold()
         let tasks = (1...4).map { value in
-            enqueue(bytes: Limits.maxGroupBytes / 2) { try $0.run("INSERT INTO t (x) VALUES (?1)", .integer(value)) }
+            enqueue(bytes: StorageLimits.maxGroupBytes / 2) {
+                try $0.run("INSERT INTO t (x) VALUES (?1)", .integer(value))
+            }
         }
         gate.open()
         for task in tasks { try await task.value }
@@ -192,10 +194,10 @@ struct WriterTests {
 
     @Test func backgroundIsNeverStarved() async throws {
         let gate = try await hold()
-        let count = Limits.maxGroupOperations * 3
+        let count = StorageLimits.maxGroupOperations * 3
         let foreground = (1...count).map { value in
             enqueue { [clock] connection in
-                clock.advance(Limits.backgroundStepMicroseconds)
+                clock.advance(StorageLimits.backgroundStepMicroseconds)
                 try connection.run("INSERT INTO t (x) VALUES (?1)", .integer(value))
             }
         }
@@ -204,13 +206,13 @@ struct WriterTests {
         for task in foreground { try await task.value }
         try await background.value
         // It ran after the first group, although foreground operations waited for three.
-        #expect(try await rows().firstIndex(of: 0) == Limits.maxGroupOperations)
+        #expect(try await rows().firstIndex(of: 0) == StorageLimits.maxGroupOperations)
     }
 
     /// As long as nothing has taken time, no share of it is due.
     @Test func backgroundWaitsForItsShare() async throws {
         let gate = try await hold()
-        let foreground = (1...Limits.maxGroupOperations * 3).map { insert($0) }
+        let foreground = (1...StorageLimits.maxGroupOperations * 3).map { insert($0) }
         let background = insert(0, .background)
         gate.open()
         for task in foreground { try await task.value }
@@ -241,7 +243,7 @@ struct WriterTests {
             var rows = 0
             repeat {
                 rows += 1
-                clock.advance(Limits.backgroundStepMicroseconds / 4)
+                clock.advance(StorageLimits.backgroundStepMicroseconds / 4)
             } while !writer.isStepOver
             return rows
         }.value
@@ -250,7 +252,7 @@ struct WriterTests {
             var rows = 0
             repeat {
                 rows += 1
-                clock.advance(Limits.foregroundStepMicroseconds / 4)
+                clock.advance(StorageLimits.foregroundStepMicroseconds / 4)
             } while !writer.isStepOver
             return rows
         }.value
@@ -260,8 +262,8 @@ struct WriterTests {
     @Test func theBackgroundHasAFifthOfTheTime() {
         var share = BackgroundShare()
         #expect(!share.isDue)
-        let step = Limits.backgroundStepMicroseconds
-        share.add(step * Limits.foregroundTimePerBackgroundTime - 4, isBackground: false)
+        let step = StorageLimits.backgroundStepMicroseconds
+        share.add(step * StorageLimits.foregroundTimePerBackgroundTime - 4, isBackground: false)
         #expect(share.credit == step - 1 && !share.isDue)
         share.add(4, isBackground: false)
         #expect(share.isDue)
@@ -276,7 +278,7 @@ struct WriterTests {
 
     @Test func aFullQueueRefuses() async throws {
         let gate = try await hold()
-        let waiting = (0..<Limits.maxQueuedWrites).map { _ in enqueue { _ in } }
+        let waiting = (0..<StorageLimits.maxQueuedWrites).map { _ in enqueue { _ in } }
         let refused = await failure { try await writer.perform { _ in } }
         gate.open()
         #expect(refused?.code == .overloaded)
@@ -287,7 +289,7 @@ struct WriterTests {
 
     @Test func tooManyWaitingBytesAreRefused() async throws {
         let gate = try await hold()
-        let waiting = enqueue(bytes: Limits.maxQueuedWriteBytes) { _ in }
+        let waiting = enqueue(bytes: StorageLimits.maxQueuedWriteBytes) { _ in }
         let refused = await code { try await writer.perform(bytes: 1) { _ in } }
         gate.open()
         #expect(refused == .overloaded)
@@ -296,7 +298,7 @@ struct WriterTests {
     }
 
     @Test func aValueLargerThanTheQueueIsTakenAlone() async throws {
-        try await writer.perform(bytes: Limits.maxQueuedWriteBytes + 1) { _ in }
+        try await writer.perform(bytes: StorageLimits.maxQueuedWriteBytes + 1) { _ in }
     }
 
     // MARK: Closing

@@ -31,7 +31,7 @@ struct MaintenanceTests {
 
     @Test func expiredRowsGoInSteps() async throws {
         try await withStorage { storage, clock in
-            let expired = Limits.sweepBatchRows * 2 + 1
+            let expired = StorageLimits.sweepBatchRows * 2 + 1
             try await fill(storage, expired, lifetime: .milliseconds(1000))
             try await storage.put("live", lifetime: .milliseconds(5000))
             try await storage.put("forever", lifetime: .never)
@@ -50,7 +50,7 @@ struct MaintenanceTests {
 
     @Test func clearedRowsGoInSteps() async throws {
         try await withStorage { storage, clock in
-            let cleared = Limits.sweepBatchRows * 2 + 1
+            let cleared = StorageLimits.sweepBatchRows * 2 + 1
             try await fill(storage, cleared)
             #expect(!storage.backlog().waiting.contains(.cacheExpiry))
             _ = try await storage.clear(.n, filter: EntryFilter())
@@ -151,7 +151,7 @@ struct MaintenanceTests {
     @Test func reasonsAreBoundedInNumberOldestFirst() async throws {
         try await withStorage { storage, clock in
             let now = clock.now
-            let excess = Limits.sweepBatchRows + 10
+            let excess = StorageLimits.sweepBatchRows + 10
             try await storage.writer.perform { connection in
                 try connection.run(
                     """
@@ -204,14 +204,14 @@ struct MaintenanceTests {
 
     @Test func oneLargeValueInPlaceOfManySmallOnes() async throws {
         try await withStandingTime { storage in
-            let count = Limits.maxEvictionsPerWrite * 2
+            let count = StorageLimits.maxEvictionsPerWrite * 2
             _ = try await storage.setPolicy(CachePolicy(maxBytes: count), of: .n)
             try await fill(storage, count)
             try await storage.put("large", [UInt8](repeating: 1, count: count))
             // One write evicts only a bounded number; the background task continues immediately.
             #expect(storage.backlog().waiting.contains(.cacheCaps))
             let (announced, done) = try await announcedAndDone(.cacheCaps, storage)
-            let rest = count - Limits.maxEvictionsPerWrite
+            let rest = count - StorageLimits.maxEvictionsPerWrite
             #expect(done == Removal(removed: rest, freedBytes: rest))
             #expect(announced == done)
             #expect(!storage.backlog().waiting.contains(.cacheCaps))
@@ -223,7 +223,7 @@ struct MaintenanceTests {
 
     @Test func orphansGoInSteps() async throws {
         try await withStorage { storage, _ in
-            let size = Limits.sweepBatchBytes + Limits.chunkBytes
+            let size = StorageLimits.sweepBatchBytes + Limits.chunkBytes
             try await storage.put("key", [UInt8](repeating: 7, count: size))
             try await storage.upload("other", noise(100_000))
             for key in ["key", "other"] { try await storage.delete(key) }
@@ -269,7 +269,7 @@ struct MaintenanceTests {
         #expect(done == announced)
         #expect(done.freedBytes > 10_000_000)
         let free = try await count(storage, "PRAGMA freelist_count")
-        #expect(free <= Limits.keptFreePages)
+        #expect(free <= StorageLimits.keptFreePages)
         try await storage.writer.checkpoint(truncating: true)
         #expect(folder.size("reprise.db") <= full - 10_000_000)
         #expect(try await storage.perform(.space, isDryRun: false) == Removal())
@@ -329,7 +329,7 @@ struct MaintenanceTests {
 
     @Test func manyEntriesCountersAreWritten() async throws {
         try await withStorage { storage, _ in
-            let entries = Limits.sweepBatchRows + 10
+            let entries = StorageLimits.sweepBatchRows + 10
             try await fill(storage, entries)
             for number in 0..<entries { _ = try await storage.read(EntryAddress("key\(number)")) }
             try await storage.flushCounters()
@@ -353,12 +353,13 @@ struct AccessLedgerTests {
 
     @Test func entriesAreBoundedButTheirNamespacesCountersAreNot() {
         let ledger = AccessLedger()
-        for entry in 0..<Limits.maxTrackedAccesses + 10 {
+        for entry in 0..<StorageLimits.maxTrackedAccesses + 10 {
             ledger.countHit(namespaceID: 1, entryID: Int64(entry), at: now)
         }
-        #expect(ledger.pending(namespaceID: 1).hits == Limits.maxTrackedAccesses + 10)
+        #expect(ledger.pending(namespaceID: 1).hits == StorageLimits.maxTrackedAccesses + 10)
         let withdrawal = AccessLedger.Withdrawal(from: ledger)
-        #expect(withdrawal.takeCounters(namespaceID: 1, entries: .max).entries.count == Limits.maxTrackedAccesses)
+        #expect(
+            withdrawal.takeCounters(namespaceID: 1, entries: .max).entries.count == StorageLimits.maxTrackedAccesses)
         #expect(ledger.isEmpty)
         // Once they are taken out, there is room again.
         ledger.countHit(namespaceID: 1, entryID: -1, at: now)

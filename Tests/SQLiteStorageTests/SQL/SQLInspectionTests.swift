@@ -370,16 +370,15 @@ struct SQLInspectionTests {
         ),
     ]
 
-    @Test(arguments: bombs) func endsBombs(sql: String, expected: Set<Failure.Code>) async throws {
+    /// Any of them would run for hours, or for ever.
+    @Test(.timeLimit(.minutes(5)), arguments: bombs)
+    func endsBombs(sql: String, expected: Set<Failure.Code>) async throws {
         try await withBombs { inspector, _ in
-            let started = ContinuousClock.now
             let failure = await failure { try await inspector.answer(SQLQuery(sql)) }
             #expect(
                 failure.map { expected.contains($0.code) } == true, "\(sql.prefix(100)): \(String(describing: failure))"
             )
             #expect((failure?.retryAfterSeconds != nil) == (failure?.code == .deadlineExceeded))
-            // Far less than it would take to finish, even on a busy machine.
-            #expect(ContinuousClock.now - started < .seconds(30))
         }
     }
 
@@ -487,7 +486,7 @@ struct SQLInspectionTests {
             over.withLock { if $0 == nil { $0 = processorSeconds() } }
             return .max
         })
-        let size = Limits.maxSQLValueBytes - 4096
+        let size = StorageLimits.maxSQLValueBytes - 4096
         let values: [Value] = [
             .text(String(repeating: "a", count: size)), .text(String(repeating: "a", count: size - 1)),
             .text(String(repeating: "7", count: size)), .text("[0\(String(repeating: ",0", count: size / 2 - 2))]"),
@@ -502,7 +501,7 @@ struct SQLInspectionTests {
             : "WITH v (x, y, d, j) AS (SELECT ?1, ?2, ?3, ?4) SELECT %% FROM v"
         var most = 0
         return try Connection.withSandbox(
-            memoryBytes: Limits.maxSQLMemoryBytes, watch: watch, mostBytes: &most
+            memoryBytes: StorageLimits.maxSQLMemoryBytes, watch: watch, mostBytes: &most
         ) {
             let connection = try Connection(
                 path: folder.file("t.db"), mode: .reader, watch: watch, isSandboxed: true)
@@ -564,7 +563,7 @@ struct SQLInspectionTests {
             return 0
         })
         var most = 0
-        try Connection.withSandbox(memoryBytes: Limits.maxSQLMemoryBytes, watch: watch, mostBytes: &most) {
+        try Connection.withSandbox(memoryBytes: StorageLimits.maxSQLMemoryBytes, watch: watch, mostBytes: &most) {
             let connection = try Connection(
                 path: folder.file("t.db"), mode: .reader, watch: watch, isSandboxed: true)
             try connection.configureInspector()

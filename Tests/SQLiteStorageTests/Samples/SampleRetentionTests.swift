@@ -35,7 +35,7 @@ import Testing
             let then = isOld ? clock.now.advanced(milliseconds: -10 * day) : clock.now
             // More than one step checks, all of one instant, followed by some that are due.
             let early = (0..<20).map { timing("t", 1, at: then.advanced(milliseconds: -Int64($0 % 2))) }
-            let late = (0..<Limits.sweepBatchSamples + 100).map { timing("t", Double($0), at: then) }
+            let late = (0..<StorageLimits.sweepBatchSamples + 100).map { timing("t", Double($0), at: then) }
             _ = try await storage.record(early)
             try await storage.rollUpSamples()
             let retention = try await storage.sampleRetention(maxSamples: isOld ? Limits.maxSamples : 0)

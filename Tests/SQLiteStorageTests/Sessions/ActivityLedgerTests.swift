@@ -34,7 +34,7 @@ struct ActivityLedgerTests {
 
     @Test func whenItIsFullTheCallerMustWrite() {
         let ledger = ActivityLedger()
-        for ref in 0..<Limits.maxTrackedSessions { _ = ledger.note(Int64(ref), at: start, asOf: 0) }
+        for ref in 0..<StorageLimits.maxTrackedSessions { _ = ledger.note(Int64(ref), at: start, asOf: 0) }
         #expect(ledger.note(-1, at: start, asOf: 0) == .full)
         let later = start.advanced(milliseconds: 1)
         #expect(ledger.note(5, at: later, asOf: 0) == .kept, "those known already still count")
@@ -43,7 +43,7 @@ struct ActivityLedgerTests {
     @Test func aReadThatFindsNoRoomWrites() async throws {
         try await SessionFixture.run { fixture, storage in
             try await storage.create(ttl: 10)
-            for ref in 0..<Limits.maxTrackedSessions {
+            for ref in 0..<StorageLimits.maxTrackedSessions {
                 _ = storage.activity.note(Int64(-1 - ref), at: fixture.now, asOf: 0)
             }
             fixture.advance(seconds: 9)

@@ -74,9 +74,9 @@ struct SessionVersionTests {
             try await storage.create()
             for value in 0..<5 { try await storage.patch(set: ["k": .integer(value)]) }
             let data = JSON.text(bytes: Limits.maxHistoryItemBytes)
-            let isTooLarge = Limits.sweepBatchBytes / Limits.maxHistoryItemBytes + 1
+            let isTooLarge = StorageLimits.sweepBatchBytes / Limits.maxHistoryItemBytes + 1
             for _ in 0..<isTooLarge { try await storage.append(data: data) }
-            let many = Array(repeating: "(1,hex(randomblob(9)),0,0,'0')", count: Limits.sweepBatchSessionRows)
+            let many = Array(repeating: "(1,hex(randomblob(9)),0,0,'0')", count: StorageLimits.sweepBatchSessionRows)
             try await storage.execute(
                 "INSERT INTO history_items (session_ref, id, created_at_ms, updated_at_ms, data) VALUES "
                     + many.joined(separator: ","))

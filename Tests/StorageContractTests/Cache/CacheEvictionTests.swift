@@ -261,7 +261,7 @@ import Testing
         try await engine.run { store, clock in
             try await cap(store, bytes: 1_000_000, .firstInFirstOut)
             for number in 0..<5 { try await store.put("live\(number)", "1") }
-            let count = Limits.maxEvictionsPerWrite * 2 + 50
+            let count = 256 * 2 + 50
             let expiring: [CacheOperation] = (0..<count).map {
                 .set(CacheWrite("short\($0)", [1], lifetime: .milliseconds(1000)))
             }
@@ -280,7 +280,7 @@ import Testing
     @Test(arguments: Engine.allCases)
     func aLoweredCapIsHeldAtOnce(engine: Engine) async throws {
         try await engine.run { store, _ in
-            let count = Limits.maxEvictionsPerWrite + Limits.sweepBatchRows
+            let count = 256 + 128
             let operations: [CacheOperation] = (0..<count).map { .set(CacheWrite("key\(1000 + $0)", [1])) }
             _ = try await store.batch(operations, namespace: .n, atomic: true)
             try await use(store, "key1000")

@@ -133,7 +133,7 @@ import Testing
     @Test(arguments: Engine.allCases)
     func clearingByPrefixGoesInSteps(engine: Engine) async throws {
         try await engine.run { store, _ in
-            let count = Limits.sweepBatchRows * 2 + 10
+            let count = 128 * 2 + 10
             let operations: [CacheOperation] = (0..<count).map { .set(CacheWrite("a\($0)", [1])) }
             _ = try await store.batch(operations + [.set(CacheWrite("b", [1]))], namespace: .n, atomic: true)
             #expect(

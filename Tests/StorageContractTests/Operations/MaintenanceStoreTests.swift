@@ -106,7 +106,7 @@ struct MaintenanceStoreTests {
     @Test(arguments: Engine.allCases)
     func oneLargeValueInPlaceOfManySmallOnes(engine: Engine) async throws {
         try await engine.run { store, _ async throws in
-            let count = Limits.maxEvictionsPerWrite * 2
+            let count = 256 * 2
             _ = try await store.setPolicy(CachePolicy(maxBytes: count), of: .n)
             try await fill(store, count)
             try await store.put("large", [UInt8](repeating: 1, count: count))
