@@ -154,4 +154,16 @@ struct SketchBucketTests {
         let named = Set(buckets).sorted().map { SketchBucket.value(of: $0) }
         #expect(named == named.sorted())
     }
+
+    /// The middle of a bucket is not a value that was measured.
+    @Test(arguments: [0.1, 1.0, 3.7, 1234.5])
+    func noPercentileIsOutsideTheMeasuredValues(value: Double) {
+        let bucket = SketchBucket.index(of: value)
+        #expect(SketchBucket.value(of: bucket) != value)
+        var distribution = Distribution()
+        distribution.addFigures(
+            count: 3, sum: 3 * value, min: value, max: value, last: value, at: Instant(milliseconds: 0))
+        distribution.add([Distribution.BucketCount(bucket: bucket, count: 3)])
+        for share in [0.0, 0.5, 0.99, 1.0] { #expect(distribution.ordered.quantile(share) == value) }
+    }
 }

@@ -57,6 +57,9 @@ struct MetricRangeTests {
             range(minute + 1, minute + 9).segments(coarsest: .hour, rawSince: Instant(milliseconds: 0)) == [
                 .init(.raw, range(minute + 1, minute + 9))
             ])
+        // From their very first instant on.
+        let raw = range(minute + 1, minute + 9)
+        #expect(raw.segments(coarsest: .raw, rawSince: raw.since) == [.init(.raw, raw)])
         #expect(range(5, 5).segments(coarsest: .hour, rawSince: Instant(milliseconds: 0)) == [])
         #expect(range(9, 5).segments(coarsest: .raw, rawSince: Instant(milliseconds: 0)) == [])
     }
