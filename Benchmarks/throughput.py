@@ -49,28 +49,34 @@ def wrk(url, script=None):
     return float(re.search(r"Requests/sec:\s+([\d.]+)", output).group(1))
 
 
+def requests(server, folder):
+    """Stores what is read, and returns the requests: name, URL and wrk script."""
+    def script(name, text):
+        path = os.path.join(folder, name)
+        with open(path, "w") as file:
+            file.write(text)
+        return path
+
+    connection = server.connect()
+    request(connection, "PUT", "/v1/cache/reads/entries/one", b"v" * 1024, {"Reprise-TTL": "none"})
+    connection.close()
+    server.fill("batch", 100, size=1024)
+    gets = json.dumps({"operations": [{"op": "get", "key": f"key-{i}"} for i in range(100)]})
+    sets = json.dumps({"operations": [{"op": "set", "key": f"key-{i}", "json": "v" * 100} for i in range(100)]})
+    return [
+        ("fixed answer", f"{server.url}/health/live", None),
+        ("point read, 1 KiB hit", f"{server.url}/v1/cache/reads/entries/one", None),
+        ("durable write, 1 KiB", server.url, script("write.lua", WRITE_SCRIPT)),
+        ("batch of 100 gets, 1 KiB each", f"{server.url}/v1/cache/batch/batch",
+         script("gets.lua", BATCH_SCRIPT % script("gets.json", gets))),
+        ("batch of 100 sets, 100 bytes each", f"{server.url}/v1/cache/batch/batch",
+         script("sets.lua", BATCH_SCRIPT % script("sets.json", sets))),
+    ]
+
+
 def main():
     with Server() as server, tempfile.TemporaryDirectory() as folder:
-        def script(name, text):
-            path = os.path.join(folder, name)
-            with open(path, "w") as file:
-                file.write(text)
-            return path
-
-        connection = server.connect()
-        request(connection, "PUT", "/v1/cache/reads/entries/one", b"v" * 1024, {"Reprise-TTL": "none"})
-        server.fill("batch", 100, size=1024)
-        gets = json.dumps({"operations": [{"op": "get", "key": f"key-{i}"} for i in range(100)]})
-        sets = json.dumps({"operations": [{"op": "set", "key": f"key-{i}", "json": "v" * 100} for i in range(100)]})
-        runs = [
-            ("fixed answer", f"{server.url}/health/live", None),
-            ("point read, 1 KiB hit", f"{server.url}/v1/cache/reads/entries/one", None),
-            ("durable write, 1 KiB", server.url, script("write.lua", WRITE_SCRIPT)),
-            ("batch of 100 gets, 1 KiB each", f"{server.url}/v1/cache/batch/batch",
-             script("gets.lua", BATCH_SCRIPT % script("gets.json", gets))),
-            ("batch of 100 sets, 100 bytes each", f"{server.url}/v1/cache/batch/batch",
-             script("sets.lua", BATCH_SCRIPT % script("sets.json", sets))),
-        ]
+        runs = requests(server, folder)
         rates = {name: [] for name, _, _ in runs}
         ratios = {name: [] for name, _, _ in runs}
         for _ in range(ROUNDS):
@@ -101,4 +107,5 @@ def main():
         sys.exit("writes were not grouped")
 
 
-main()
+if __name__ == "__main__":
+    main()

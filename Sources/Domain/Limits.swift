@@ -115,6 +115,8 @@ public enum Limits {
     /// Time between two self-measurements of the service, in milliseconds.
     public static let selfSampleMilliseconds: Int64 = 10_000
 
+    // MARK: Settings
+
     /// Largest file that holds a secret setting.
     public static let maxSecretFileBytes = 64 * 1024
 
