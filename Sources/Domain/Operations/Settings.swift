@@ -114,7 +114,7 @@ public struct Setting: Sendable {
     private static func rounded(_ seconds: Double) -> Double { (seconds * 1000).rounded() / 1000 }
 
     private func wrong(_ text: String) -> Failure {
-        .invalid(name, isSecret ? "The value is not \(accepted)." : "'\(text)' is not \(accepted).")
+        .invalid(name, isSecret ? "must be \(accepted)." : "'\(text)' is not \(accepted).")
     }
 
     /// What is accepted, in words.

@@ -173,8 +173,8 @@ extension JSON {
     /// Stricter than many parsers where leniency would lose data silently: a name twice in one object, an unpaired
     /// surrogate and invalid UTF-8 are refused.
     /// - Parameters:
-    ///   - memory: what the value takes is taken from it, as it grows.
-    ///   - bound: a list in it that may not be longer than this.
+    ///   - memory: where the memory that the value takes is counted, while it grows.
+    ///   - bound: the list whose length is limited.
     /// - Throws: `malformed_json` with the byte at which reading stopped; what `memory` and `bound` throw.
     public init(
         parsing bytes: some Sequence<UInt8>, memory: (any JSONMemory)? = nil, bound: JSONListBound? = nil
@@ -211,8 +211,8 @@ public protocol JSONMemory {
     func take(_ count: Int) throws(Failure)
 }
 
-/// The most items that the array which is a member of the outermost object may have. A longer one is refused at the
-/// first item too many, so that nobody pays for parsing the rest.
+/// The most items that one array, a member of the outermost object, may have. A longer one is refused at the first item
+/// too many, so that the rest is not parsed in vain.
 public struct JSONListBound: Sendable {
     let name: String
     let maxItems: Int

@@ -49,7 +49,7 @@ final class BodyBudget: Sendable {
             try held.withLock { held throws(Failure) in
                 let own = held.byCaller[caller, default: 0] + count
                 guard own <= capacity - held.total - count else {
-                    throw .overloaded("Too many bodies are being received or processed, in all or from this address.")
+                    throw .overloaded("Too many request bodies are in progress, in total or from this address.")
                 }
                 held.total += count
                 held.byCaller[caller] = own

@@ -119,7 +119,7 @@ struct LiveSettingsTests {
         #expect(secret.shown(.text("")) == .null)
         #expect(Setting.host.shown(.text("::")) == "::")
         let failure = #expect(throws: Failure.self) { try secret.parse("s3cret\n") }
-        #expect(failure?.errors.first?.message == "The value is not a non-empty text.")
+        #expect(failure?.errors.first?.message == "must be a non-empty text.")
     }
 
     /// What is changed at run time is stored in the database.
