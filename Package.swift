@@ -117,6 +117,11 @@ let package = Package(
             name: "StorageContractTests", dependencies: ["Domain", "SQLiteStorage", "TestSupport"],
             swiftSettings: swiftSettings
         ),
+        .target(name: "PowerCutVFS", dependencies: ["CSQLite"], path: "Tests/PowerCutVFS"),
+        .testTarget(
+            name: "FaultTests", dependencies: ["Domain", "PowerCutVFS", "SQLiteStorage", "TestSupport"],
+            swiftSettings: swiftSettings
+        ),
         .testTarget(
             name: "HTTPAPITests",
             dependencies: [

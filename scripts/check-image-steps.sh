@@ -48,8 +48,10 @@ done
 targets=$(sed -nE -e '/\.testTarget\(/,/\)/ s/.*name: "([A-Za-z]+Tests)".*/\1/p' \
     -e 's|.*path: "Tests/([A-Za-z]+)".*|\1|p' Package.swift)
 [[ $targets == *TestSupport* && $targets == *DomainTests* ]] || fail "the targets of the tests were not found in Package.swift"
+# A line that ends in a backslash continues on the next one.
+steps=$(sed -e :join -e '/\\$/{N;s/\\\n *//;b join' -e '}' Dockerfile)
 for target in $targets; do
-    grep -qE "for name in .*\b$target\b" Dockerfile || fail "Package.swift has the target $target, which the Dockerfile does not create"
+    grep -qE "for name in [^;]*\b$target\b" <<<"$steps" || fail "Package.swift has the target $target, which the Dockerfile does not create"
 done
 
 # The health check and the stop as in the image: settings from the environment, no arguments except the command.
