@@ -10,7 +10,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup:
@@ -34,6 +34,12 @@ test: ## Runs every test: unit, storage, HTTP, end to end, contract, tour
 bench: build ## Runs the benchmarks against the release binary
 	@scripts/ensure-packages.sh wrk python3
 	Benchmarks/run.sh
+
+.PHONY: test-faults
+test-faults: build ## Kills the release binary 50 times in the middle of writes, and checks what is left
+	@scripts/ensure-packages.sh sqlite3 python3 python3-venv
+	@scripts/ensure-venv.sh
+	@.venv/bin/python -B Tests/Faults/kill_rounds.py $(ARGS)
 
 .PHONY: mutants
 mutants: setup ## Applies defects to a copy one by one and lists those that no test notices; flags go into ARGS

@@ -46,11 +46,15 @@ class Server:
         self.log_path = os.path.join(self.folder, "log")
         self.start()
 
-    def start(self):
+    def spawn(self):
+        """Starts the process, and does not wait until it listens."""
         with open(self.log_path, "a") as log:
             self.process = subprocess.Popen(
                 [BINARY, "serve", "--port", "0", "--database", self.database, *self.flags],
                 stdout=subprocess.PIPE, stderr=log, text=True, env=environment())
+
+    def start(self):
+        self.spawn()
         match = re.fullmatch(r"listening on http://([^:]+):(\d+)\n", self.process.stdout.readline())
         assert match, self.log
         self.host, self.port = match.group(1), int(match.group(2))
