@@ -41,6 +41,10 @@ test-faults: build ## Kills the release binary 50 times in the middle of writes,
 	@scripts/ensure-venv.sh
 	@.venv/bin/python -B Tests/Faults/kill_rounds.py $(ARGS)
 
+.PHONY: fuzz
+fuzz: setup ## Runs our own parsers under libFuzzer, a minute each; SECONDS_EACH=600 for longer
+	@scripts/fuzz.sh
+
 .PHONY: mutants
 mutants: setup ## Applies defects to a copy one by one and lists those that no test notices; flags go into ARGS
 	scripts/mutants.py $(ARGS)
