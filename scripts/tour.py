@@ -138,11 +138,12 @@ def check_settings(readme, url):
     for setting in settings:
         default = json.dumps(setting["default"]).strip('"')
         change = "yes" if setting["mutable"] else "no"
-        row = f"| `{setting['name']}` | `{default}` | {setting['unit'] or ''} | {change} | {setting['description']} |"
-        row = row.replace("|  |", "| |")
+        default = f"`{default}`" if default else ""
+        row = f"| `{setting['name']}` | {default} | {setting['unit'] or ''} | {change} | {setting['description']} |"
+        row = row.replace("|  |", "| |").replace("|  |", "| |")
         if row not in readme:
             problems.append("README.md lacks this row in its table of settings:\n" + row)
-    rows = re.findall(r"^\| `([a-z_]+)` \| `[^`]*` \| [a-z]* ?\| (?:yes|no) \|", readme, re.M)
+    rows = re.findall(r"^\| `([a-z_]+)` \| (?:`[^`]*` )?\| [a-z]* ?\| (?:yes|no) \|", readme, re.M)
     for name in set(rows) - {setting["name"] for setting in settings}:
         problems.append(f"README.md has the setting {name}, which the program has not")
     return problems

@@ -10,6 +10,8 @@ public struct Failure: Error, Sendable, Equatable {
         case malformedJSON = "malformed_json"
         case badPercentEncoding = "bad_percent_encoding"
         case requestTimeout = "request_timeout"
+        case expectationFailed = "expectation_failed"
+        case httpVersionNotSupported = "http_version_not_supported"
         case notFound = "not_found"
         case methodNotAllowed = "method_not_allowed"
         case notAcceptable = "not_acceptable"

@@ -139,6 +139,13 @@ public enum Limits {
     /// 408.
     public static let minBodyBytesPerSecond = 16 * 1024
     public static let bodyWindowSeconds: Int64 = 10
+    /// The rate at which a body that is passed on in chunks has to arrive, and the longest time that any body may take:
+    /// two hours.
+    public static let minStreamedBytesPerSecond = 4 * 1024
+    public static let maxBodySeconds: Int64 = 7200
+    /// Bytes around the chunks of a body (sizes, line ends, extensions), with 16 and twice its size allowed for each
+    /// part of the content.
+    public static let maxChunkOverheadBytes = 16 * 1024
     /// What is read of a body after its request has been answered, for example with 413; then the connection is closed.
     public static let maxDrainedBytes = 128 * 1024 * 1024
     /// Largest body of samples.
@@ -162,8 +169,31 @@ public enum Limits {
     public static let maxRequestIDBytes = 128
     /// Bytes of one request's header fields; above it the answer is 431.
     public static let maxHeaderBytes = 32 * 1024
-    /// Concurrent connections; more wait in the kernel's accept queue.
+    /// Header fields of one request.
+    public static let maxHeaderFields = 200
+
+    // MARK: Connections
+
+    /// Concurrent connections of all listeners together. Above that, those that do nothing give way; if all are at
+    /// work, new ones wait in the kernel's accept queue.
     public static let maxConnections = 4096
+    /// Connections that wait in the kernel's accept queue of each listener.
+    public static let acceptBacklog = 1024
+    /// Connections that give way at once.
+    public static let connectionsThatGiveWay = 16
+    /// When a connection gives way: without a request for this long; with a body that arrives at less than
+    /// ``minStreamedBytesPerSecond``, or with an answer that is not read, for this long.
+    public static let minIdleSeconds = 1.0
+    public static let minSlowBodySeconds = 2.0
+    public static let minStalledSeconds = 10.0
+    /// Time for a TLS handshake.
+    public static let handshakeSeconds: Int64 = 10
+    /// Requests at once on one HTTP/2 connection.
+    public static let maxStreamsPerConnection = 100
+    /// Time between two looks at the files of the certificate.
+    public static let certificateCheckSeconds: Int64 = 5
+    /// Largest file of a certificate chain or key.
+    public static let maxCertificateFileBytes = 1024 * 1024
 
     // MARK: Reading
 

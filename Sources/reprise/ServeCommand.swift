@@ -5,9 +5,7 @@ import CAllocator
 import Domain
 import Glibc
 import HTTPAPI
-import Hummingbird
 import Logging
-import NIOCore
 import ServiceLifecycle
 import UnixSignals
 
@@ -16,9 +14,14 @@ struct ServeCommand: AsyncParsableCommand {
         commandName: "serve",
         abstract: "Runs the server until SIGTERM or SIGINT.",
         discussion: """
-            When it accepts connections, it prints one line to standard output:
+            When it accepts connections, it prints a line for each address to standard output:
 
                 listening on http://HOST:PORT
+                listening on https://HOST:PORT
+                listening on unix:PATH
+
+            With tls_certificate_file and tls_key_file, it serves HTTPS: at port, or at tls_port while port keeps \
+            speaking HTTP. The files are read again on SIGHUP and when they change.
 
             Logs go to standard error. On SIGTERM or SIGINT, requests in progress finish, counters are written, the \
             database is closed and the exit code is 0.
@@ -45,36 +48,38 @@ struct ServeCommand: AsyncParsableCommand {
 /// - Throws: ``ExitMessage``.
 func serve(_ settings: LiveSettings) async throws {
     let logger = StructuredLogHandler.bootstrap(settings)
+    // Wrong files are reported before anything is opened.
+    let addresses = try ListenSettings(settings.current)
+    let certificate = try loadCertificate(addresses)
     let storage = try openStorage(settings, logger: logger)
     try await applyOverrides(of: storage.settingsStore, to: settings, logger: logger)
     let values = settings.current
     let maintenance = MaintenanceService(
         store: storage.maintenance, settings: settings, clock: .system, logger: logger)
-    let host = values.text(.host)
     let services = Services(
         storage: storage, settings: settings, clock: .system, process: { ProcessFigures.current })
     let sampler = SelfSampler(
         samples: storage.samples, sessions: storage.sessions, operations: storage.operations, meter: services.meter,
         settings: settings, clock: .system, logger: logger)
-    let application = buildApplication(
-        services: services, host: host, port: values.integer(.port), logger: logger
-    ) { port in
-        announce("listening on http://\(host.contains(":") ? "[\(host)]" : host):\(port)\n")
+    let server = buildApplication(
+        services: services, listeners: addresses.listeners(certificate),
+        maxConnections: DescriptorLimit.connections(
+            open: ProcessFigures.current?.openDescriptors ?? 0, logger: logger),
+        logger: logger
+    ) { urls in
+        announce(urls.map { "listening on \($0)\n" }.joined())
     }
     // Stopped in reverse: long reads, then the server, whose requests then finish soon, then the background work.
+    var running: [any Service] = [maintenance, sampler, server, LongReadEnder(storage: storage)]
+    if let certificate { running.append(CertificateReloader(certificate: certificate, logger: logger)) }
     var configuration = ServiceGroupConfiguration(
-        services: [maintenance, sampler, application, LongReadEnder(storage: storage)],
-        gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+        services: running, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     configuration.maximumGracefulShutdownDuration = .milliseconds(values.milliseconds(.shutdownTimeout))
     do {
         try await ServiceGroup(configuration: configuration).run()
-    } catch let error as IOError {
+    } catch let error as ListenError {
         await storage.close()
-        throw ExitMessage(
-            message:
-                "cannot listen on \(host):\(values.integer(.port)): \(String(cString: strerror(error.errnoCode))). "
-                + "Is another program using the port? Choose another --port, or 0 for a free one.",
-            code: ExitMessage.failed)
+        throw ExitMessage(message: error.description, code: ExitMessage.failed)
     } catch is CancellationError {
         logger.notice("requests in progress were cut off after shutdown_timeout_seconds")
     } catch {
@@ -82,6 +87,16 @@ func serve(_ settings: LiveSettings) async throws {
         throw ExitMessage(message: "the server failed: \(error)", code: ExitMessage.failed)
     }
     await storage.close()
+}
+
+/// - Throws: ``ExitMessage`` naming the file that is wrong.
+private func loadCertificate(_ addresses: ListenSettings) throws(ExitMessage) -> ServerCertificate? {
+    guard let files = addresses.certificate else { return nil }
+    do {
+        return try ServerCertificate(certificateFile: files.certificate, keyFile: files.key)
+    } catch {
+        throw ExitMessage(message: "\(error)", code: ExitMessage.wrongConfiguration)
+    }
 }
 
 /// Ends long reads when the service begins to stop.

@@ -207,7 +207,7 @@ def test_clearing_answers_before_the_rows_go(server):
 
 def test_what_is_no_http_gets_a_problem(server):
     for sent, status in [
-        (b"GARBAGE\r\n\r\n", b"400"), (b"GET / HTTP/1.1\r\nBad Header\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\r\n\r\n", b"501"), (b"GET / TELNET\r\n\r\n", b"400"), (b"GET / HTTP/1.1\r\nBad Header\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nHost: t\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", b"431"),
         (b"PUT /v1/cache/n/entries/k HTTP/1.1\r\nHost: t\r\nContent-Length: x\r\n\r\n", b"400"),
     ]:

@@ -75,7 +75,7 @@ func withAPI(
         path: folder.file("test.db"), settings: live, clock: clock.wallClock, logger: quietLogger)
     let services = Services(
         storage: storage, settings: live, clock: clock.wallClock, process: { .example })
-    let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: quietLogger)
+    let application = buildApplication(services: services, logger: quietLogger)
     do {
         try await application.test(setup) { client in
             try await body(API(client: client, clock: clock, storage: storage, services: services))

@@ -57,6 +57,9 @@ public struct Setting: Sendable {
     /// which every user of the machine can see, or at run time, because it would be stored in the database.
     public var isSecret = false
 
+    /// Whether it can be left out, which an empty text means too.
+    private var isOptional: Bool { defaultValue == .text("") && !isSecret }
+
     public var environmentName: String { "REPRISE_" + name.uppercased() }
     /// For a secret: the environment variable that names a file with the value, as container platforms mount secrets.
     public var environmentFileName: String { environmentName + "_FILE" }
@@ -70,6 +73,7 @@ public struct Setting: Sendable {
     /// Reads a value from its text.
     /// - Throws: `validation_failed` naming the setting and what it accepts.
     public func parse(_ text: String) throws(Failure) -> SettingValue {
+        if text.isEmpty, isOptional { return defaultValue }
         switch kind {
         case .integer(let range):
             guard let value = Int(text), range.contains(value) else { throw wrong(text) }
@@ -137,6 +141,18 @@ extension Setting {
     public static let port = Setting(
         name: "port", kind: .integer(0...65_535), defaultValue: .integer(8080), unit: "",
         summary: "Port to listen on; 0 picks a free one.")
+    public static let tlsCertificate = Setting(
+        name: "tls_certificate_file", kind: .text, defaultValue: .text(""), unit: "",
+        summary: "PEM file of the certificate and its intermediates; with it, port speaks HTTPS.")
+    public static let tlsKey = Setting(
+        name: "tls_key_file", kind: .text, defaultValue: .text(""), unit: "",
+        summary: "PEM file of the certificate's private key.")
+    public static let tlsPort = Setting(
+        name: "tls_port", kind: .integer(0...65_535), defaultValue: .text(""), unit: "",
+        summary: "Port for HTTPS, so that port keeps speaking HTTP; 0 picks a free one.")
+    public static let unixSocket = Setting(
+        name: "unix_socket", kind: .text, defaultValue: .text(""), unit: "",
+        summary: "Path of a Unix domain socket to listen on as well; only this user can connect to it.")
     public static let database = Setting(
         name: "database", kind: .text, defaultValue: .text("data/reprise.db"), unit: "",
         summary: "The SQLite file; the file and its folder are created if missing.")
@@ -190,8 +206,8 @@ extension Setting {
 
     public static let all = [
         cacheTTL, maxHistoryItems, cleanupInterval, enableMonitoring, debounceDelay, sessionTTL, maxEntryBytes,
-        sampleRetention, rollupRetention, host, port, database, durability, logLevel, logFormat, idleTimeout,
-        shutdownTimeout,
+        sampleRetention, rollupRetention, host, port, tlsCertificate, tlsKey, tlsPort, unixSocket, database, durability,
+        logLevel, logFormat, idleTimeout, shutdownTimeout,
     ]
 }
 
@@ -224,6 +240,18 @@ public struct Settings: Sendable {
         guard case .integer(let value) = value(of: setting) else {
             preconditionFailure("\(setting.name) is no integer")
         }
+        return value
+    }
+
+    /// The value of a setting whose default means "none".
+    public func optionalText(_ setting: Setting) -> String? {
+        let text = text(setting)
+        return text.isEmpty ? nil : text
+    }
+
+    /// The value of a setting whose default means "none".
+    public func optionalInteger(_ setting: Setting) -> Int? {
+        guard case .integer(let value) = value(of: setting) else { return nil }
         return value
     }
 

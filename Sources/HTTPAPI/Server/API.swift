@@ -2,9 +2,7 @@
 
 import Domain
 import Hummingbird
-import HummingbirdCore
 import Logging
-import NIOCore
 
 /// What the routes need: a storage engine, the settings, the time, and what the process uses.
 public struct Services: Sendable {
@@ -55,31 +53,26 @@ public struct Services: Sendable {
 /// The HTTP server over `services`.
 ///
 /// - Parameters:
-///   - host: address to listen on.
-///   - port: 0 picks a free one.
-///   - onListening: called with the port once connections are accepted.
+///   - listeners: where to listen; a free port of this machine if not given.
+///   - maxConnections: of all listeners together.
+///   - onListening: called with what each listener is bound to, such as `http://127.0.0.1:8080`, in the same order,
+///     once connections are accepted at all of them.
 public func buildApplication(
-    services: Services, host: String, port: Int, logger: Logger,
-    onListening: @escaping @Sendable (Int) async -> Void = { _ in }
-) -> some ApplicationProtocol {
+    services: Services, listeners: [Listener] = [Listener(.tcp(host: "127.0.0.1", port: 0))],
+    maxConnections: Int = Limits.maxConnections, logger: Logger,
+    onListening: @escaping @Sendable ([String]) async -> Void = { _ in }
+) -> APIServer {
     let router = Router(context: APIContext.self, options: .autoGenerateHeadEndpoints)
     let routes = services.routes
     router.add(middleware: RequestMiddleware(routes: routes, meter: services.meter))
     routes.addRoutes(to: router, meter: services.meter, bodies: services.bodies)
+    let gate = ConnectionGate(limit: maxConnections)
     let idle = services.settings.current.milliseconds(.idleTimeout)
-    let channel = HTTP1Channel.Configuration(
-        additionalChannelHandlers: [
-            ConnectionHandler(stallTimeout: .milliseconds(idle), streamsBody: routes.streamsBody)
-        ],
-        idleTimeout: .milliseconds(idle),
-        httpDecoderConfiguration: .init(
-            maxHeaderFieldSize: Limits.maxHeaderBytes, maxHeaderListSize: Limits.maxHeaderBytes,
-            maxHeaderFieldCount: 200))
-    return Application(
-        router: router,
-        server: HTTPServerBuilder { EventLoopChannel(base: HTTP1Channel(responder: $0, configuration: channel)) },
-        configuration: ApplicationConfiguration(
-            address: .hostname(host, port: port), backlog: 1024,
-            availableConnectionsDelegate: MaximumAvailableConnections(Limits.maxConnections, logger: logger)),
-        onServerRunning: { await onListening($0.localAddress?.port ?? port) }, logger: logger)
+    return APIServer(
+        responder: router.buildResponder(), listeners: listeners,
+        options: {
+            ConnectionOptions(
+                responder: $0, idleTimeout: .milliseconds(idle), streamsBody: routes.streamsBody, gate: gate)
+        },
+        onListening: onListening, logger: logger)
 }

@@ -3,10 +3,16 @@
 import Domain
 import HTTPTypes
 
-/// A body arrived at less than ``Limits/minBodyBytesPerSecond``.
-struct BodyStalled: Error {}
+/// A body arrived too slowly, or took too long.
+struct BodyStalled: Error {
+    /// What the sender is told.
+    let detail: String
+}
 
 /// How fast the body of a connection's request arrives, in windows of ``Limits/bodyWindowSeconds``.
+///
+/// A body that is held in memory must arrive at ``Limits/minBodyBytesPerSecond``. One that is passed on as it arrives
+/// holds only its connection; ``Limits/minStreamedBytesPerSecond`` and ``Limits/maxBodySeconds`` are enough.
 ///
 /// Only what the sender owes counts: while the service itself does not read from the connection, nothing is stalled.
 struct BodyArrival {
@@ -15,8 +21,8 @@ struct BodyArrival {
     /// The request whose body is not complete.
     private var request: HTTPRequest?
     private var receivedBytes = 0
-    /// Whether the body was incomplete for all of the window.
-    private var fillsWindow = false
+    /// How many whole windows the body has been incomplete for; nil in the window it began in.
+    private var windows: Int64?
 
     mutating func headArrived(_ head: HTTPRequest) { request = head }
 
@@ -24,19 +30,25 @@ struct BodyArrival {
 
     mutating func bodyEnded() {
         request = nil
-        fillsWindow = false
+        windows = nil
     }
 
     /// Ends a window and begins the next.
-    /// - Parameter streamsBody: whether a request's body is passed on as it arrives. It then holds no memory and may
-    ///   take its time.
-    /// - Returns: whether the body has stalled.
-    mutating func windowEnds(streamsBody: (HTTPRequest) -> Bool) -> Bool {
+    /// - Parameter streamsBody: whether a request's body is passed on as it arrives.
+    /// - Returns: what is wrong with the body, if anything is.
+    mutating func windowEnds(streamsBody: (HTTPRequest) -> Bool) -> BodyStalled? {
         defer {
             receivedBytes = 0
-            fillsWindow = request != nil
+            windows = request == nil ? nil : (windows ?? -1) + 1
         }
-        guard let request, fillsWindow, isReading else { return false }
-        return receivedBytes < Limits.minBodyBytesPerSecond * Int(Limits.bodyWindowSeconds) && !streamsBody(request)
+        guard let request, let windows, isReading else { return nil }
+        let seconds = Limits.bodyWindowSeconds
+        guard windows < Limits.maxBodySeconds / seconds else {
+            return BodyStalled(detail: "The body took longer than \(Limits.maxBodySeconds) seconds.")
+        }
+        guard receivedBytes < Limits.minBodyBytesPerSecond * Int(seconds) else { return nil }
+        let least = streamsBody(request) ? Limits.minStreamedBytesPerSecond : Limits.minBodyBytesPerSecond
+        guard receivedBytes < least * Int(seconds) else { return nil }
+        return BodyStalled(detail: "The body arrived at less than \(least) bytes per second.")
     }
 }

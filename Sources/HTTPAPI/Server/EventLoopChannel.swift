@@ -1,20 +1,19 @@
 // Runs each connection's requests on the event loop that does its I/O.
 
-import Hummingbird
 import HummingbirdCore
 import Logging
 import NIOCore
 
-/// An HTTP/1.1 connection whose tasks prefer its event loop.
+/// A connection whose tasks prefer its event loop.
 ///
 /// Swift's concurrency runtime has threads of its own, so that by default each request changes threads twice: from the
 /// event loop to a pool thread and back with the answer. Preferring the loop (SE-0417) saves both. A request must then
 /// not compute for long between two suspensions, because its loop serves other connections too: point reads take
 /// microseconds, lists and chunks run on the readers' threads, writes on the writer's. docs/design/event-loops.md.
-struct EventLoopChannel: ServerChildChannel {
-    let base: HTTP1Channel
+struct EventLoopChannel<Base: ServerChildChannel>: ServerChildChannel {
+    let base: Base
 
-    func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<HTTP1Channel.Value> {
+    func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Base.Value> {
         // A connection holds up to ten reads before it stops reading; with 64 KiB each, as by default, hundreds of
         // uploads would fill memory with data that nobody has read yet.
         let reads = AdaptiveRecvByteBufferAllocator(minimum: 1024, initial: 2048, maximum: 16 * 1024)
@@ -23,7 +22,8 @@ struct EventLoopChannel: ServerChildChannel {
         }
     }
 
-    func handle(value: HTTP1Channel.Value, logger: Logger) async {
+    /// The streams of an HTTP/2 connection are child tasks, which inherit the preference.
+    func handle(value: Base.Value, logger: Logger) async {
         await withTaskExecutorPreference(EventLoopExecutor(loop: value.channel.eventLoop)) {
             await base.handle(value: value, logger: logger)
         }

@@ -15,6 +15,8 @@ enum Problem {
         case .malformedJSON: (.badRequest, "Malformed JSON")
         case .badPercentEncoding: (.badRequest, "Bad percent-encoding")
         case .requestTimeout: (.requestTimeout, "Request timeout")
+        case .expectationFailed: (.expectationFailed, "Expectation failed")
+        case .httpVersionNotSupported: (.httpVersionNotSupported, "HTTP version not supported")
         case .notFound: (.notFound, "No such resource")
         case .methodNotAllowed: (.methodNotAllowed, "Method not allowed")
         case .notAcceptable: (.notAcceptable, "Not acceptable")

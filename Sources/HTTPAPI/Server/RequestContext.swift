@@ -25,6 +25,14 @@ public struct APIContext: RequestContext {
 }
 
 extension APIContext {
+    /// The address at the other end of the connection; nil for one that the system does not tell.
+    var remoteAddress: SocketAddress? { channel.remoteAddress }
+
+    /// Whether the connection came over a Unix domain socket, so from a user of this machine who may open its file.
+    var isOverUnixSocket: Bool {
+        if case .unixDomainSocket = channel.localAddress { true } else { false }
+    }
+
     /// A path parameter, percent-decoded. Hummingbird passes them on undecoded.
     /// - Throws: `bad_percent_encoding`.
     func pathParameter(_ name: Substring) throws(Failure) -> String {

@@ -27,6 +27,7 @@ struct RequestMiddleware: RouterMiddleware {
         var response: Response
         do {
             try Self.requireKnownTransferCoding(request)
+            try Self.requireKnownExpectation(request)
             response = try await next(request, context)
         } catch let error as HTTPParserError {
             // The bytes were not HTTP, or ended too early: ConnectionHandler answers, and the connection closes.
@@ -57,6 +58,13 @@ struct RequestMiddleware: RouterMiddleware {
         throw Failure(.notSupported, "The only transfer coding understood is chunked, not '\(coding)'.")
     }
 
+    /// RFC 9110, section 10.1.1: there is one expectation.
+    /// - Throws: `expectation_failed`.
+    private static func requireKnownExpectation(_ request: Request) throws(Failure) {
+        guard let expectation = request.headers[.expect], expectation.lowercased() != "100-continue" else { return }
+        throw Failure(.expectationFailed, "The only expectation understood is 100-continue, not '\(expectation)'.")
+    }
+
     /// The caller's `X-Request-Id` if it is short and plain, else the id Hummingbird gave the request.
     static func requestID(of request: Request, context: APIContext) -> String {
         guard let id = request.headers[.requestID], (1...Limits.maxRequestIDBytes).contains(id.utf8.count),
@@ -74,10 +82,7 @@ struct RequestMiddleware: RouterMiddleware {
     static func failure(answering error: any Error) -> Failure {
         switch error {
         case let failure as Failure: failure
-        case is BodyStalled:
-            Failure(
-                .requestTimeout,
-                "The body arrived at less than \(Limits.minBodyBytesPerSecond) bytes per second.")
+        case let stalled as BodyStalled: Failure(.requestTimeout, stalled.detail)
         case is TruncatedBody: Failure(.malformedRequest, "The body is shorter than its Content-Length.")
         // Answered by the connection, not here, but counted by its status.
         case is HTTPParserError: Failure(.malformedRequest, "This is not HTTP.")

@@ -39,7 +39,7 @@ public struct Route: Sendable {
         if !streamsBody, request.hasBody {
             let isLong = request.declaredLength.map { $0 > Limits.maxShortBodyBytes } ?? true
             context.body = BodyReservation(
-                isLong ? bodies.long : bodies.short, for: Caller(context.channel.remoteAddress))
+                isLong ? bodies.long : bodies.short, for: Caller(context.remoteAddress))
             leavesLoop = leavesLoop || isLong
         }
         guard leavesLoop else { return try await handler(request, context) }

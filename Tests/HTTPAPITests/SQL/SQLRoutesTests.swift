@@ -139,7 +139,7 @@ import Testing
                 storage: EngineWithoutQueries(base: api.storage), settings: api.services.settings,
                 clock: api.clock.wallClock, process: { nil })
             let application = buildApplication(
-                services: services, host: "127.0.0.1", port: 0, logger: quietLogger)
+                services: services, logger: quietLogger)
             try await application.test(.router) { client in
                 let response = try await client.execute(
                     uri: "/v1/sql", method: .post, headers: [.contentType: "application/json"],

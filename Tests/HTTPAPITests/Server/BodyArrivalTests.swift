@@ -105,9 +105,36 @@ struct BodyArrivalTests {
         #expect(connection.isStalled)
     }
 
-    @Test func aValueThatIsPassedOnMayTakeItsTime() throws {
+    @Test func aValueThatIsPassedOnMayBeSlower() throws {
         let connection = try Connection(path: "/value")
-        for _ in 0..<10 { connection.endWindow() }
+        let enough = Limits.minStreamedBytesPerSecond * Int(Limits.bodyWindowSeconds)
+        for _ in 0..<10 {
+            try connection.arrive(enough)
+            connection.endWindow()
+            #expect(!connection.isStalled)
+        }
+        try connection.arrive(enough - 1)
+        connection.endWindow()
+        #expect(connection.isStalled)
+    }
+
+    @Test(arguments: ["/value", "/v1/samples"])
+    func noBodyTakesForever(path: String) throws {
+        let connection = try Connection(path: path)
+        for _ in 0..<(Limits.maxBodySeconds / Limits.bodyWindowSeconds) {
+            try connection.arrive(enough)
+            connection.endWindow()
+            #expect(!connection.isStalled)
+        }
+        try connection.arrive(enough)
+        connection.endWindow()
+        #expect(connection.isStalled)
+        // The next one has as long.
+        try connection.end()
+        try connection.begin(path)
+        connection.endWindow()
+        try connection.arrive(enough)
+        connection.endWindow()
         #expect(!connection.isStalled)
     }
 

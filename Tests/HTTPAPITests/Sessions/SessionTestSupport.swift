@@ -58,7 +58,7 @@ struct SessionAPI {
             path: folder.file("test.db"), settings: settings, clock: clock.wallClock, logger: quietLogger)
         let services = Services(
             storage: storage, settings: settings, clock: clock.wallClock, process: { nil })
-        let application = buildApplication(services: services, host: "127.0.0.1", port: 0, logger: quietLogger)
+        let application = buildApplication(services: services, logger: quietLogger)
         do {
             try await application.test(.router) { client in
                 try await body(SessionAPI(client: client, clock: clock))
