@@ -2,7 +2,9 @@
 
 import ArgumentParser
 import Domain
+import FoundationEssentials
 import Glibc
+import NIOHTTP1
 import SQLiteStorage
 
 struct SQLCommand: AsyncParsableCommand {
@@ -11,7 +13,8 @@ struct SQLCommand: AsyncParsableCommand {
         abstract: "Runs an ad-hoc SQL query and prints the rows.",
         discussion: """
             Opens the file read-only, whether a server runs on it or not, and allows what POST /v1/sql allows: one \
-            SELECT over the documented views and tables. Without a query it lists those.
+            SELECT over the documented views and tables. Without a query it lists those. With --url, it asks a server \
+            instead.
 
                 reprise sql "SELECT namespace, hits, hit_ratio FROM cache_stats"
                 reprise sql --csv - < report.sql > report.csv
@@ -25,6 +28,7 @@ struct SQLCommand: AsyncParsableCommand {
     @Flag(help: "Prints comma-separated values (RFC 4180).") var csv = false
     @Flag(help: "Prints JSON, as POST /v1/sql answers it.") var json = false
     @Option(help: "Maximum number of rows to print.") var limit = Limits.defaultSQLRows
+    @OptionGroup var server: ServerOptions
     @OptionGroup var options: SettingsOptions
 
     /// Nobody else is waiting here, so a query may take longer than on the server.
@@ -45,8 +49,12 @@ struct SQLCommand: AsyncParsableCommand {
                 print(SQLTable.list(SQLInspector(path: path).relations))
                 return
             }
-            let answer = try await answer(to: query == "-" ? try Self.standardInput() : query, path: path)
-            try await write(answer)
+            let text = query == "-" ? try Self.standardInput() : query
+            if server.namesServer {
+                try await write(answer(to: text, from: try ServerClient(server, settings: settings)))
+            } else {
+                try await write(answer(to: text, path: path))
+            }
         } catch {
             error.exit()
         }
@@ -70,6 +78,19 @@ struct SQLCommand: AsyncParsableCommand {
             await inspector.close()
             throw Self.failed("\(path): \(error)")
         }
+    }
+
+    private func answer(to text: String, from server: ServerClient) async throws(ExitMessage) -> SQLAnswer {
+        let answer = try await server.request(
+            .POST, "/v1/sql", ["query": .string(text), "limit": .integer(limit)])
+        guard answer.status == 200 else {
+            let place = answer.json?["offset"]?.integerValue.map { "\n" + SQLTable.place(of: Int($0), in: text) } ?? ""
+            throw Self.failed(answer.explanation + place)
+        }
+        guard let rows = answer.json.flatMap({ SQLAnswer($0) }) else {
+            throw Self.failed("\(server.description) does not answer as a Reprise server does.")
+        }
+        return rows
     }
 
     private func write(_ answer: SQLAnswer) async throws(ExitMessage) {
@@ -132,5 +153,40 @@ struct SQLCommand: AsyncParsableCommand {
 
     private static func failed(_ message: String) -> ExitMessage {
         ExitMessage(message: message, code: ExitMessage.failed)
+    }
+}
+
+extension SQLAnswer {
+    /// - Parameter json: an answer of `POST /v1/sql`.
+    fileprivate init?(_ json: JSON) {
+        guard case .array(let columns)? = json["columns"], case .array(let rows)? = json["rows"],
+            case .bool(let isTruncated)? = json["truncated"]
+        else { return nil }
+        self.init(
+            columns: columns.compactMap(\.stringValue),
+            rows: rows.map { row in
+                guard case .array(let values) = row else { return [] }
+                return values.map { SQLValue($0) }
+            },
+            isTruncated: isTruncated, elapsedSeconds: json["elapsed_seconds"]?.doubleValue ?? 0)
+    }
+}
+
+extension SQLValue {
+    fileprivate init(_ json: JSON) {
+        switch json {
+        case .string(let text): self = .text(text)
+        case .object:
+            let bytes = json["base64"]?.stringValue.flatMap { Data(base64Encoded: $0) } ?? Data()
+            self = .blob(Array(bytes))
+        case .number(let text):
+            // A real is written with a point or an exponent.
+            if let value = json.integerValue, text.utf8.allSatisfy({ $0 != UInt8(ascii: ".") && $0 | 0x20 != 0x65 }) {
+                self = .integer(value)
+            } else {
+                self = json.doubleValue.map { .real($0) } ?? .null
+            }
+        default: self = .null
+        }
     }
 }

@@ -117,7 +117,8 @@ struct SettingsOptions: ParsableArguments {
     /// A mistyped variable would otherwise be ignored silently. It is not an error, because Kubernetes sets
     /// `REPRISE_SERVICE_HOST` and the like by itself for a Service called "reprise".
     private func warnOfUnknown(_ environment: [String: String], _ all: [Setting]) {
-        let known = Set(all.map(\.environmentName) + ["REPRISE_CONFIG"])
+        let known = Set(
+            all.map(\.environmentName) + ["REPRISE_CONFIG", ServerOptions.urlVariable, ServerOptions.tokenVariable])
         for name in environment.keys.sorted() where name.hasPrefix("REPRISE_") && !known.contains(name) {
             let isKubernetes = name.contains("_SERVICE_") || name.contains("_TCP")
             guard !isKubernetes else { continue }

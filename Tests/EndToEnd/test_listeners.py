@@ -1,6 +1,7 @@
 """Where the server listens: HTTP, HTTPS with HTTP/1.1 and HTTP/2, Unix domain sockets, all at once."""
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -247,6 +248,43 @@ def test_a_failed_listener_leaves_no_socket_behind(begin, server, tmp_path):
     result = run("serve", "--port", str(server.port), "--database", str(tmp_path / "o.db"), *settings(unix_socket=path))
     assert result.returncode == 1 and str(server.port) in result.stderr
     assert not os.path.exists(path)
+
+
+def test_the_commands_find_the_server_by_every_listener(begin, pair, tmp_path):
+    path = str(tmp_path / "r.sock")
+    tls = settings(tls_certificate_file=pair[0], tls_key_file=pair[1])
+    server = begin(*tls, *settings(tls_port=0, unix_socket=path))
+    plain, secure = server.port("http"), server.port("https")
+    assert run("health", "--port", str(plain)).returncode == 0
+    assert run("health", "--port", str(secure), *tls).returncode == 0
+    assert run("health", *settings(unix_socket=path)).returncode == 0
+    assert run("health", "--url", f"unix:{path}").returncode == 0
+    assert run("health", REPRISE_URL=f"http://127.0.0.1:{plain}/").returncode == 0
+    assert run("health", "--url", f"https://localhost:{secure}", "--ca-file", pair[0]).returncode == 0
+    # Another certificate than its own, another authority, another name.
+    other = certificate(tmp_path, "other", "other-")
+    strangers = settings(tls_certificate_file=other[0], tls_key_file=other[1])
+    assert run("health", "--port", str(secure), *strangers).returncode == 1
+    assert run("health", "--url", f"https://localhost:{secure}").returncode == 1
+    assert run("health", "--url", f"https://localhost:{secure}", "--ca-file", other[0]).returncode == 1
+    assert run("health", "--url", f"https://127.0.0.1:{secure}", "--ca-file", pair[0]).returncode == 1
+    assert run("health", "--url", "ftp://localhost").returncode == 78
+    assert run("health", "--port", "0").returncode == 78
+
+
+def test_sql_asks_a_server_by_its_url(begin, tmp_path):
+    path = str(tmp_path / "r.sock")
+    begin(*settings(unix_socket=path))
+    query = "SELECT 1 AS one, 2.0 AS two, NULL AS none, 'a,b' AS text, x'00ff' AS bytes"
+    nowhere = ["--database", str(tmp_path / "none.db")]
+    for form in ([], ["--csv"]):
+        local = run("sql", *form, "--database", str(tmp_path / "listeners.db"), query)
+        remote = run("sql", *form, *nowhere, "--url", f"unix:{path}", query)
+        assert (remote.returncode, remote.stdout) == (0, local.stdout), remote.stderr
+    answer = json.loads(run("sql", "--json", *nowhere, "--url", f"unix:{path}", query).stdout)
+    assert answer["rows"] == [[1, 2.0, None, "a,b", {"base64": "AP8="}]]
+    wrong = run("sql", *nowhere, "--url", f"unix:{path}", "SELEC 1")
+    assert wrong.returncode == 1 and "SELEC" in wrong.stderr
 
 
 def test_all_listeners_finish_their_requests_at_shutdown(begin, pair, tmp_path):
