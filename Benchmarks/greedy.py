@@ -63,7 +63,7 @@ class Heads(Attack):
     name = "heads, a byte a second"
 
     async def behave(self, reader, writer):
-        writer.write(b"GET /health/live HTTP/1.1\r\nHost: t\r\nX: ")
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX: ")
         while not reader.at_eof():
             writer.write(b"x")
             await writer.drain()
@@ -74,7 +74,7 @@ class LargeHeads(Attack):
     name = "heads of 31 KiB that never end"
 
     async def behave(self, reader, writer):
-        writer.write(b"GET /health/live HTTP/1.1\r\nHost: t\r\nX: " + b"x" * 31_000)
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 31_000)
         await reader.read(1)
 
 
@@ -84,7 +84,7 @@ class Bodies(Attack):
     type = "application/octet-stream"
 
     async def behave(self, reader, writer):
-        writer.write(f"PUT {self.path} HTTP/1.1\r\nHost: t\r\nContent-Type: {self.type}\r\n"
+        writer.write(f"PUT {self.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {self.type}\r\n"
                      f"Content-Length: 8000000\r\n\r\n".encode())
         while not reader.at_eof():
             writer.write(b"x")
@@ -102,7 +102,7 @@ class HeldBodies(Attack):
     name = "JSON bodies of 60 KiB, all but the last byte"
 
     async def behave(self, reader, writer):
-        writer.write(b"PUT /v1/sessions/s HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+        writer.write(b"PUT /v1/sessions/s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                      b"Content-Length: 60000\r\n\r\n" + b" " * 59_999)
         await reader.read(1)
 
@@ -111,7 +111,7 @@ class Readers(Attack):
     name = "readers of 8 MiB that stop"
 
     async def behave(self, reader, writer):
-        writer.write(b"GET /v1/cache/large/entries/k HTTP/1.1\r\nHost: t\r\n\r\n")
+        writer.write(b"GET /v1/cache/large/entries/k HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.read(1)
         while not reader.at_eof():
             await asyncio.sleep(1)
@@ -190,8 +190,8 @@ async def probe(server, seconds, figures):
     """Stores and fetches a small value again and again, each time with a new connection."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
-        for request in (b"PUT /v1/cache/probe/entries/k HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
-                        b"GET /v1/cache/probe/entries/k HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"):
+        for request in (b"PUT /v1/cache/probe/entries/k HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
+                        b"GET /v1/cache/probe/entries/k HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"):
             began = time.perf_counter()
             try:
                 reader, writer = await asyncio.open_connection(server.host, server.port)

@@ -16,7 +16,7 @@ VALUE = os.urandom(SIZE)
 async def exchange(server, head, body):
     """One request on a new connection; status and number of bytes of the answer."""
     reader, writer = await asyncio.open_connection(server.host, server.port)
-    writer.write(head.encode() + b"\r\nHost: bench\r\nConnection: close\r\n\r\n")
+    writer.write(head.encode() + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     for start in range(0, len(body), 1 << 16):
         writer.write(body[start:start + (1 << 16)])
         await writer.drain()

@@ -28,7 +28,7 @@ def pipeline(server, requests, expect=(200, 201)):
     for start in range(0, len(requests), 100):
         part = requests[start:start + 100]
         data = b"".join(
-            f"{method} {path} HTTP/1.1\r\nHost: b\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             .encode() + body for method, path, body in part)
         sender = threading.Thread(target=connection.sendall, args=(data,))
         sender.start()

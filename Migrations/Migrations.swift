@@ -27,5 +27,6 @@ public struct Migration: Sendable {
         Migration(version: 8, name: "miss_reasons", script: PackageResources._008_miss_reasons_sql),
         Migration(version: 9, name: "session_versions", script: PackageResources._009_session_versions_sql),
         Migration(version: 10, name: "write_numbers", script: PackageResources._010_write_numbers_sql),
+        Migration(version: 11, name: "access", script: PackageResources._011_access_sql),
     ]
 }

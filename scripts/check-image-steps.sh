@@ -60,8 +60,12 @@ pid=""
 trap '[[ -z $pid ]] || kill -KILL "$pid" 2>/dev/null || true; rm -rf "$folder"' EXIT
 unset REPRISE_BINARY
 export REPRISE_HOST=0.0.0.0 REPRISE_DATABASE="$folder/reprise.db" REPRISE_PORT
+unset REPRISE_ADMIN_TOKEN REPRISE_AUTHENTICATION
 REPRISE_PORT=$(python3 -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
 if "$server_binary" health 2>/dev/null; then fail "the health check succeeds without a server"; fi
+if "$server_binary" serve 2>/dev/null; then fail "the image starts without a token"; fi
+printf 'a token for this check\n' >"$folder/token"
+export REPRISE_ADMIN_TOKEN_FILE="$folder/token"
 (cd / && exec "$server_binary" serve >"$folder/out" 2>"$folder/log" </dev/null) &
 pid=$!
 for _ in {1..100}; do [[ -s $folder/out ]] && break; sleep 0.1; done

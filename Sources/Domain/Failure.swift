@@ -40,6 +40,14 @@ public struct Failure: Error, Sendable, Equatable {
         case invalidSQL = "invalid_sql"
         case sqlNotAllowed = "sql_not_allowed"
         case sqlLimitExceeded = "sql_limit_exceeded"
+        // Access
+        case unauthenticated = "unauthenticated"
+        case forbidden = "forbidden"
+        case hostNotAllowed = "host_not_allowed"
+        case originNotAllowed = "origin_not_allowed"
+        case tooManyAttempts = "too_many_attempts"
+        case tokenNotFound = "token_not_found"
+        case tooManyTokens = "too_many_tokens"
         // Settings
         case settingNotFound = "setting_not_found"
         // The service
@@ -79,6 +87,10 @@ public struct Failure: Error, Sendable, Equatable {
     public var retryAfterSeconds: Int?
     /// For `range_not_satisfiable`: the size of the current value.
     public var completeLength: Int?
+    /// For `forbidden`: the scope that the caller's token lacks.
+    public var requiredScope: Scope?
+    /// For `unauthenticated`: whether a token was sent, and was not valid.
+    public var tokenWasSent = false
     /// For `invalid_sql`: the byte of the query at which the error is, from 0, if known.
     public var queryOffset: Int?
 

@@ -115,6 +115,30 @@ public enum Limits {
     /// Time between two self-measurements of the service, in milliseconds.
     public static let selfSampleMilliseconds: Int64 = 10_000
 
+    // MARK: Access
+
+    /// Tokens one database may hold. All are in memory, about 1 KiB each.
+    public static let maxTokens = 1000
+    /// Longest name of a token, in bytes of UTF-8.
+    public static let maxTokenNameBytes = 128
+    /// Namespaces and beginnings of namespaces one token may be limited to.
+    public static let maxTokenNamespaces = 50
+    /// Longest token accepted in a request, and longest `admin_token`.
+    public static let maxTokenBytes = 512
+    /// Addresses whose failed attempts to authenticate are counted; beyond that, all others share one count.
+    public static let maxCountedAddresses = 1024
+    /// Failed attempts that an address may make without being slowed down, and how many of them are forgiven each
+    /// second.
+    public static let freeFailedAttempts = 20
+    public static let forgivenAttemptsPerSecond = 1
+    /// How much longer each attempt beyond that takes than the one before, and how long at most, in milliseconds.
+    public static let attemptDelayStepMilliseconds: Int64 = 10
+    public static let maxAttemptDelayMilliseconds: Int64 = 250
+    /// Attempts of one address that may wait at a time; above it the answer is 429.
+    public static let maxDelayedAttempts = 16
+    /// Hosts and origins in the settings `allowed_hosts` and `allowed_origins`.
+    public static let maxAllowedNames = 100
+
     // MARK: Settings
 
     /// Largest file that holds a secret setting.

@@ -12,6 +12,7 @@ public protocol StorageEngine: Sendable {
     var sessions: any SessionStore { get }
     var history: any HistoryStore { get }
     var samples: any SampleStore { get }
+    var accessTokens: any TokenStore { get }
     var settingsStore: any SettingsStore { get }
     var maintenance: any MaintenanceStore { get }
     var health: any HealthStore { get }

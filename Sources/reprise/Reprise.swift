@@ -16,7 +16,7 @@ struct Reprise: AsyncParsableCommand {
             Exit codes: 0 done, 1 failed, 64 wrong usage, 78 wrong configuration.
             """,
         version: Version.current,
-        subcommands: [ServeCommand.self, MigrateCommand.self, SQLCommand.self, HealthCommand.self])
+        subcommands: [ServeCommand.self, MigrateCommand.self, SQLCommand.self, TokenCommand.self, HealthCommand.self])
 }
 
 /// Exits with a message for people and an exit code for scripts.
@@ -27,6 +27,8 @@ struct ExitMessage: Error {
 
     var message: String
     var code: Int32
+    /// Whether the reason is a server that has the database open.
+    var isServerRunning = false
 
     /// Prints the message and exits.
     func exit() -> Never {

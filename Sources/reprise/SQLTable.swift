@@ -13,6 +13,13 @@ struct SQLTable {
     /// Numbers are aligned to the right.
     private let isNumeric: [Bool]
 
+    /// Rows of texts.
+    init(columns: [String], rows: [[String]]) {
+        header = columns
+        self.rows = rows.map { $0.map(Self.cut) }
+        isNumeric = columns.map { _ in false }
+    }
+
     init(_ answer: SQLAnswer) {
         header = answer.columns.map(Self.cut)
         rows = answer.rows.map { $0.map(Self.cell) }

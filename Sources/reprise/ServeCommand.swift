@@ -58,6 +58,12 @@ func serve(_ settings: LiveSettings) async throws {
         store: storage.maintenance, settings: settings, clock: .system, logger: logger)
     let services = Services(
         storage: storage, settings: settings, clock: .system, process: { ProcessFigures.current })
+    do throws(ExitMessage) {
+        try requireFirstToken(services.access, values)
+    } catch {
+        await storage.close()
+        throw error
+    }
     let sampler = SelfSampler(
         samples: storage.samples, sessions: storage.sessions, operations: storage.operations, meter: services.meter,
         settings: settings, clock: .system, logger: logger)
@@ -97,6 +103,19 @@ private func loadCertificate(_ addresses: ListenSettings) throws(ExitMessage) ->
     } catch {
         throw ExitMessage(message: "\(error)", code: ExitMessage.wrongConfiguration)
     }
+}
+
+/// - Throws: ``ExitMessage`` for a server that nobody could use, and everybody can reach.
+private func requireFirstToken(_ access: AccessControl, _ values: Settings) throws(ExitMessage) {
+    guard access.lacksFirstToken else { return }
+    throw ExitMessage(
+        message: """
+            other machines can connect to \(values.text(.host)), and no token exists. Do one of the following:
+              - run 'reprise token create NAME --scope admin' with the same settings, and start again;
+              - set REPRISE_ADMIN_TOKEN_FILE to the path of a file that contains a token of your own;
+              - set --host 127.0.0.1, so that only this machine can connect;
+              - set authentication to none, if everybody who can connect may do everything.
+            """, code: ExitMessage.wrongConfiguration)
 }
 
 /// Ends long reads when the service begins to stop.

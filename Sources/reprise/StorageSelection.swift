@@ -43,7 +43,8 @@ enum StorageSelection: Equatable {
             do {
                 return try SQLiteStorage(path: path, settings: settings, clock: clock, logger: logger)
             } catch {
-                throw ExitMessage(message: error.description, code: ExitMessage.failed)
+                throw ExitMessage(
+                    message: error.description, code: ExitMessage.failed, isServerRunning: error.isHeldByServer)
             }
         }
     }

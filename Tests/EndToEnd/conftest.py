@@ -40,8 +40,8 @@ def race(count, work):
 
 
 class Server:
-    def __init__(self, folder, *flags):
-        self.folder, self.flags = str(folder), flags
+    def __init__(self, folder, *flags, variables=None):
+        self.folder, self.flags, self.variables = str(folder), flags, variables or {}
         self.database = os.path.join(self.folder, "test.db")
         self.log_path = os.path.join(self.folder, "log")
         self.start()
@@ -51,7 +51,7 @@ class Server:
         with open(self.log_path, "a") as log:
             self.process = subprocess.Popen(
                 [BINARY, "serve", "--port", "0", "--database", self.database, *self.flags],
-                stdout=subprocess.PIPE, stderr=log, text=True, env=environment())
+                stdout=subprocess.PIPE, stderr=log, text=True, env=environment(**self.variables))
 
     def start(self):
         self.spawn()
@@ -63,6 +63,11 @@ class Server:
         """Ends it with a signal; the exit code."""
         self.process.send_signal(number)
         return self.process.wait(timeout=seconds)
+
+    def kill(self):
+        """Ends it at once, unless it has ended."""
+        self.process.kill()
+        self.process.wait()
 
     def restart(self):
         assert self.stop() == 0

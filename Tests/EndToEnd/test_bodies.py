@@ -10,7 +10,7 @@ MIB = 1024 * 1024
 def announced(server, path, total, sent):
     """A connection that announces a body of `total` bytes and sends the first `sent`."""
     connection = server.socket()
-    head = (f"POST {path} HTTP/1.1\r\nHost: reprise\r\nContent-Type: application/json\r\n"
+    head = (f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             f"Content-Length: {total}\r\n\r\n")
     body = b'{"samples": [' + b" " * (sent - 13)
     connection.sendall(head.encode() + body)

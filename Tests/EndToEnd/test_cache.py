@@ -149,7 +149,7 @@ def test_a_client_that_vanishes_leaves_nothing(server):
     server.request("PUT", "/v1/cache/n/entries/other", b"v")
     for framing, first in (("Content-Length: 1000000", b""), ("Transfer-Encoding: chunked", b"40000\r\n")):
         client = server.socket()
-        client.sendall(f"PUT /v1/cache/n/entries/k HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n".encode() + first + b"x" * 200_000)
+        client.sendall(f"PUT /v1/cache/n/entries/k HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n".encode() + first + b"x" * 200_000)
         time.sleep(0.3)
         assert int(server.query("SELECT count(*) FROM cache_chunks")[0]) > 0
         client.close()
@@ -208,8 +208,8 @@ def test_clearing_answers_before_the_rows_go(server):
 def test_what_is_no_http_gets_a_problem(server):
     for sent, status in [
         (b"\x16\x03\x01\r\n\r\n", b"501"), (b"GET / TELNET\r\n\r\n", b"400"), (b"GET / HTTP/1.1\r\nBad Header\r\n\r\n", b"400"),
-        (b"GET / HTTP/1.1\r\nHost: t\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", b"431"),
-        (b"PUT /v1/cache/n/entries/k HTTP/1.1\r\nHost: t\r\nContent-Length: x\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", b"431"),
+        (b"PUT /v1/cache/n/entries/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n", b"400"),
     ]:
         client = server.socket()
         client.sendall(sent)
@@ -223,20 +223,20 @@ def test_what_is_no_http_gets_a_problem(server):
 
 def test_continue_is_sent_for_what_will_be_taken(server):
     client = server.socket()
-    client.sendall(b"PUT /v1/cache/n/entries/k HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+    client.sendall(b"PUT /v1/cache/n/entries/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
     assert client.recv(1000).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
     client.sendall(b"hello")
     assert client.recv(1000).startswith(b"HTTP/1.1 201")
     client = server.socket()
-    client.sendall(b"PUT /v1/cache/n/entries/k HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n")
+    client.sendall(b"PUT /v1/cache/n/entries/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n")
     assert client.recv(1000).startswith(b"HTTP/1.1 413")
 
 
 def test_pipelined_requests_are_answered_in_order(server):
     client = server.socket()
     client.sendall(b"".join(
-        f"PUT /v1/cache/n/entries/{i} HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n{i % 10}"
-        f"GET /v1/cache/n/entries/{i} HTTP/1.1\r\nHost: t\r\n\r\n".encode() for i in range(50)))
+        f"PUT /v1/cache/n/entries/{i} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n{i % 10}"
+        f"GET /v1/cache/n/entries/{i} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for i in range(50)))
     answers = client.makefile("rb")
     for i in range(50):
         for expected in (b"201", b"200"):

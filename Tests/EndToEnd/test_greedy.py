@@ -53,7 +53,7 @@ def wait_for(condition, seconds=30):
         time.sleep(0.05)
 
 
-HEAD = b"PUT /v1/cache/n/entries/%d HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\nx"
+HEAD = b"PUT /v1/cache/n/entries/%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nx"
 
 
 def test_a_low_limit_of_files_is_told_at_start(small):
@@ -102,7 +102,7 @@ def test_out_of_descriptors_is_logged_once_and_passes(small):
     waiting = []
     for _ in range(30):
         client = small.socket()
-        client.sendall(b"GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n")
+        client.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
         waiting.append(client)
     wait_for(lambda: "cannot accept" in small.log)
     before = small.cpu_seconds()
@@ -120,7 +120,7 @@ def slow_reader(server):
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
     client.settimeout(30)
     client.connect((server.host, server.port))
-    client.sendall(b"GET /v1/cache/n/entries/large HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+    client.sendall(b"GET /v1/cache/n/entries/large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     return client
 
 

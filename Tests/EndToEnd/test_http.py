@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-HOST = b"Host: t\r\n"
+HOST = b"Host: localhost\r\n"
 
 
 def converse(server, sent, until_closed=True):

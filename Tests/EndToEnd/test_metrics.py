@@ -269,7 +269,7 @@ def test_counters_begin_anew_with_the_process(server):
 def test_a_client_that_breaks_off_is_no_server_error(server):
     for number in range(5):
         with server.socket() as broken:
-            head = f"PUT /v1/cache/n/entries/{number} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+            head = f"PUT /v1/cache/n/entries/{number} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
             broken.sendall(head.encode() + b"short")
             time.sleep(0.05)
     deadline = time.monotonic() + 10

@@ -57,9 +57,9 @@ def test_requests_under_way_finish_at_shutdown(server, number):
     server.request("PUT", "/v1/cache/n/entries/large", value)
     server.request("GET", "/v1/cache/n/entries/large")
     upload = server.socket()
-    upload.sendall(b"PUT /v1/cache/n/entries/slow HTTP/1.1\r\nHost: t\r\nContent-Length: 300000\r\n\r\n" + b"u" * 100_000)
+    upload.sendall(b"PUT /v1/cache/n/entries/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n\r\n" + b"u" * 100_000)
     download = server.socket()
-    download.sendall(b"GET /v1/cache/n/entries/large HTTP/1.1\r\nHost: t\r\n\r\n")
+    download.sendall(b"GET /v1/cache/n/entries/large HTTP/1.1\r\nHost: localhost\r\n\r\n")
     received = download.recv(1000)
     time.sleep(0.2)
     server.process.send_signal(number)
@@ -84,7 +84,7 @@ def test_requests_under_way_finish_at_shutdown(server, number):
 def test_a_stuck_request_does_not_hold_up_the_shutdown(start):
     server = start("--set", "shutdown_timeout_seconds=0.5")
     stuck = server.socket()
-    stuck.sendall(b"PUT /v1/cache/n/entries/k HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n")
+    stuck.sendall(b"PUT /v1/cache/n/entries/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
     time.sleep(0.2)
     assert server.stop(seconds=10) == 0
     assert "database closed" in server.log

@@ -1,7 +1,6 @@
 // The API over a real temporary SQLite file, with a clock that the test advances.
 
 import Domain
-import HTTPAPI
 import HTTPTypes
 import Hummingbird
 import HummingbirdTesting
@@ -9,6 +8,8 @@ import NIOCore
 import SQLiteStorage
 import TestSupport
 import Testing
+
+@testable import HTTPAPI
 
 /// What a test talks to.
 struct API {
@@ -74,7 +75,7 @@ func withAPI(
     let storage = try SQLiteStorage(
         path: folder.file("test.db"), settings: live, clock: clock.wallClock, logger: quietLogger)
     let services = Services(
-        storage: storage, settings: live, clock: clock.wallClock, process: { .example })
+        storage: storage, settings: live, clock: clock.wallClock, process: { .example }, pause: { _ in })
     let application = buildApplication(services: services, logger: quietLogger)
     do {
         try await application.test(setup) { client in

@@ -20,6 +20,15 @@ package func stateEntries(_ values: [String: JSON]) -> [StateEntry] {
 extension JSON {
     /// A string with a JSON text of the given number of bytes.
     package static func text(bytes: Int) -> JSON { .string(String(repeating: "x", count: bytes - 2)) }
+
+    /// The items of an array; none for anything else.
+    package var elements: [JSON] {
+        guard case .array(let elements) = self else { return [] }
+        return elements
+    }
+
+    /// The items of a page.
+    package var items: [JSON] { self["items"]?.elements ?? [] }
 }
 
 extension SessionStore {

@@ -25,6 +25,7 @@ const charts = new Map();   // by key: what a chart shows at a position, for the
 let data = null;            // the latest summary
 let arrived = null;         // when it arrived
 let failing = null;         // {since, tries, message} from the first failure to the next success
+let locked = null;          // why a token is asked for
 let settled = "";           // the operation shown while none is selected: it stays when another becomes more frequent
 let timer = 0;
 let next = 0;               // when the timer fires
@@ -54,6 +55,46 @@ function writeAddress() {
   history.replaceState(null, "", kept.size ? "#" + kept : location.pathname + location.search);
 }
 
+// Access: where the service needs a token, the page asks for one and keeps it until its tab is closed
+
+const KEPT = "reprise token";
+
+/** A request with the token, if there is one. Without credentials, so that the browser does not ask for a password. */
+function ask(path, options = {}) {
+  const token = sessionStorage.getItem(KEPT);
+  const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
+  return fetch(service + path, { cache: "no-store", credentials: "omit", ...options, headers });
+}
+
+/** Asks for a token if this answer says that one is needed, or a better one. */
+function isRefused(answer, problem) {
+  if (answer.status !== 401 && answer.status !== 403) return false;
+  const hasToken = sessionStorage.getItem(KEPT) !== null;
+  locked = !hasToken ? "This service needs a token."
+    : answer.status === 401 ? "The token is not valid: it may be mistyped, expired or revoked."
+    : problem?.required_scope ? `The token lacks the scope ${problem.required_scope}.`
+    : problem?.detail ?? "The token is not sufficient.";
+  if (answer.status === 401) sessionStorage.removeItem(KEPT);
+  return true;
+}
+
+function useToken(text) {
+  const token = text.trim();
+  // A header cannot contain anything else, and no token does.
+  if (!/^[\x21-\x7E][\x20-\x7E]*$/.test(token)) {
+    locked = "This is not a token: it contains characters that no token has.";
+    return paintState();
+  }
+  sessionStorage.setItem(KEPT, token);
+  refresh(true);
+}
+
+/** Also everything that was read with it. */
+function forgetToken() {
+  sessionStorage.removeItem(KEPT);
+  location.reload();
+}
+
 // Requests
 
 /** byHand: the user asked for it, so the outcome is announced. */
@@ -69,13 +110,18 @@ async function refresh(byHand = false) {
     query.set("candidate", view.candidate);
   }
   try {
-    const answer = await fetch(`${service}/v1/metrics/summary?${query}`, { signal: asking.signal, cache: "no-store" });
+    const answer = await ask(`/v1/metrics/summary?${query}`, { signal: asking.signal });
     const body = await answer.json().catch(() => null);
     if (asking !== running) return;
     if (answer.status === 422 && isPaired) {
       // A link may name invalid variants; the rest of the page is still worth showing.
       view.baseline = view.candidate = "";
       return refresh(byHand);
+    }
+    locked = null;
+    if (isRefused(answer, body)) {
+      failing = null;
+      return;
     }
     if (!answer.ok) throw new Refusal(`${(body?.detail ?? "status").replace(/\.$/, "")} (${answer.status})`);
     if (!body?.buckets) throw new Refusal("it is not a summary");
@@ -107,7 +153,7 @@ class Refusal extends Error {}
 /** While the service does not answer, the page keeps trying even if refresh is off, and so recovers by itself. */
 function schedule() {
   clearTimeout(timer);
-  const seconds = failing ? TRIES[Math.min(failing.tries, TRIES.length) - 1] : view.refresh;
+  const seconds = locked ? 0 : failing ? TRIES[Math.min(failing.tries, TRIES.length) - 1] : view.refresh;
   next = seconds && !document.hidden ? Date.now() + seconds * 1000 : 0;
   if (next) timer = setTimeout(refresh, seconds * 1000);
 }
@@ -122,7 +168,8 @@ function paintState() {
   document.body.classList.toggle("stale", failing !== null);
   document.title = failing ? "Not answering – Reprise" : "Reprise";
   const shown = arrived && el("span", {}, "Updated ", time(arrived, clock(arrived)));
-  patch($("status"), fragment(failing ? "Not connected" : shown || "Loading…"));
+  patch($("status"), fragment(locked ? "Locked" : failing ? "Not connected" : shown || "Loading…"));
+  paintAccess();
   $("outage").hidden = !failing;
   if (!failing) {
     $("outage-text").textContent = "";
@@ -135,6 +182,16 @@ function paintState() {
   const text = `${what}${kept} Retrying automatically.`;
   if ($("outage-text").textContent !== text) $("outage-text").textContent = text;
   countDown();
+}
+
+/** The form for a token. It is not touched while it stays, so that what is typed stays too. */
+function paintAccess() {
+  const isNew = locked !== null && $("access").hidden;
+  $("access").hidden = locked === null;
+  if ($("access-text").textContent !== (locked ?? "")) $("access-text").textContent = locked ?? "";
+  if (locked === null) $("token").value = "";
+  if (isNew) $("token").focus();
+  $("leave").hidden = sessionStorage.getItem(KEPT) === null;
 }
 
 function countDown() {
@@ -870,6 +927,7 @@ function requests() {
 
 const actions = {
   now: () => refresh(true),
+  leave: forgetToken,
   skip: (_, event) => {
     // The URL holds the user's choices; a jump would overwrite them.
     event.preventDefault();
@@ -942,6 +1000,10 @@ function point(event) {
 document.addEventListener("click", (event) => {
   const target = event.target.closest("[data-do]");
   if (target) actions[target.dataset.do]?.(target, event);
+});
+$("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  useToken($("token").value);
 });
 document.addEventListener("change", (event) => {
   if (event.target.matches("select, [name=range]")) choose(event.target);

@@ -42,6 +42,10 @@ public struct Setting: Sendable {
         case choice([String])
         /// Any text that is not empty.
         case text
+        /// Host names or addresses, separated by commas; may be empty.
+        case hosts
+        /// Origins of web pages, `scheme://host[:port]`, separated by commas; may be empty.
+        case origins
     }
 
     /// The name in configuration files. In the environment `REPRISE_` and upper case, as a flag with `-` for `_`.
@@ -95,6 +99,8 @@ public struct Setting: Sendable {
         case .text:
             guard !text.isEmpty, !text.containsControlCharacter else { throw wrong(text) }
             return .text(text)
+        case .hosts: return try list(text) { HostName.host(of: $0) }
+        case .origins: return try list(text) { HostName.origin($0) }
         }
     }
 
@@ -109,9 +115,23 @@ public struct Setting: Sendable {
             guard let value = json.doubleValue.map(Self.rounded), range.contains(value) else { throw wrong(json.text) }
             return .decimal(value)
         case (.boolean, .bool(let value)): return .boolean(value)
-        case (.choice, .string(let text)), (.text, .string(let text)): return try parse(text)
+        case (.choice, .string(let text)), (.text, .string(let text)), (.hosts, .string(let text)),
+            (.origins, .string(let text)):
+            return try parse(text)
         default: throw wrong(json.text)
         }
+    }
+
+    /// The items of a list, each as `convert` writes it.
+    private func list(_ text: String, _ convert: (String) -> String?) throws(Failure) -> SettingValue {
+        var items: [String] = []
+        for part in text.split(separator: ",", omittingEmptySubsequences: true) {
+            let item = part.split(separator: " ").joined(separator: " ")
+            guard let item = convert(item) else { throw wrong(text) }
+            items.append(item)
+        }
+        guard items.count <= Limits.maxAllowedNames else { throw wrong(text) }
+        return .text(items.joined(separator: ","))
     }
 
     /// Decimal settings are seconds, and the service counts whole milliseconds.
@@ -130,6 +150,9 @@ public struct Setting: Sendable {
         case .boolean: "true or false"
         case .choice(let choices): "one of \(choices.joined(separator: ", "))"
         case .text: "a non-empty text"
+        case .hosts: "a list of at most \(Limits.maxAllowedNames) host names or addresses, separated by commas"
+        case .origins:
+            "a list of at most \(Limits.maxAllowedNames) origins such as https://app.example, separated by commas"
         }
     }
 }
@@ -197,6 +220,18 @@ extension Setting {
     public static let rollupRetention = Setting(
         name: "sample_rollup_retention_seconds", kind: .decimal(3600...315_360_000), defaultValue: .decimal(7_776_000),
         unit: "seconds", summary: "How long roll-ups by minute, hour and six hours are kept.", isMutable: true)
+    public static let authentication = Setting(
+        name: "authentication", kind: .choice(["auto", "required", "none"]), defaultValue: .text("auto"), unit: "",
+        summary: "Whether callers need a token; auto: unless none exists and only this machine can connect.")
+    public static let adminToken = Setting(
+        name: "admin_token", kind: .text, defaultValue: .text(""), unit: "",
+        summary: "A token that may do everything, to begin with.", isSecret: true)
+    public static let allowedHosts = Setting(
+        name: "allowed_hosts", kind: .hosts, defaultValue: .text(""), unit: "",
+        summary: "Further names that clients may use for this server, separated by commas.")
+    public static let allowedOrigins = Setting(
+        name: "allowed_origins", kind: .origins, defaultValue: .text(""), unit: "",
+        summary: "Origins of web pages that may call this server, such as https://app.example.")
     public static let idleTimeout = Setting(
         name: "idle_timeout_seconds", kind: .decimal(1...3600), defaultValue: .decimal(60), unit: "seconds",
         summary: "A connection that sends nothing for this long is closed.")
@@ -206,8 +241,9 @@ extension Setting {
 
     public static let all = [
         cacheTTL, maxHistoryItems, cleanupInterval, enableMonitoring, debounceDelay, sessionTTL, maxEntryBytes,
-        sampleRetention, rollupRetention, host, port, tlsCertificate, tlsKey, tlsPort, unixSocket, database, durability,
-        logLevel, logFormat, idleTimeout, shutdownTimeout,
+        sampleRetention, rollupRetention, host, port, tlsCertificate, tlsKey, tlsPort, unixSocket, authentication,
+        adminToken, allowedHosts, allowedOrigins, database, durability, logLevel, logFormat, idleTimeout,
+        shutdownTimeout,
     ]
 }
 
@@ -235,6 +271,11 @@ public struct Settings: Sendable {
     public func source(of setting: Setting) -> SettingSource { values[setting.name]?.source ?? .default }
 
     public func text(_ setting: Setting) -> String { value(of: setting).description }
+
+    /// The items of a list.
+    public func list(_ setting: Setting) -> [String] {
+        text(setting).split(separator: ",").map(String.init)
+    }
 
     public func integer(_ setting: Setting) -> Int {
         guard case .integer(let value) = value(of: setting) else {

@@ -125,7 +125,7 @@ public struct Tag: Hashable, Comparable, Sendable, CustomStringConvertible {
 
 extension String {
     /// Whether a C0 or C1 control character or DEL occurs.
-    var containsControlCharacter: Bool {
+    package var containsControlCharacter: Bool {
         // C1 controls are U+0080…U+009F, in UTF-8 C2 80 … C2 9F.
         var previous: UInt8 = 0
         for byte in utf8 {

@@ -10,7 +10,7 @@ import Hummingbird
 struct CacheBatchRoutes: Sendable {
     let cache: any CacheStore
 
-    var routes: [Route] { [Route(.post, "/v1/cache/{namespace}/batch", computesLong: true, batch)] }
+    var routes: [Route] { [Route(.post, "/v1/cache/{namespace}/batch", scope: .write, computesLong: true, batch)] }
 
     @Sendable func batch(_ request: Request, _ context: APIContext) async throws -> Response {
         let namespace = try context.namespace()

@@ -7,7 +7,7 @@ struct CacheFigureRoutes: Sendable {
     let cache: any CacheStore
     let clock: WallClock
 
-    var routes: [Route] { [Route(.get, "/v1/metrics/cache", computesLong: true, figures)] }
+    var routes: [Route] { [Route(.get, "/v1/metrics/cache", scope: .read, computesLong: true, figures)] }
 
     @Sendable func figures(_ request: Request, _ context: APIContext) async throws -> Response {
         var query = try QueryReader(request)

@@ -11,13 +11,13 @@ struct CacheNamespaceRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/cache", list),
-            Route(.delete, "/v1/cache", clearAll),
-            Route(.get, "/v1/cache/{namespace}", get),
-            Route(.put, "/v1/cache/{namespace}", put),
-            Route(.delete, "/v1/cache/{namespace}", answersJSON: false, remove),
-            Route(.get, "/v1/cache/{namespace}/entries", entries),
-            Route(.delete, "/v1/cache/{namespace}/entries", clear),
+            Route(.get, "/v1/cache", scope: .read, list),
+            Route(.delete, "/v1/cache", scope: .write, clearAll),
+            Route(.get, "/v1/cache/{namespace}", scope: .read, get),
+            Route(.put, "/v1/cache/{namespace}", scope: .write, put),
+            Route(.delete, "/v1/cache/{namespace}", scope: .write, answersJSON: false, remove),
+            Route(.get, "/v1/cache/{namespace}/entries", scope: .read, entries),
+            Route(.delete, "/v1/cache/{namespace}/entries", scope: .write, clear),
         ]
     }
 

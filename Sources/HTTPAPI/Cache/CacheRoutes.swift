@@ -13,12 +13,13 @@ struct CacheRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/cache/{namespace}/entries/{key}", answersJSON: false, get),
-            Route(.put, "/v1/cache/{namespace}/entries/{key}", answersJSON: false, streamsBody: true, put),
-            Route(.delete, "/v1/cache/{namespace}/entries/{key}", answersJSON: false, delete),
-            Route(.get, "/v1/cache/{namespace}/entries/{key}/metadata", metadata),
-            Route(.post, "/v1/cache/{namespace}/entries/{key}/touch", touch),
-            Route(.post, "/v1/cache/{namespace}/entries/{key}/increment", increment),
+            Route(.get, "/v1/cache/{namespace}/entries/{key}", scope: .read, answersJSON: false, get),
+            Route(
+                .put, "/v1/cache/{namespace}/entries/{key}", scope: .write, answersJSON: false, streamsBody: true, put),
+            Route(.delete, "/v1/cache/{namespace}/entries/{key}", scope: .write, answersJSON: false, delete),
+            Route(.get, "/v1/cache/{namespace}/entries/{key}/metadata", scope: .read, metadata),
+            Route(.post, "/v1/cache/{namespace}/entries/{key}/touch", scope: .write, touch),
+            Route(.post, "/v1/cache/{namespace}/entries/{key}/increment", scope: .write, increment),
         ]
     }
 

@@ -20,6 +20,8 @@ struct ConnectionOptions: Sendable {
     let idleTimeout: TimeAmount
     /// Whether a request's body is passed on as it arrives.
     let streamsBody: @Sendable (HTTPRequest) -> Bool
+    /// Whether a caller who waits for 100 Continue gets it.
+    let isInvited: @Sendable (HTTPRequest, any Channel) -> Bool
     let gate: ConnectionGate
 }
 
@@ -49,7 +51,7 @@ struct HTTP1Connection: ServerChildChannel, HTTPChannelHandler {
             try pipeline.addHandler(
                 ConnectionHandler(
                     stallTimeout: options.idleTimeout, streamsBody: options.streamsBody,
-                    activity: options.gate.opened(channel)))
+                    isInvited: options.isInvited, activity: options.gate.opened(channel)))
             try pipeline.addHandler(
                 HTTPConnectionStateHandler(idleTimeout: Duration(options.idleTimeout), logger: logger))
             return try NIOAsyncChannel(
@@ -111,8 +113,8 @@ struct HTTP2Connection: ServerChildChannel, HTTPChannelHandler {
             try pipeline.addHandler(HTTP2FramePayloadToHTTPServerCodec())
             try pipeline.addHandler(
                 ConnectionHandler(
-                    stallTimeout: options.idleTimeout, streamsBody: options.streamsBody, activity: activity,
-                    isStream: true))
+                    stallTimeout: options.idleTimeout, streamsBody: options.streamsBody,
+                    isInvited: options.isInvited, activity: activity, isStream: true))
             try pipeline.addHandler(
                 HTTPConnectionStateHandler(idleTimeout: Duration(options.idleTimeout), logger: logger))
             return try NIOAsyncChannel(wrappingChannelSynchronously: stream)

@@ -10,10 +10,10 @@ struct ConfigRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/config", list),
-            Route(.patch, "/v1/config", patch),
-            Route(.get, "/v1/config/{name}", get),
-            Route(.delete, "/v1/config/{name}", answersJSON: false, remove),
+            Route(.get, "/v1/config", scope: .admin, list),
+            Route(.patch, "/v1/config", scope: .admin, patch),
+            Route(.get, "/v1/config/{name}", scope: .admin, get),
+            Route(.delete, "/v1/config/{name}", scope: .admin, answersJSON: false, remove),
         ]
     }
 

@@ -10,7 +10,7 @@ struct DashboardRoutes: Sendable {
     var routes: [Route] {
         DashboardFile.all.map { file in
             let body = ByteBuffer(bytes: file.bytes)
-            return Route(.get, "/dashboard/" + file.path, answersJSON: false) { request, _ in
+            return Route(.get, "/dashboard/" + file.path, scope: .open, answersJSON: false) { request, _ in
                 // A page ignores queries, which trackers and shared links add. The router treats the path without a
                 // slash the same, but the page's links need the slash.
                 if request.uri.path == "/dashboard" { return Self.redirect }

@@ -14,9 +14,9 @@ struct HealthRoutes: Sendable {
     var routes: [Route] {
         // Probes send any Accept header.
         [
-            Route(.get, "/health/live", answersJSON: false, live),
-            Route(.get, "/health/ready", answersJSON: false, ready),
-            Route(.get, "/openapi.yaml", answersJSON: false, contract),
+            Route(.get, "/health/live", scope: .open, answersJSON: false, live),
+            Route(.get, "/health/ready", scope: .open, answersJSON: false, ready),
+            Route(.get, "/openapi.yaml", scope: .read, answersJSON: false, contract),
         ]
     }
 

@@ -10,8 +10,8 @@ struct MaintenanceRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.post, "/v1/maintenance/cleanup", cleanup),
-            Route(.get, "/v1/maintenance/runs", runs),
+            Route(.post, "/v1/maintenance/cleanup", scope: .admin, cleanup),
+            Route(.get, "/v1/maintenance/runs", scope: .admin, runs),
         ]
     }
 

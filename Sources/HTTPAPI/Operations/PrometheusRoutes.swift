@@ -8,19 +8,22 @@ import Synchronization
 
 struct PrometheusRoutes: Sendable {
     let meter: RequestMeter
+    let refusals: RefusalCounts
     let operations: any OperationalStore
     let process: @Sendable () -> ProcessFigures?
     private let labels = NamespaceLabels()
 
     init(
-        meter: RequestMeter, operations: any OperationalStore, process: @escaping @Sendable () -> ProcessFigures?
+        meter: RequestMeter, refusals: RefusalCounts, operations: any OperationalStore,
+        process: @escaping @Sendable () -> ProcessFigures?
     ) {
         self.meter = meter
+        self.refusals = refusals
         self.operations = operations
         self.process = process
     }
 
-    var routes: [Route] { [Route(.get, "/metrics", answersJSON: false, metrics)] }
+    var routes: [Route] { [Route(.get, "/metrics", scope: .read, answersJSON: false, metrics)] }
 
     @Sendable func metrics(_ request: Request, _ context: APIContext) async throws -> Response {
         try request.refuseQuery()
@@ -58,6 +61,10 @@ struct PrometheusRoutes: Sendable {
             if figures.seconds.count > 0 { text.add(.requestDuration, figures.seconds, labels) }
         }
         text.add(.requestsInFlight, Double(meter.inFlight.load(ordering: .relaxed)))
+        let refused = refusals.all
+        for reason in RefusalCounts.Reason.allCases {
+            text.add(.accessRefusals, Double(refused[reason] ?? 0), [("reason", reason.rawValue)])
+        }
     }
 
     private func add(_ figures: OperationalFigures, to text: inout PrometheusText) {

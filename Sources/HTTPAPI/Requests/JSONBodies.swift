@@ -35,10 +35,11 @@ extension Request {
         return json
     }
 
-    /// `application/json`, a `+json` type, or none at all.
+    /// `application/json` or a `+json` type. A body must have one, because a page of another site can send a body
+    /// without a type, or with some types, and no browser asks first.
     private func requireJSONContentType() throws(Failure) {
-        guard let value = headers[.contentType] else { return }
-        guard MediaRange.isJSON(value) else {
+        guard headers[.contentType] != nil || hasBody else { return }
+        guard let value = headers[.contentType], MediaRange.isJSON(value) else {
             throw Failure(.unsupportedMediaType, "The body must be JSON: send Content-Type: application/json.")
         }
         try requireIdentityEncoding()

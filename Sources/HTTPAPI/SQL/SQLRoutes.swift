@@ -11,7 +11,7 @@ struct SQLRoutes: Sendable {
     /// nil if the storage engine does not support queries.
     let inspection: (any SQLInspection)?
 
-    var routes: [Route] { [Route(.post, "/v1/sql", answersJSON: false, computesLong: true, answer)] }
+    var routes: [Route] { [Route(.post, "/v1/sql", scope: .admin, answersJSON: false, computesLong: true, answer)] }
 
     private enum Form {
         case json, csv

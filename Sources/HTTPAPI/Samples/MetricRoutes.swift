@@ -10,11 +10,11 @@ struct MetricRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/metrics/timings", computesLong: true, timings),
-            Route(.get, "/v1/metrics/timeseries", computesLong: true, timeSeries),
-            Route(.get, "/v1/metrics/memory", computesLong: true, memory),
-            Route(.get, "/v1/metrics/sessions", sessionFigures),
-            Route(.get, "/v1/metrics/comparison", computesLong: true, comparison),
+            Route(.get, "/v1/metrics/timings", scope: .read, computesLong: true, timings),
+            Route(.get, "/v1/metrics/timeseries", scope: .read, computesLong: true, timeSeries),
+            Route(.get, "/v1/metrics/memory", scope: .read, computesLong: true, memory),
+            Route(.get, "/v1/metrics/sessions", scope: .read, sessionFigures),
+            Route(.get, "/v1/metrics/comparison", scope: .read, computesLong: true, comparison),
         ]
     }
 

@@ -12,8 +12,8 @@ struct SampleRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.post, "/v1/samples", computesLong: true, record),
-            Route(.get, "/v1/samples", list),
+            Route(.post, "/v1/samples", scope: .write, computesLong: true, record),
+            Route(.get, "/v1/samples", scope: .read, list),
         ]
     }
 

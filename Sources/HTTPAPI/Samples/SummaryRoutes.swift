@@ -27,7 +27,7 @@ struct SummaryRoutes: Sendable {
         startedAt = clock.now()
     }
 
-    var routes: [Route] { [Route(.get, "/v1/metrics/summary", computesLong: true, summary)] }
+    var routes: [Route] { [Route(.get, "/v1/metrics/summary", scope: .read, computesLong: true, summary)] }
 
     /// What the parts of a summary have in common.
     private struct Span {

@@ -1,8 +1,10 @@
 // Puts the routes together. Tests and the executable call the same functions.
 
 import Domain
+import HTTPTypes
 import Hummingbird
 import Logging
+import NIOCore
 
 /// What the routes need: a storage engine, the settings, the time, and what the process uses.
 public struct Services: Sendable {
@@ -12,16 +14,31 @@ public struct Services: Sendable {
     /// The process's figures now; nil if the system does not provide them.
     public let process: @Sendable () -> ProcessFigures?
     public let meter = RequestMeter()
+    public let access: AccessControl
     let bodies = BodyBudget()
+    let web: WebRules
 
     public init(
         storage: any StorageEngine, settings: LiveSettings, clock: WallClock,
         process: @escaping @Sendable () -> ProcessFigures?
     ) {
+        self.init(
+            storage: storage, settings: settings, clock: clock, process: process,
+            pause: { try await Task.sleep(for: $0) })
+    }
+
+    /// - Parameter pause: how a caller is kept waiting.
+    init(
+        storage: any StorageEngine, settings: LiveSettings, clock: WallClock,
+        process: @escaping @Sendable () -> ProcessFigures?, pause: @escaping AccessControl.Pause
+    ) {
         self.storage = storage
         self.settings = settings
         self.clock = clock
         self.process = process
+        access = AccessControl(
+            tokens: storage.accessTokens, settings: settings.current, clock: clock, pause: pause)
+        web = WebRules(settings.current)
     }
 
     /// Everything that is served.
@@ -43,10 +60,24 @@ public struct Services: Sendable {
                     samples: storage.samples, cache: storage.cache, sessions: storage.sessions,
                     history: storage.history, maintenance: storage.maintenance, settings: settings, clock: clock
                 ).routes
-                + PrometheusRoutes(meter: meter, operations: storage.operations, process: process).routes
+                + PrometheusRoutes(
+                    meter: meter, refusals: access.refusals, operations: storage.operations, process: process
+                ).routes
+                + TokenRoutes(tokens: storage.accessTokens, clock: clock).routes
                 + ConfigRoutes(store: storage.settingsStore, settings: settings).routes
                 + MaintenanceRoutes(store: storage.maintenance, clock: clock).routes
                 + SQLRoutes(inspection: storage.inspection).routes)
+    }
+}
+
+extension Services {
+    /// Whether a request whose body has not been sent yet will be admitted.
+    func admits(_ request: HTTPRequest, over channel: any Channel, routes: RouteTable) -> Bool {
+        guard let (route, namespace) = routes.route(of: request) else { return false }
+        let caller = Caller(channel.remoteAddress)
+        let name = namespace.flatMap { try? PercentEncoding.decode($0) }
+        guard (try? web.check(request, isLocal: channel.isOverUnixSocket)) != nil else { return false }
+        return (try? access.admit(request, to: route.scope, namespace: name, from: caller)) != nil
     }
 }
 
@@ -64,15 +95,16 @@ public func buildApplication(
 ) -> APIServer {
     let router = Router(context: APIContext.self, options: .autoGenerateHeadEndpoints)
     let routes = services.routes
-    router.add(middleware: RequestMiddleware(routes: routes, meter: services.meter))
-    routes.addRoutes(to: router, meter: services.meter, bodies: services.bodies)
+    router.add(middleware: RequestMiddleware(routes: routes, services: services))
+    routes.addRoutes(to: router, access: services.access, meter: services.meter, bodies: services.bodies)
     let gate = ConnectionGate(limit: maxConnections)
     let idle = services.settings.current.milliseconds(.idleTimeout)
     return APIServer(
         responder: router.buildResponder(), listeners: listeners,
         options: {
             ConnectionOptions(
-                responder: $0, idleTimeout: .milliseconds(idle), streamsBody: routes.streamsBody, gate: gate)
+                responder: $0, idleTimeout: .milliseconds(idle), streamsBody: routes.streamsBody,
+                isInvited: { services.admits($0, over: $1, routes: routes) }, gate: gate)
         },
         onListening: onListening, logger: logger)
 }

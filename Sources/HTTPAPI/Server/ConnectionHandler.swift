@@ -34,18 +34,22 @@ final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private let streamsBody: @Sendable (HTTPRequest) -> Bool
     private let activity: ConnectionActivity?
     private let isStream: Bool
+    private let isInvited: @Sendable (HTTPRequest, any Channel) -> Bool
 
     /// - Parameters:
     ///   - stallTimeout: how long a client may read nothing of an answer that is waiting for it.
     ///   - streamsBody: whether a request's body is passed on as it arrives. Any other body is held in memory.
+    ///   - isInvited: whether a caller who waits for 100 Continue gets it: not if its request will be refused.
     ///   - activity: where to note what the connection is doing.
     ///   - isStream: whether this is a stream of an HTTP/2 connection rather than a connection.
     init(
         stallTimeout: TimeAmount, streamsBody: @escaping @Sendable (HTTPRequest) -> Bool,
+        isInvited: @escaping @Sendable (HTTPRequest, any Channel) -> Bool,
         activity: ConnectionActivity? = nil, isStream: Bool = false
     ) {
         self.stallTimeout = stallTimeout
         self.streamsBody = streamsBody
+        self.isInvited = isInvited
         self.activity = activity
         self.isStream = isStream
     }
@@ -116,7 +120,7 @@ final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
             activity?.requestBegan()
             activity?.bodyBegan()
             arrival.headArrived(head)
-            owesContinue = Self.expectsContinue(head)
+            owesContinue = Self.expectsContinue(head) && isInvited(head, context.channel)
             sendContinueIfDue(context)
         case .body(let part):
             arrival.arrived(part.readableBytes)

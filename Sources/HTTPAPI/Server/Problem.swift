@@ -32,6 +32,13 @@ enum Problem {
         case .notAnInteger: (.conflict, "Not an integer")
         case .integerOverflow: (.conflict, "Integer overflow")
         case .batchAborted: (HTTPResponse.Status(code: 424, reasonPhrase: "Failed Dependency"), "Batch aborted")
+        case .unauthenticated: (.unauthorized, "Unauthenticated")
+        case .forbidden: (.forbidden, "Forbidden")
+        case .hostNotAllowed: (.misdirectedRequest, "Host not allowed")
+        case .originNotAllowed: (.forbidden, "Origin not allowed")
+        case .tooManyAttempts: (.tooManyRequests, "Too many attempts")
+        case .tokenNotFound: (.notFound, "No such token")
+        case .tooManyTokens: (.unprocessableContent, "Too many tokens")
         case .settingNotFound: (.notFound, "No such setting")
         case .sessionNotFound: (.notFound, "No such session")
         case .sessionExists: (.conflict, "Session exists")
@@ -71,6 +78,9 @@ enum Problem {
             members.append(.init(name: "reason", value: .string(miss.reason.rawValue)))
             if let removedAt = miss.removedAt { members.append(.init(name: "removed_at", value: .instant(removedAt))) }
         }
+        if let scope = failure.requiredScope {
+            members.append(.init(name: "required_scope", value: .string(scope.rawValue)))
+        }
         if let offset = failure.queryOffset { members.append(.init(name: "offset", value: .integer(offset))) }
         if !failure.errors.isEmpty {
             let errors = failure.errors.map { ["field": .string($0.field), "message": .string($0.message)] as JSON }
@@ -85,6 +95,12 @@ enum Problem {
             headers[.cacheStatus] = "reprise; fwd=uri-miss; detail=\(miss.reason.rawValue)"
         }
         let status = kind(of: failure.code).status
+        if failure.code == .unauthenticated {
+            let error = failure.tokenWasSent ? ", error=\"invalid_token\"" : ""
+            headers.append(HTTPField(name: .wwwAuthenticate, value: "Bearer realm=\"reprise\"\(error)"))
+            headers.append(
+                HTTPField(name: .wwwAuthenticate, value: "Basic realm=\"reprise\", charset=\"UTF-8\""))
+        }
         // What the client still sends of its request would be mistaken for the next one.
         if status == .requestTimeout { headers[.connection] = "close" }
         if let seconds = failure.retryAfterSeconds ?? (status == .serviceUnavailable ? 1 : nil) {

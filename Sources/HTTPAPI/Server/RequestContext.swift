@@ -14,6 +14,8 @@ public struct APIContext: RequestContext {
     let channel: any Channel
     /// What the request's JSON body takes of the memory for all of them; nil without a body.
     var body: BodyReservation?
+    /// Whom the request was admitted as.
+    var identity = AccessControl.Identity.anyone
     /// When the request's head had arrived.
     let started = ContinuousClock.now
 
@@ -29,9 +31,10 @@ extension APIContext {
     var remoteAddress: SocketAddress? { channel.remoteAddress }
 
     /// Whether the connection came over a Unix domain socket, so from a user of this machine who may open its file.
-    var isOverUnixSocket: Bool {
-        if case .unixDomainSocket = channel.localAddress { true } else { false }
-    }
+    var isOverUnixSocket: Bool { channel.isOverUnixSocket }
+
+    /// Whom the connection comes from.
+    var caller: Caller { Caller(remoteAddress) }
 
     /// A path parameter, percent-decoded. Hummingbird passes them on undecoded.
     /// - Throws: `bad_percent_encoding`.
@@ -48,6 +51,13 @@ extension APIContext {
     /// - Throws: `bad_percent_encoding`, `validation_failed`.
     func entryAddress() throws(Failure) -> EntryAddress {
         EntryAddress(namespace: try namespace(), key: try Key(try pathParameter("key"), field: "key"))
+    }
+}
+
+extension Channel {
+    /// Whether it is a connection over a Unix domain socket.
+    var isOverUnixSocket: Bool {
+        if case .unixDomainSocket = localAddress { true } else { false }
     }
 }
 

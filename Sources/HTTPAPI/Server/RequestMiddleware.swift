@@ -14,7 +14,9 @@ struct RequestMiddleware: RouterMiddleware {
 
     /// For requests that no route answers: which methods the path has.
     let routes: RouteTable
-    let meter: RequestMeter
+    let services: Services
+
+    private var meter: RequestMeter { services.meter }
 
     func handle(
         _ request: Request, context: APIContext,
@@ -28,7 +30,12 @@ struct RequestMiddleware: RouterMiddleware {
         do {
             try Self.requireKnownTransferCoding(request)
             try Self.requireKnownExpectation(request)
-            response = try await next(request, context)
+            try checkPage(request, context)
+            if let answer = services.web.preflight(request.head, methods: routes.methods(for: request.uri.path)) {
+                response = Response(status: answer.status, headers: answer.headerFields)
+            } else {
+                response = try await next(request, context)
+            }
         } catch let error as HTTPParserError {
             // The bytes were not HTTP, or ended too early: ConnectionHandler answers, and the connection closes.
             throw error
@@ -47,6 +54,7 @@ struct RequestMiddleware: RouterMiddleware {
         // Neither has a body, and a length on a 304 would be mistaken for the entity's.
         if response.status == .noContent || response.status == .notModified { response.headers[.contentLength] = nil }
         response.headers[.requestID] = context.requestID
+        services.web.describe(&response.head, for: request.head)
         if context.logger.logLevel <= .debug { log(request, response.status, context) }
         return response
     }
@@ -63,6 +71,17 @@ struct RequestMiddleware: RouterMiddleware {
     private static func requireKnownExpectation(_ request: Request) throws(Failure) {
         guard let expectation = request.headers[.expect], expectation.lowercased() != "100-continue" else { return }
         throw Failure(.expectationFailed, "The only expectation understood is 100-continue, not '\(expectation)'.")
+    }
+
+    /// Refuses what the page of another site may have sent.
+    /// - Throws: `host_not_allowed`, `origin_not_allowed`.
+    private func checkPage(_ request: Request, _ context: APIContext) throws(Failure) {
+        do throws(Failure) {
+            try services.web.check(request.head, isLocal: context.isOverUnixSocket)
+        } catch {
+            services.access.refusals.count(error.code == .hostNotAllowed ? .host : .origin)
+            throw error
+        }
     }
 
     /// The caller's `X-Request-Id` if it is short and plain, else the id Hummingbird gave the request.

@@ -11,6 +11,8 @@ public struct Route: Sendable {
     public let method: HTTPRequest.Method
     /// With parameters in braces, as in `openapi.yaml`: `/v1/cache/{namespace}`.
     public let path: String
+    /// What its callers must be allowed.
+    public let scope: RouteScope
     /// Whether a caller who accepts no JSON is refused. Not if the answer is a stored value or has no body.
     let answersJSON: Bool
     /// Whether it may compute for milliseconds at a time, so that it must not run on the event loop, which serves other
@@ -21,15 +23,31 @@ public struct Route: Sendable {
     let handler: Handler
 
     init(
-        _ method: HTTPRequest.Method, _ path: String, answersJSON: Bool = true, computesLong: Bool = false,
-        streamsBody: Bool = false, _ handler: @escaping Handler
+        _ method: HTTPRequest.Method, _ path: String, scope: RouteScope, answersJSON: Bool = true,
+        computesLong: Bool = false, streamsBody: Bool = false, _ handler: @escaping Handler
     ) {
         self.method = method
         self.path = path
+        self.scope = scope
         self.answersJSON = answersJSON
         self.computesLong = computesLong
         self.streamsBody = streamsBody
         self.handler = handler
+    }
+
+    /// - Throws: `unauthenticated`, `forbidden`, `too_many_attempts`.
+    fileprivate func admit(
+        _ request: Request, _ context: APIContext, by access: AccessControl
+    ) async throws -> AccessControl.Identity {
+        do throws(Failure) {
+            return try access.admit(
+                request.head, to: scope,
+                namespace: context.parameters["namespace"].flatMap { try? PercentEncoding.decode($0) },
+                from: context.caller)
+        } catch {
+            if error.tokenWasSent { try await access.slowDown(context.caller) }
+            throw error
+        }
     }
 
     /// Answers on the connection's event loop, or elsewhere if that may take long: reading a long JSON body does.
@@ -39,7 +57,7 @@ public struct Route: Sendable {
         if !streamsBody, request.hasBody {
             let isLong = request.declaredLength.map { $0 > Limits.maxShortBodyBytes } ?? true
             context.body = BodyReservation(
-                isLong ? bodies.long : bodies.short, for: Caller(context.remoteAddress))
+                isLong ? bodies.long : bodies.short, for: context.caller)
             leavesLoop = leavesLoop || isLong
         }
         guard leavesLoop else { return try await handler(request, context) }
@@ -64,7 +82,10 @@ public struct RouteTable: Sendable {
         }
         // The router treats a path with and without a final slash as the same.
         for (path, known) in methods where path.hasSuffix("/") { methods[String(path.dropLast())] = known }
-        paths = methods.map { path, methods in
+        // As in the router, a path with fewer parameters goes before one that matches too.
+        func rank(_ path: String) -> (Int, String) { (path.count { $0 == "{" }, path) }
+        let byParameters = methods.sorted { rank($0.key) < rank($1.key) }
+        paths = byParameters.map { path, methods in
             (
                 Self.segments(of: path),
                 methods.sorted { $0.rawValue < $1.rawValue }
@@ -80,11 +101,18 @@ public struct RouteTable: Sendable {
     }
 
     /// Whether the body of a request is passed on in chunks: ``Route/streamsBody``.
-    @Sendable func streamsBody(_ request: HTTPRequest) -> Bool {
+    @Sendable func streamsBody(_ request: HTTPRequest) -> Bool { route(of: request)?.route.streamsBody ?? false }
+
+    /// The route of a request whose head has just arrived, and the namespace in its path, still encoded. A linear
+    /// search, because few requests need it that early.
+    func route(of request: HTTPRequest) -> (route: Route, namespace: Substring?)? {
         let segments = Self.segments(of: String((request.path ?? "").prefix { $0 != "?" }))
-        return routes.contains {
-            $0.streamsBody && $0.method == request.method && Self.matches(Self.segments(of: $0.path), segments)
+        for route in routes where route.method == request.method {
+            let names = Self.segments(of: route.path)
+            guard Self.matches(names, segments) else { continue }
+            return (route, names.firstIndex(of: "{namespace}").map { segments[$0] })
         }
+        return nil
     }
 
     private static func segments(of path: String) -> [Substring] {
@@ -106,16 +134,20 @@ public struct RouteTable: Sendable {
         return previous != UInt8(ascii: "/") || path.utf8.count == 1
     }
 
-    func addRoutes(to router: Router<APIContext>, meter: RequestMeter, bodies: BodyBudget) {
+    /// - Parameter access: decides who may use which route.
+    func addRoutes(to router: Router<APIContext>, access: AccessControl, meter: RequestMeter, bodies: BodyBudget) {
         for route in routes {
             let figures = meter.figures(of: route)
             router.on(RouterPath(route.path), method: route.method) { request, context in
                 guard Self.isProper(request.uri.path) || request.uri.path == route.path else {
                     throw HTTPError(.notFound)
                 }
+                var context = context
                 do {
+                    context.identity = try await route.admit(request, context, by: access)
                     if route.answersJSON { try request.requireJSONAccepted() }
-                    let response = try await route.answer(request, context, bodies: bodies)
+                    let response = access.watch(
+                        try await route.answer(access.watch(request, context), context, bodies: bodies), context)
                     figures.record(status: response.status.code, since: context.started)
                     return response
                 } catch {

@@ -11,13 +11,13 @@ struct HistoryRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/sessions/{session_id}/history", answersJSON: false, list),
-            Route(.post, "/v1/sessions/{session_id}/history", append),
-            Route(.delete, "/v1/sessions/{session_id}/history", clear),
-            Route(.get, "/v1/sessions/{session_id}/history/{item_id}", get),
-            Route(.patch, "/v1/sessions/{session_id}/history/{item_id}", patch),
-            Route(.delete, "/v1/sessions/{session_id}/history/{item_id}", answersJSON: false, remove),
-            Route(.get, "/v1/history", listAll),
+            Route(.get, "/v1/sessions/{session_id}/history", scope: .read, answersJSON: false, list),
+            Route(.post, "/v1/sessions/{session_id}/history", scope: .write, append),
+            Route(.delete, "/v1/sessions/{session_id}/history", scope: .write, clear),
+            Route(.get, "/v1/sessions/{session_id}/history/{item_id}", scope: .read, get),
+            Route(.patch, "/v1/sessions/{session_id}/history/{item_id}", scope: .write, patch),
+            Route(.delete, "/v1/sessions/{session_id}/history/{item_id}", scope: .write, answersJSON: false, remove),
+            Route(.get, "/v1/history", scope: .read, listAll),
         ]
     }
 

@@ -11,15 +11,15 @@ struct SessionRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/sessions", list),
-            Route(.post, "/v1/sessions", create),
-            Route(.delete, "/v1/sessions", removeInactive),
-            Route(.get, "/v1/sessions/{session_id}", get),
-            Route(.put, "/v1/sessions/{session_id}", open),
-            Route(.delete, "/v1/sessions/{session_id}", answersJSON: false, remove),
-            Route(.post, "/v1/sessions/{session_id}/touch", touch),
-            Route(.post, "/v1/sessions/{session_id}/optimize", optimize),
-            Route(.post, "/v1/sessions/{session_id}/debounce/{name}", debounce),
+            Route(.get, "/v1/sessions", scope: .read, list),
+            Route(.post, "/v1/sessions", scope: .write, create),
+            Route(.delete, "/v1/sessions", scope: .write, removeInactive),
+            Route(.get, "/v1/sessions/{session_id}", scope: .read, get),
+            Route(.put, "/v1/sessions/{session_id}", scope: .write, open),
+            Route(.delete, "/v1/sessions/{session_id}", scope: .write, answersJSON: false, remove),
+            Route(.post, "/v1/sessions/{session_id}/touch", scope: .write, touch),
+            Route(.post, "/v1/sessions/{session_id}/optimize", scope: .write, optimize),
+            Route(.post, "/v1/sessions/{session_id}/debounce/{name}", scope: .write, debounce),
         ]
     }
 

@@ -10,11 +10,11 @@ struct SessionStateRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/sessions/{session_id}/state", get),
-            Route(.patch, "/v1/sessions/{session_id}/state", patch),
-            Route(.get, "/v1/sessions/{session_id}/state/{key}", getValue),
-            Route(.put, "/v1/sessions/{session_id}/state/{key}", answersJSON: false, putValue),
-            Route(.delete, "/v1/sessions/{session_id}/state/{key}", answersJSON: false, removeValue),
+            Route(.get, "/v1/sessions/{session_id}/state", scope: .read, get),
+            Route(.patch, "/v1/sessions/{session_id}/state", scope: .write, patch),
+            Route(.get, "/v1/sessions/{session_id}/state/{key}", scope: .read, getValue),
+            Route(.put, "/v1/sessions/{session_id}/state/{key}", scope: .write, answersJSON: false, putValue),
+            Route(.delete, "/v1/sessions/{session_id}/state/{key}", scope: .write, answersJSON: false, removeValue),
         ]
     }
 

@@ -11,10 +11,10 @@ struct SessionTemplateRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.get, "/v1/session-templates", list),
-            Route(.get, "/v1/session-templates/{name}", get),
-            Route(.put, "/v1/session-templates/{name}", put),
-            Route(.delete, "/v1/session-templates/{name}", answersJSON: false, remove),
+            Route(.get, "/v1/session-templates", scope: .read, list),
+            Route(.get, "/v1/session-templates/{name}", scope: .read, get),
+            Route(.put, "/v1/session-templates/{name}", scope: .write, put),
+            Route(.delete, "/v1/session-templates/{name}", scope: .write, answersJSON: false, remove),
         ]
     }
 

@@ -22,7 +22,7 @@ final class DatabaseLock: Sendable {
             let holder = Self.contents(of: descriptor)
             throw OpeningError(
                 "another reprise\(holder.isEmpty ? "" : " (process \(holder))") serves \(database). "
-                    + "Stop it, or choose another --database.")
+                    + "Stop it, or choose another --database.", isHeldByServer: true)
         }
         // Under another name SQLite would keep another log, and the file would be damaged.
         // https://sqlite.org/howtocorrupt.html#unlinking_or_renaming_a_database_file_while_in_use

@@ -7,8 +7,13 @@ import Migrations
 /// What stops a database from being opened, in words for its operator.
 public struct OpeningError: Error, Sendable, CustomStringConvertible {
     public let description: String
+    /// Whether the reason is a server that has the file open.
+    public let isHeldByServer: Bool
 
-    init(_ description: String) { self.description = description }
+    init(_ description: String, isHeldByServer: Bool = false) {
+        self.description = description
+        self.isHeldByServer = isHeldByServer
+    }
 }
 
 /// Applies migrations: numbered, forward only, each in a transaction of its own and recorded with its checksum.

@@ -19,6 +19,7 @@ public final class SQLiteStorage: Sendable {
     let ledger = AccessLedger()
     let activity = ActivityLedger()
     let leases = BlobLeases()
+    let register: TokenRegister
     let signals: Signals
     /// Retired generations whose rows are being counted, so that the sweep leaves them alone.
     let heldGenerations = Mutex<[Int64: Int]>([:])
@@ -107,6 +108,7 @@ public final class SQLiteStorage: Sendable {
                 logger.info("applied migrations", metadata: ["versions": "\(applied)", "database": "\(path)"])
             }
             signals = try Self.signals(connection)
+            register = TokenRegister(try connection.tokens())
             // Ranks from before the clock was set back must not be above those of later uses.
             ledger.raiseTick(to: try connection.highestRank())
             let isDurable = settings.current.text(.durability) == "full"
@@ -173,7 +175,12 @@ public final class SQLiteStorage: Sendable {
     /// Writes what is held in memory, finishes what is waiting and closes the file. Later calls fail with
     /// `shutting_down`.
     public func close() async {
-        do { try await flushCounters() } catch { logger.error("counters were lost", metadata: ["error": "\(error)"]) }
+        do {
+            try await flushCounters()
+            try await writeTokenUses(isClosing: true)
+        } catch {
+            logger.error("counters were lost", metadata: ["error": "\(error)"])
+        }
         await inspector.close()
         await readers.close()
         await writer.close()

@@ -5,6 +5,8 @@ import Domain
 
 /// The engine's fixed limits. Sizes are bytes, durations milliseconds or what each name says.
 enum StorageLimits {
+    /// Time between two writes of when a token was last used, in milliseconds.
+    static let tokenUseMilliseconds: Int64 = 60_000
     // MARK: Sessions
 
     /// Largest state read on the calling thread, in keys and bytes; larger ones are read by the pool.

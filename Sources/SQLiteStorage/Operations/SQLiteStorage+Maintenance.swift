@@ -50,7 +50,8 @@ extension SQLiteStorage: MaintenanceStore {
     }
 
     public func backlog() -> MaintenanceBacklog {
-        var backlog = MaintenanceBacklog(hasCounters: !ledger.isEmpty || !activity.isEmpty)
+        var backlog = MaintenanceBacklog(
+            hasCounters: !ledger.isEmpty || !activity.isEmpty || hasTokenUses)
         func note(_ task: MaintenanceTask, deadline: borrowing Atomic<Int64>) {
             let deadline = deadline.load(ordering: .relaxed)
             if deadline < .max { backlog.deadlines[task] = Instant(milliseconds: deadline) }
@@ -111,6 +112,7 @@ extension SQLiteStorage: MaintenanceStore {
                 left -= try await transaction(.background) { try $0.writeCounters(namespaceID: namespaceID) }
             } while left > 0
         }
+        try await writeTokenUses(isClosing: false)
     }
 
     // MARK: Space

@@ -194,7 +194,7 @@ struct PrometheusTests {
 
     @Test func racingRequestsAreEachCountedOnce() async {
         let meter = RequestMeter()
-        let route = meter.figures(of: Route(.get, "/x") { _, _ in throw CancellationError() })
+        let route = meter.figures(of: Route(.get, "/x", scope: .open) { _, _ in throw CancellationError() })
         let total = 8 * 5000
         var taken = 0
         await withTaskGroup(of: Int.self) { group in
@@ -228,7 +228,7 @@ struct PrometheusTests {
 
     @Test func timingsKeepWhatTheyWere() throws {
         let meter = RequestMeter()
-        let route = meter.figures(of: Route(.put, "/x/{y}") { _, _ in throw CancellationError() })
+        let route = meter.figures(of: Route(.put, "/x/{y}", scope: .open) { _, _ in throw CancellationError() })
         for seconds in [0, 0.01, 0.02, 10_000] { route.record(status: 500, seconds: seconds) }
         let timing = try #require(meter.takeTimings().first)
         #expect(timing.name == "PUT /x/{y}")

@@ -159,6 +159,7 @@ private struct EngineWithoutQueries: StorageEngine {
     var sessions: any SessionStore { base.sessions }
     var history: any HistoryStore { base.history }
     var samples: any SampleStore { base.samples }
+    var accessTokens: any TokenStore { base.accessTokens }
     var settingsStore: any SettingsStore { base.settingsStore }
     var maintenance: any MaintenanceStore { base.maintenance }
     var health: any HealthStore { base.health }

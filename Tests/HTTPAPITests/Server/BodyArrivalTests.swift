@@ -16,7 +16,8 @@ struct BodyArrivalTests {
 
         init(path: String = "/v1/samples") throws {
             channel = EmbeddedChannel(
-                handler: ConnectionHandler(stallTimeout: .hours(1)) { $0.path == "/value" })
+                handler: ConnectionHandler(
+                    stallTimeout: .hours(1), streamsBody: { $0.path == "/value" }, isInvited: { _, _ in true }))
             try channel.connect(to: SocketAddress(ipAddress: "192.0.2.1", port: 1)).wait()
             try begin(path)
             // The window in which a request begins does not count.

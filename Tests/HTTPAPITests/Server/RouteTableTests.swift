@@ -16,15 +16,19 @@ import Testing
 
 struct RouteTableTests {
     @Test func whatComputesLongLeavesItsEventLoop() async throws {
+        try await withAPI { api in try await checkPlaces(api.services) }
+    }
+
+    private func checkPlaces(_ services: Services) async throws {
         @Sendable func place(_ request: Request, _ context: APIContext) async throws -> Response {
             .json(.bool(MultiThreadedEventLoopGroup.currentEventLoop != nil))
         }
         let routes = RouteTable([
-            Route(.get, "/short", place), Route(.get, "/long", computesLong: true, place),
-            Route(.put, "/json", place), Route(.put, "/value", streamsBody: true, place),
+            Route(.get, "/short", scope: .open, place), Route(.get, "/long", scope: .open, computesLong: true, place),
+            Route(.put, "/json", scope: .open, place), Route(.put, "/value", scope: .open, streamsBody: true, place),
         ])
         let router = Router(context: APIContext.self)
-        routes.addRoutes(to: router, meter: RequestMeter(), bodies: BodyBudget())
+        routes.addRoutes(to: router, access: services.access, meter: RequestMeter(), bodies: BodyBudget())
         let application = Application(
             router: router, server: HTTPServerBuilder { EventLoopChannel(base: HTTP1Channel(responder: $0)) },
             configuration: ApplicationConfiguration(address: .hostname("127.0.0.1", port: 0)),
@@ -39,7 +43,8 @@ struct RouteTableTests {
                 ("/json", Limits.maxShortBodyBytes + 1, false), ("/value", Limits.maxShortBodyBytes + 1, true),
             ] {
                 let body = ByteBuffer(repeating: UInt8(ascii: "1"), count: bytes)
-                let answer = try await client.execute(uri: path, method: .put, body: body)
+                let answer = try await client.execute(
+                    uri: path, method: .put, headers: [.contentType: "application/json"], body: body)
                 #expect(try answer.json == .bool(staysOnLoop), "\(path) with \(bytes) bytes")
             }
         }
@@ -47,10 +52,13 @@ struct RouteTableTests {
 
     @Test func aBodyOfUnknownLengthIsLong() async throws {
         let budget = BodyBudget(short: 0, long: 2_000_000)
-        let route = Route(.put, "/json") { request, context in .json(try await request.jsonBody(context)) }
+        let route = Route(.put, "/json", scope: .open) { request, context in
+            .json(try await request.jsonBody(context))
+        }
         let context = APIContext(source: .init(channel: EmbeddedChannel(), logger: quietLogger))
         let head = HTTPRequest(
-            method: .put, scheme: nil, authority: nil, path: "/json", headerFields: [.transferEncoding: "chunked"])
+            method: .put, scheme: nil, authority: nil, path: "/json",
+            headerFields: [.transferEncoding: "chunked", .contentType: "application/json"])
         let request = Request(head: head, body: RequestBody(buffer: ByteBuffer(string: "[1]")))
         let answer = try await route.answer(request, context, bodies: budget)
         #expect(answer.status == .ok)

@@ -157,7 +157,7 @@ struct SQLInspectionTests {
             for (name, type) in all where documented[name] != type {
                 let isInner = [
                     "sqlite_sequence", "runtime_settings_version", "cache_contents", "session_versions",
-                    "cache_openings",
+                    "cache_openings", "access_tokens",
                 ].contains(name)
                 #expect(isInner, "\(type) \(name)")
             }
@@ -283,12 +283,12 @@ struct SQLInspectionTests {
         "SELECT * FROM sqlite_schema", "SELECT count(*) FROM sqlite_master", "SELECT * FROM sqlite_sequence",
         "SELECT count(*) FROM sqlite_temp_schema", "SELECT * FROM dbstat", "SELECT count(*) FROM DBSTAT",
         "SELECT * FROM sqlite_dbpage", "SELECT * FROM sqlite_stmt", "SELECT * FROM runtime_settings_version",
-        "SELECT * FROM access_tokens", "SELECT token FROM access_tokens", "SELECT count(*) FROM Access_Tokens",
-        "SELECT 1 FROM access_tokens", "SELECT (SELECT token FROM access_tokens)", "SELECT * FROM tokens_view",
+        "SELECT * FROM access_tokens", "SELECT digest FROM access_tokens", "SELECT count(*) FROM Access_Tokens",
+        "SELECT 1 FROM access_tokens", "SELECT (SELECT digest FROM access_tokens)", "SELECT * FROM tokens_view",
         "SELECT 1 WHERE EXISTS (SELECT 1 FROM access_tokens)", "SELECT * FROM main.access_tokens",
         "WITH cache_stats AS (SELECT * FROM access_tokens) SELECT * FROM cache_stats",
         "WITH cache_stats AS (SELECT count(*) FROM access_tokens) SELECT * FROM cache_stats",
-        "SELECT id FROM sessions UNION SELECT token FROM access_tokens",
+        "SELECT id FROM sessions UNION SELECT digest FROM access_tokens",
         "SELECT * FROM sessions s JOIN access_tokens t ON 1", "EXPLAIN SELECT * FROM access_tokens",
     ]
 
@@ -296,8 +296,8 @@ struct SQLInspectionTests {
     @Test func refusesWhatDoesMoreThanReadWhatItMay() async throws {
         try await withData { storage, folder, _ in
             try await storage.writer.perform { connection in
-                try connection.execute("CREATE TABLE access_tokens (token TEXT) STRICT")
-                try connection.execute("INSERT INTO access_tokens VALUES ('secret')")
+                try connection.execute(
+                    "INSERT INTO access_tokens VALUES ('a', 'a', '', NULL, 0, NULL, NULL, x'736563726574')")
                 try connection.execute("CREATE VIEW tokens_view AS SELECT * FROM access_tokens")
             }
             func digests() -> [SHA256.Digest] {

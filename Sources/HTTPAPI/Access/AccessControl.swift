@@ -1,0 +1,208 @@
+// Who may do what: the one place where that is decided. docs/design/access.md.
+
+import Crypto
+import Domain
+import HTTPTypes
+import Hummingbird
+import NIOCore
+import Synchronization
+
+/// Decides for every request whether its caller may make it.
+public final class AccessControl: Sendable {
+    /// Whom a request was admitted as.
+    enum Identity: Sendable, Equatable {
+        /// Nobody in particular: no token is needed, and none was sent that is known.
+        case anyone
+        /// The setting `admin_token`.
+        case configuredAdmin
+        case token(AccessToken)
+    }
+
+    private let tokens: any TokenStore
+    private let clock: WallClock
+    private let authentication: Authentication
+    private let isLoopback: Bool
+    private let adminDigest: SHA256Digest?
+    private let pause: Pause
+    let attempts = FailedAttempts()
+    let refusals = RefusalCounts()
+
+    typealias Pause = @Sendable (Duration) async throws -> Void
+
+    /// - Parameters:
+    ///   - settings: `authentication`, `admin_token` and `host`; none of them changes at run time.
+    ///   - pause: how a caller is kept waiting.
+    init(tokens: any TokenStore, settings: Settings, clock: WallClock, pause: @escaping Pause) {
+        self.pause = pause
+        self.tokens = tokens
+        self.clock = clock
+        authentication = Authentication(rawValue: settings.text(.authentication))!
+        isLoopback = HostName.isLoopback(settings.text(.host))
+        let admin = settings.text(.adminToken)
+        adminDigest = admin.isEmpty ? nil : SHA256.hash(data: Array(admin.utf8))
+    }
+
+    /// Whether there is anything to enter with.
+    public var hasAnyToken: Bool { adminDigest != nil || tokens.hasTokens }
+
+    /// Whether no caller could enter: other machines can connect, so a token is needed, and there is none.
+    public var lacksFirstToken: Bool { authentication == .auto && !isLoopback && !hasAnyToken }
+
+    /// Whether callers need a token.
+    public var isRequired: Bool {
+        switch authentication {
+        case .none: false
+        case .required: true
+        case .auto: !isLoopback || hasAnyToken
+        }
+    }
+
+    /// Admits a request, or throws why not.
+    ///
+    /// - Parameters:
+    ///   - scope: what the route asks for.
+    ///   - namespace: the cache namespace in the path, decoded; nil if the route has none.
+    ///   - caller: for counting failed attempts.
+    /// - Throws: `unauthenticated`, `forbidden`, `too_many_attempts`.
+    func admit(
+        _ request: HTTPRequest, to scope: RouteScope, namespace: @autoclosure () -> String?, from caller: Caller
+    ) throws(Failure) -> Identity {
+        guard scope != .open, authentication != .none else { return .anyone }
+        let identity: Identity
+        switch Credentials(request) {
+        case .token(let text): identity = try identify(text, caller)
+        case .none where isRequired:
+            throw refuse(.missing, "A token is needed: send it as Authorization: Bearer TOKEN, or as a password.")
+        case .unreadable where isRequired:
+            throw refuse(
+                .invalid, "The Authorization field is neither Bearer TOKEN nor Basic with a token as password.",
+                tokenWasSent: true)
+        case .none, .unreadable: identity = .anyone
+        }
+        guard case .token(let token) = identity else { return identity }
+        try require(scope, of: token, namespace: namespace)
+        return identity
+    }
+
+    /// Checks again, while a long body is on its way, that its token is still valid.
+    /// - Throws: `unauthenticated`.
+    func confirm(_ identity: Identity) throws(Failure) {
+        guard case .token(let token) = identity else { return }
+        if token.isExpired(at: clock.now()) { throw refuse(.expired, "The token has expired.") }
+        if tokens.token(token.id) == nil { throw refuse(.invalid, "The token was revoked.") }
+    }
+
+    private func identify(_ text: String, _ caller: Caller) throws(Failure) -> Identity {
+        guard let form = TokenText(text) else {
+            // Anything else can only be the configured token, which may be short enough to be guessed.
+            if attempts.isExhausted(caller) { throw tooManyAttempts }
+            if let adminDigest, adminDigest == SHA256.hash(data: Array(text.utf8)) { return .configuredAdmin }
+            // Without tokens, this is for somebody else: a proxy in front that asks for passwords of its own.
+            guard isRequired else { return .anyone }
+            throw refuse(.invalid, "The token is not valid.", tokenWasSent: true)
+        }
+        // The digests are compared in constant time. An id is no secret.
+        guard let token = tokens.token(form.id), SHA256.hash(data: Array(form.text.utf8)) == token.digest else {
+            if let adminDigest, adminDigest == SHA256.hash(data: Array(text.utf8)) { return .configuredAdmin }
+            throw refuse(.invalid, "The token is not valid, or it was revoked.", tokenWasSent: true)
+        }
+        let now = clock.now()
+        if let expiresAt = token.expiresAt, expiresAt <= now {
+            throw refuse(.expired, "The token expired at \(expiresAt.rfc3339).", tokenWasSent: true)
+        }
+        tokens.noteUse(ofToken: token.id, at: now)
+        return .token(token)
+    }
+
+    /// - Throws: `forbidden`.
+    private func require(_ scope: RouteScope, of token: AccessToken, namespace: () -> String?) throws(Failure) {
+        if let required = scope.required, !token.includes(required) {
+            var failure = refuse(.scope, "The token lacks the scope \(required.rawValue).")
+            failure.requiredScope = required
+            throw failure
+        }
+        guard scope != .anyToken, let patterns = token.namespaces else { return }
+        guard let namespace = namespace(), patterns.contains(where: { $0.matches(namespace) }) else {
+            let names = patterns.map(\.description).joined(separator: ", ")
+            throw refuse(.namespace, "The token reaches only the cache namespaces \(names).")
+        }
+    }
+
+    private func refuse(_ reason: RefusalCounts.Reason, _ detail: String, tokenWasSent: Bool = false) -> Failure {
+        refusals.count(reason)
+        var failure = Failure(reason.isForbidden ? .forbidden : .unauthenticated, detail)
+        failure.tokenWasSent = tokenWasSent
+        return failure
+    }
+
+    private var tooManyAttempts: Failure {
+        refusals.count(.attempts)
+        var failure = Failure(.tooManyAttempts, "Too many wrong tokens came from this address.")
+        failure.retryAfterSeconds = 1
+        return failure
+    }
+
+    /// Makes an address wait that sends wrong tokens again and again, so that guessing takes long.
+    /// - Throws: `too_many_attempts` if too many of its attempts wait already; `CancellationError`.
+    func slowDown(_ caller: Caller) async throws {
+        switch attempts.fail(caller) {
+        case .answer: return
+        case .refuse: throw tooManyAttempts
+        case .wait(let milliseconds):
+            defer { attempts.waited(caller) }
+            try await pause(.milliseconds(milliseconds))
+        }
+    }
+}
+
+extension AccessControl {
+    /// A request whose body ends with an error when its token is revoked or expires. Short ones are not watched.
+    func watch(_ request: Request, _ context: APIContext) -> Request {
+        let identity = context.identity
+        guard case .token = identity, request.hasBody,
+            request.declaredLength.map({ $0 > Limits.maxInlineValueBytes }) ?? true
+        else { return request }
+        var request = request
+        let parts = request.body
+        request.body = RequestBody(
+            asyncSequence: parts.map { part in
+                try self.confirm(identity)
+                return part
+            })
+        return request
+    }
+
+    /// The same for an answer.
+    func watch(_ response: Response, _ context: APIContext) -> Response {
+        let identity = context.identity
+        let length = response.body.contentLength
+        guard case .token = identity, length.map({ $0 > Limits.maxInlineValueBytes }) ?? true else { return response }
+        var response = response
+        let parts = response.body.map { part in
+            try self.confirm(identity)
+            return part
+        }
+        response.body = ResponseBody(contentLength: length) { writer in try await parts.write(writer) }
+        return response
+    }
+}
+
+/// The setting `authentication`.
+enum Authentication: String, CaseIterable {
+    case auto, required, none
+}
+
+/// How many requests were refused, and why, since the process started.
+final class RefusalCounts: Sendable {
+    enum Reason: String, CaseIterable {
+        case missing, invalid, expired, attempts, scope, namespace, host, origin
+
+        var isForbidden: Bool { self == .scope || self == .namespace }
+    }
+
+    private let counts = Mutex<[Reason: Int]>([:])
+
+    func count(_ reason: Reason) { counts.withLock { $0[reason, default: 0] += 1 } }
+
+    var all: [Reason: Int] { counts.withLock { $0 } }
+}
