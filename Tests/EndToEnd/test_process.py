@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import socket
+import stat
 import subprocess
 import threading
 import time
@@ -183,3 +185,49 @@ def test_migrate_brings_a_file_up_to_date(tmp_path):
     for _ in range(2):
         result = run("migrate", "--database", str(tmp_path / "deep" / "er" / "t.db"))
         assert result.returncode == 0 and "schema version" in result.stdout
+
+
+def modes(folder):
+    """The mode of everything in a folder, by name; its own is under the empty name."""
+    paths = {"": folder, **{name: folder / name for name in os.listdir(folder)}}
+    return {name: stat.S_IMODE(os.stat(path).st_mode) for name, path in paths.items()}
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Starts the binary on `folder/test.db` with a umask, writes an entry, and returns the modes while it runs."""
+
+    def started(folder, mask):
+        process = subprocess.Popen(
+            [BINARY, "serve", "--port", "0", "--database", str(folder / "test.db")], stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True, env=environment(), umask=mask)
+        try:
+            port = int(re.search(r":(\d+)\n", process.stdout.readline()).group(1))
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+                connection.sendall(
+                    b"PUT /v1/cache/n/entries/key HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nvalue")
+                assert connection.recv(1000).startswith(b"HTTP/1.1 20")
+            return modes(folder)
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+    return started
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o277])
+def test_new_files_are_their_owners_whatever_the_umask(tmp_path, started, mask):
+    names = ["test.db", "test.db-wal", "test.db-shm", "test.db.lock"]
+    assert started(tmp_path / "new" / "data", mask) == {"": 0o700, **{name: 0o600 for name in names}}
+    assert modes(tmp_path / "new")[""] == 0o700
+
+
+def test_modes_that_the_operator_chose_stay(tmp_path, started):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o750)
+    started(folder, 0o077)
+    (folder / "test.db").chmod(0o640)
+    # The log is created again at each start, with the mode of the database.
+    assert started(folder, 0o077) == {
+        "": 0o750, "test.db": 0o640, "test.db-wal": 0o640, "test.db-shm": 0o640, "test.db.lock": 0o600}

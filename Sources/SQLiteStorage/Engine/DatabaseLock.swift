@@ -14,9 +14,14 @@ final class DatabaseLock: Sendable {
         let database = try Self.withoutLinks(given)
         self.database = database
         let path = database + ".lock"
-        descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        do {
+            try PrivateFile.createIfMissing(path)
+        } catch {
+            throw OpeningError("\(error). Is the folder writable?")
+        }
+        descriptor = open(path, O_RDWR | O_CLOEXEC)
         guard descriptor >= 0 else {
-            throw OpeningError("cannot create \(path): \(String(cString: strerror(errno))). Is the folder writable?")
+            throw OpeningError("cannot open \(path): \(String(cString: strerror(errno))). Is the folder writable?")
         }
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             let holder = Self.contents(of: descriptor)

@@ -95,10 +95,16 @@ public final class SQLiteStorage: Sendable {
         path: String, settings: LiveSettings, clock: WallClock, logger: Logger,
         microseconds: @escaping @Sendable () -> Int64
     ) throws(OpeningError) {
-        try Self.createFolder(of: path)
+        do {
+            if let slash = path.lastIndex(of: "/") { try PrivateFile.createFolder(String(path[..<slash])) }
+        } catch {
+            throw OpeningError("\(error). Create it, or choose another --database.")
+        }
         lock = try DatabaseLock(database: path)
         let path = lock.database
         do {
+            // SQLite gives the log and its index the same mode.
+            try PrivateFile.createIfMissing(path)
             let connection = try Connection(path: path, mode: .writer)
             // Before anything is set, because some settings are written into the file.
             try Migrator().checkOwnership(connection)
@@ -129,19 +135,6 @@ public final class SQLiteStorage: Sendable {
         self.logger = logger
         let ledger = ledger
         settings.observe { ledger.isCounting.store($0.boolean(.enableMonitoring), ordering: .relaxed) }
-    }
-
-    private static func createFolder(of path: String) throws(OpeningError) {
-        guard let slash = path.lastIndex(of: "/"), slash != path.startIndex else { return }
-        var folder = ""
-        for part in path[..<slash].split(separator: "/", omittingEmptySubsequences: false) {
-            folder += part + "/"
-            guard mkdir(folder, 0o755) == 0 || errno == EEXIST || errno == EISDIR else {
-                throw OpeningError(
-                    "cannot create the folder \(folder): \(String(cString: strerror(errno))). "
-                        + "Create it, or choose another --database.")
-            }
-        }
     }
 
     /// A few look-ups at the ends of indexes, so that start-up takes the same time however large the database is.
