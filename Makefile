@@ -10,7 +10,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup:
@@ -40,6 +40,12 @@ test-faults: build ## Kills the release binary 50 times in the middle of writes,
 	@scripts/ensure-packages.sh sqlite3 python3 python3-venv
 	@scripts/ensure-venv.sh
 	@.venv/bin/python -B Tests/Faults/kill_rounds.py $(ARGS)
+
+.PHONY: test-week
+test-week: build ## Runs the release binary for a week in ten minutes, with its clock accelerated
+	@scripts/ensure-packages.sh sqlite3 python3 python3-venv faketime
+	@scripts/ensure-venv.sh
+	@.venv/bin/python -B Tests/Faults/week.py $(ARGS)
 
 .PHONY: fuzz
 fuzz: setup ## Runs our own parsers under libFuzzer, a minute each; SECONDS_EACH=600 for longer
