@@ -105,11 +105,10 @@ let package = Package(
             ],
             swiftSettings: swiftSettings
         ),
-        .target(name: "MutexAnnotations", path: "Tests/MutexAnnotations"),
         .target(
             name: "TestSupport",
             dependencies: [
-                "Domain", "MutexAnnotations",
+                "Domain",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
             ],
