@@ -39,7 +39,8 @@ def map_case(context, case):
         position = str(case.query["cursor"])[:100]
         if case.operation.path == "/v1/maintenance/runs":
             position = str(len(position))
-        if case.operation.path.startswith("/v1/sessions") or case.operation.path in ("/v1/history", "/v1/samples"):
+        if case.operation.path.startswith("/v1/sessions") or case.operation.path in (
+                "/v1/history", "/v1/samples", "/v1/tokens"):
             position = f"{len(position)}.{len(position)}"
         case.query["cursor"] = base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
     if case.operation.path == "/v1/cache" and case.method == "DELETE" and case.query is not None:
