@@ -193,6 +193,9 @@ public enum Limits {
     public static let maxRequestIDBytes = 128
     /// Bytes of one request's header fields; above it the answer is 431.
     public static let maxHeaderBytes = 32 * 1024
+    /// What incomplete heads of more than ``maxShortHeadBytes`` may take together; above that, the oldest give way.
+    public static let maxHeldHeadBytes = 32 * 1024 * 1024
+    public static let maxShortHeadBytes = 4 * 1024
     /// Header fields of one request.
     public static let maxHeaderFields = 200
 

@@ -17,6 +17,8 @@ final class ConnectionActivity: Sendable {
     private let bodyBytes = Atomic(0)
     /// Since when the client has read nothing of an answer that is waiting for it; 0 if it reads.
     private let stalledSince = Atomic<UInt64>(0)
+    /// What has arrived of a head that is not complete.
+    private let headBytes = Atomic(0)
 
     init(channel: any Channel, now: NIODeadline = .now()) {
         self.channel = channel
@@ -40,6 +42,12 @@ final class ConnectionActivity: Sendable {
     func bodyEnded() { bodySince.store(0, ordering: .relaxed) }
 
     func stalled(since: NIODeadline?) { stalledSince.store(since?.uptimeNanoseconds ?? 0, ordering: .relaxed) }
+
+    /// Notes how much has arrived of an incomplete head.
+    /// - Returns: how much more that is than before.
+    fileprivate func head(_ count: Int) -> Int { count - headBytes.exchange(count, ordering: .relaxed) }
+
+    fileprivate var holdsHead: Bool { headBytes.load(ordering: .relaxed) > 0 }
 
     /// Who goes first; nil for a connection that does not give way.
     ///
@@ -98,6 +106,7 @@ final class ConnectionGate: Sendable {
 
     let limit: Int
     private let state = Mutex(State())
+    private let heldHeadBytes = Atomic(0)
 
     init(limit: Int) { self.limit = limit }
 
@@ -134,14 +143,25 @@ final class ConnectionGate: Sendable {
         stream.closeFuture.whenComplete { [weak self] _ in self?.state.withLock { $0.streams -= 1 } }
     }
 
+    /// Notes how much has arrived of a head that is not complete; 0 when it is.
+    ///
+    /// Incomplete heads are held in memory. When they are too many bytes, those that began first give way.
+    func head(_ count: Int, of activity: ConnectionActivity, now: NIODeadline = .now()) {
+        let change = activity.head(count)
+        guard change != 0 else { return }
+        let held = heldHeadBytes.add(change, ordering: .relaxed).newValue
+        if change > 0, held > Limits.maxHeldHeadBytes { makeRoom(now: now) { $0.holdsHead } }
+    }
+
     /// Closes some of the connections that give way.
+    /// - Parameter isAmong: which of them are meant.
     /// - Returns: how many are about to be closed.
     @discardableResult
-    func makeRoom(now: NIODeadline = .now()) -> Int {
+    func makeRoom(now: NIODeadline = .now(), _ isAmong: (ConnectionActivity) -> Bool = { _ in true }) -> Int {
         let (first, leaving) = state.withLock { state in
             guard state.leaving.isEmpty else { return ([ConnectionActivity](), state.leaving.count) }
             let ranked = state.connections.values.compactMap { activity in
-                activity.rank(now: now).map { (activity, $0) }
+                isAmong(activity) ? activity.rank(now: now).map { (activity, $0) } : nil
             }
             let first = ranked.sorted { $0.1 > $1.1 }.prefix(Limits.connectionsThatGiveWay).map(\.0)
             state.leaving = Set(first.map { ObjectIdentifier($0.channel) })

@@ -41,7 +41,9 @@ struct HTTP1Connection: ServerChildChannel, HTTPChannelHandler {
             limits.maxHeaderFieldSize = Limits.maxHeaderBytes
             limits.maxHeaderListSize = Limits.maxHeaderBytes
             limits.maxHeaderFieldCount = Limits.maxHeaderFields
-            let framing = FramingHandler()
+            let gate = options.gate
+            let activity = gate.opened(channel)
+            let framing = FramingHandler { gate.head($0, of: activity) }
             try pipeline.addHandler(WireHandler(framing: framing))
             try pipeline.configureHTTPServerPipeline(
                 withPipeliningAssistance: false, withErrorHandling: false, withOutboundHeaderValidation: false,
@@ -51,7 +53,7 @@ struct HTTP1Connection: ServerChildChannel, HTTPChannelHandler {
             try pipeline.addHandler(
                 ConnectionHandler(
                     stallTimeout: options.idleTimeout, streamsBody: options.streamsBody,
-                    isInvited: options.isInvited, activity: options.gate.opened(channel)))
+                    isInvited: options.isInvited, activity: activity))
             try pipeline.addHandler(
                 HTTPConnectionStateHandler(idleTimeout: Duration(options.idleTimeout), logger: logger))
             return try NIOAsyncChannel(

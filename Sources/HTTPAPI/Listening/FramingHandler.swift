@@ -101,12 +101,21 @@ final class FramingHandler: ChannelDuplexHandler, RemovableChannelHandler {
     private var exchanges = CircularBuffer<Exchange>(initialCapacity: 1)
     private var isRefused = false
     private var closesAfterAnswer = false
+    private var isInHead = true
+    private var sawPart = false
+    private var headBytes = 0
+    private let onHead: (Int) -> Void
     var overhead = ChunkOverhead()
 
+    /// - Parameter onHead: told how many bytes have arrived of a head that is not complete, and 0 when it is.
+    init(onHead: @escaping (Int) -> Void = { _ in }) { self.onHead = onHead }
+
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        sawPart = true
         guard !isRefused else { return }
         switch unwrapInboundIn(data) {
         case .head(var head):
+            isInHead = false
             if let failure = RequestHeadRules.refusal(of: head) { return refuse(failure, context) }
             let exchange = Exchange(
                 isVersion10: head.version == .http1_0, keepsAlive: head.isKeepAlive, isHead: head.method == .HEAD)
@@ -122,12 +131,18 @@ final class FramingHandler: ChannelDuplexHandler, RemovableChannelHandler {
             context.fireChannelRead(data)
         case .end:
             overhead.bodyEnds()
+            isInHead = true
             context.fireChannelRead(data)
         }
     }
 
-    /// To be called after bytes have passed through the parser.
-    func checkOverhead(_ context: ChannelHandlerContext) {
+    /// To be called after `count` bytes have passed through the parser.
+    func parsed(_ count: Int, _ context: ChannelHandlerContext) {
+        let before = headBytes
+        // What follows a complete part in the same bytes is not counted: it is at most what is read at once.
+        headBytes = isInHead && !sawPart ? headBytes + count : 0
+        sawPart = false
+        if headBytes > Limits.maxShortHeadBytes { onHead(headBytes) } else if before > 0 { onHead(0) }
         guard overhead.isTooMuch, !isRefused else { return }
         isRefused = true
         let failure = Failure(
@@ -140,6 +155,8 @@ final class FramingHandler: ChannelDuplexHandler, RemovableChannelHandler {
         isRefused = true
         context.fireErrorCaught(RefusedRequest(failure: failure))
     }
+
+    func handlerRemoved(context: ChannelHandlerContext) { onHead(0) }
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
         switch unwrapOutboundIn(data) {
@@ -197,8 +214,9 @@ final class WireHandler: ChannelInboundHandler, RemovableChannelHandler {
     init(framing: FramingHandler) { self.framing = framing }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        framing.overhead.received(unwrapInboundIn(data).readableBytes)
+        let count = unwrapInboundIn(data).readableBytes
+        framing.overhead.received(count)
         context.fireChannelRead(data)
-        framing.checkOverhead(context)
+        framing.parsed(count, context)
     }
 }

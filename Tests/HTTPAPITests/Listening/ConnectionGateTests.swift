@@ -108,6 +108,23 @@ struct ConnectionGateTests {
         #expect(gate.count == Limits.connectionsThatGiveWay)
     }
 
+    @Test func incompleteHeadsAreBoundedTogether() throws {
+        let count = Limits.maxHeldHeadBytes / Limits.maxHeaderBytes
+        let others = try connection()
+        let holders = try (0...count).map { _ in try connection() }
+        for holder in holders.prefix(count) { gate.head(Limits.maxHeaderBytes, of: holder.activity, now: later(10)) }
+        loop.run()
+        #expect(gate.count == count + 2)
+        gate.head(0, of: holders[0].activity)
+        gate.head(Limits.maxHeaderBytes, of: holders[0].activity, now: later(10))
+        loop.run()
+        #expect(gate.count == count + 2)
+        gate.head(1, of: holders[count].activity, now: later(10))
+        loop.run()
+        #expect(gate.count == count + 2 - Limits.connectionsThatGiveWay)
+        #expect(others.channel.isActive)
+    }
+
     @Test func streamsAreBoundedOnAllConnectionsTogether() throws {
         let streams = try (0..<4).map { _ in
             let stream = try connection().channel
