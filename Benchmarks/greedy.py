@@ -143,7 +143,7 @@ def frame(kind, flags, stream, payload=b""):
 
 def request_head(method, path):
     """HPACK, all of it literal and not indexed."""
-    fields = [(":method", method), (":scheme", "https"), (":path", path), (":authority", "t")]
+    fields = [(":method", method), (":scheme", "https"), (":path", path), (":authority", "localhost")]
     return b"".join(
         bytes([0, len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields)
 

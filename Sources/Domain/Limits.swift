@@ -206,13 +206,15 @@ public enum Limits {
     public static let maxConnections = 4096
     /// Connections that wait in the kernel's accept queue of each listener.
     public static let acceptBacklog = 1024
+    /// Connections at once after whose end memory is returned to the system.
+    public static let burstConnections = 256
     /// Connections that give way at once.
     public static let connectionsThatGiveWay = 16
     /// When a connection gives way: without a request for this long; with a body that arrives at less than
     /// ``minStreamedBytesPerSecond``, or with an answer that is not read, for this long.
     public static let minIdleSeconds = 1.0
     public static let minSlowBodySeconds = 2.0
-    public static let minStalledSeconds = 10.0
+    public static let minStalledSeconds = 3.0
     /// Time for a TLS handshake.
     public static let handshakeSeconds: Int64 = 10
     /// Requests at once on one HTTP/2 connection.

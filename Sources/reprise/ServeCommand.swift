@@ -71,7 +71,7 @@ func serve(_ settings: LiveSettings) async throws {
         services: services, listeners: addresses.listeners(certificate),
         maxConnections: DescriptorLimit.connections(
             open: ProcessFigures.current?.openDescriptors ?? 0, logger: logger),
-        logger: logger
+        afterBurst: returnMemory, logger: logger
     ) { urls in
         announce(urls.map { "listening on \($0)\n" }.joined())
     }
@@ -116,6 +116,14 @@ private func requireFirstToken(_ access: AccessControl, _ values: Settings) thro
               - set --host 127.0.0.1, so that only this machine can connect;
               - set authentication to none, if everybody who can connect may do everything.
             """, code: ExitMessage.wrongConfiguration)
+}
+
+/// Returns memory to the system a second from now, when what belonged to the last connection is freed.
+@Sendable private func returnMemory() {
+    Task.detached {
+        try? await Task.sleep(for: .seconds(1))
+        reprise_trim_malloc()
+    }
 }
 
 /// Ends long reads when the service begins to stop.

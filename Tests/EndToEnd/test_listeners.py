@@ -338,7 +338,7 @@ def http2(port):
 
 def head_frame(stream, path, flags=5):
     """HEADERS of a GET, without compression."""
-    fields = [(":method", "GET"), (":scheme", "https"), (":path", path), (":authority", "t")]
+    fields = [(":method", "GET"), (":scheme", "https"), (":path", path), (":authority", "localhost")]
     block = b"".join(
         bytes([0, len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields)
     return frame(1, flags, stream, block)

@@ -101,14 +101,30 @@ final class ConnectionGate: Sendable {
         /// Those that give way, until they are closed.
         var leaving: Set<ObjectIdentifier> = []
         var streams = 0
+        /// Most connections since there were few.
+        var peak = 0
+
+        /// - Returns: whether most of a burst is over.
+        mutating func closed(_ id: ObjectIdentifier) -> Bool {
+            connections[id] = nil
+            leaving.remove(id)
+            guard peak >= Limits.burstConnections, connections.count <= peak / 4 else { return false }
+            peak = connections.count
+            return true
+        }
         var reportedAt: ContinuousClock.Instant?
     }
 
     let limit: Int
     private let state = Mutex(State())
     private let heldHeadBytes = Atomic(0)
+    private let afterBurst: @Sendable () -> Void
 
-    init(limit: Int) { self.limit = limit }
+    /// - Parameter afterBurst: called on an event loop when most of many connections have closed.
+    init(limit: Int, afterBurst: @escaping @Sendable () -> Void = {}) {
+        self.limit = limit
+        self.afterBurst = afterBurst
+    }
 
     var count: Int { state.withLock { $0.connections.count } }
 
@@ -120,14 +136,13 @@ final class ConnectionGate: Sendable {
             if let known = state.connections[id] { return (known, false) }
             let activity = ConnectionActivity(channel: channel)
             state.connections[id] = activity
+            state.peak = max(state.peak, state.connections.count)
             return (activity, true)
         }
         if isNew {
             channel.closeFuture.whenComplete { [weak self] _ in
-                self?.state.withLock { state in
-                    state.connections[id] = nil
-                    state.leaving.remove(id)
-                }
+                guard let self, self.state.withLock({ $0.closed(id) }) else { return }
+                self.afterBurst()
             }
         }
         return activity
@@ -194,6 +209,7 @@ final class AcceptHandler: ChannelDuplexHandler {
     private let gate: ConnectionGate
     private let logger: Logger
     private var waiting: Scheduled<Void>?
+    private var isPaused = false
 
     init(gate: ConnectionGate, logger: Logger) {
         self.gate = gate
@@ -207,7 +223,13 @@ final class AcceptHandler: ChannelDuplexHandler {
 
     func read(context: ChannelHandlerContext) {
         guard waiting == nil else { return }
-        if gate.count < gate.limit { return context.read() }
+        if gate.count < gate.limit {
+            guard isPaused else { return context.read() }
+            isPaused = false
+            // Reads by itself.
+            try? context.channel.syncOptions?.setOption(.autoRead, value: true)
+            return
+        }
         // Those that give way close soon. Without any, those that finish by themselves are waited for.
         wait(gate.makeRoom() > 0 ? .milliseconds(1) : .milliseconds(20), context)
     }
@@ -227,9 +249,8 @@ final class AcceptHandler: ChannelDuplexHandler {
         guard error is IOError else { return context.fireErrorCaught(error) }
         let given = gate.makeRoom()
         if waiting == nil {
-            let options = context.channel.syncOptions
-            try? options?.setOption(.autoRead, value: true)
-            try? options?.setOption(.autoRead, value: false)
+            isPaused = true
+            try? context.channel.syncOptions?.setOption(.autoRead, value: false)
             wait(given > 0 ? .milliseconds(20) : .seconds(1), context)
         }
         if gate.shouldReport() {

@@ -86,18 +86,19 @@ extension Services {
 /// - Parameters:
 ///   - listeners: where to listen; a free port of this machine if not given.
 ///   - maxConnections: of all listeners together.
+///   - afterBurst: called when most of many connections have closed, so that memory can be returned to the system.
 ///   - onListening: called with what each listener is bound to, such as `http://127.0.0.1:8080`, in the same order,
 ///     once connections are accepted at all of them.
 public func buildApplication(
     services: Services, listeners: [Listener] = [Listener(.tcp(host: "127.0.0.1", port: 0))],
-    maxConnections: Int = Limits.maxConnections, logger: Logger,
+    maxConnections: Int = Limits.maxConnections, afterBurst: @escaping @Sendable () -> Void = {}, logger: Logger,
     onListening: @escaping @Sendable ([String]) async -> Void = { _ in }
 ) -> APIServer {
     let router = Router(context: APIContext.self, options: .autoGenerateHeadEndpoints)
     let routes = services.routes
     router.add(middleware: RequestMiddleware(routes: routes, services: services))
     routes.addRoutes(to: router, access: services.access, meter: services.meter, bodies: services.bodies)
-    let gate = ConnectionGate(limit: maxConnections)
+    let gate = ConnectionGate(limit: maxConnections, afterBurst: afterBurst)
     let idle = services.settings.current.milliseconds(.idleTimeout)
     return APIServer(
         responder: router.buildResponder(), listeners: listeners,

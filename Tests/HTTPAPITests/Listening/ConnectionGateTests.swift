@@ -3,6 +3,7 @@
 import Domain
 import NIOCore
 import NIOEmbedded
+import Synchronization
 import Testing
 
 @testable import HTTPAPI
@@ -123,6 +124,28 @@ struct ConnectionGateTests {
         loop.run()
         #expect(gate.count == count + 2 - Limits.connectionsThatGiveWay)
         #expect(others.channel.isActive)
+    }
+
+    @Test func theEndOfABurstIsToldOnce() throws {
+        let ends = Atomic(0)
+        let gate = ConnectionGate(limit: 1000) { ends.wrappingAdd(1, ordering: .relaxed) }
+        func burst(_ count: Int) throws {
+            let channels = try (0..<count).map { _ in
+                let channel = EmbeddedChannel(loop: loop)
+                try channel.connect(to: SocketAddress(ipAddress: "192.0.2.1", port: 1)).wait()
+                gate.opened(channel)
+                return channel
+            }
+            for channel in channels { channel.close(promise: nil) }
+            loop.run()
+            #expect(gate.count == 0)
+        }
+        try burst(Limits.burstConnections - 1)
+        #expect(ends.load(ordering: .relaxed) == 0)
+        for number in 1...2 {
+            try burst(Limits.burstConnections)
+            #expect(ends.load(ordering: .relaxed) == number)
+        }
     }
 
     @Test func streamsAreBoundedOnAllConnectionsTogether() throws {
