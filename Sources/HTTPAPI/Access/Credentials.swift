@@ -21,6 +21,11 @@ enum Credentials: Equatable {
     }
 
     init(field: String) {
+        // What nearly every client sends.
+        if field.utf8.starts(with: "Bearer rpr_".utf8), field.utf8.count <= Limits.maxTokenBytes {
+            self = .token(String(field.utf8.dropFirst("Bearer ".utf8.count))!)
+            return
+        }
         guard field.utf8.count <= Limits.maxTokenBytes * 2, let blank = field.utf8.firstIndex(of: UInt8(ascii: " "))
         else {
             self = .unreadable

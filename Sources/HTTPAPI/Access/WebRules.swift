@@ -31,11 +31,22 @@ struct WebRules: Sendable {
     }
 
     private func checkHost(_ authority: String) throws(Failure) {
-        // What local clients send is compared first, for it is what nearly every request has.
+        if Self.isPlainLoopback(authority) { return }
         if let host = HostName.host(of: authority), HostName.isLoopback(host) || hosts.contains(host) { return }
         throw Failure(
             .hostNotAllowed,
             "The Host field names a host that is not in allowed_hosts. Add it to that setting if clients use it.")
+    }
+
+    /// Whether this is what nearly every local client sends; found out without an allocation.
+    private static func isPlainLoopback(_ authority: String) -> Bool {
+        let bytes = authority.utf8
+        for name in ["127.0.0.1", "localhost"] where bytes.starts(with: name.utf8) {
+            let port = bytes.dropFirst(name.utf8.count)
+            let isPort = port.first == UInt8(ascii: ":") && port.dropFirst().allSatisfy { 0x30...0x39 ~= $0 }
+            return port.isEmpty || isPort
+        }
+        return false
     }
 
     private func checkOrigin(_ request: HTTPRequest) throws(Failure) {
