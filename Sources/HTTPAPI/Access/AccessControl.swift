@@ -15,7 +15,8 @@ public final class AccessControl: Sendable {
         case anyone
         /// The setting `admin_token`.
         case configuredAdmin
-        case token(AccessToken)
+        /// Indirect, because it travels with the request's context, which is copied often.
+        indirect case token(AccessToken)
     }
 
     private let tokens: any TokenStore
