@@ -9,7 +9,7 @@ trap 'status=$?; [[ $status -eq 0 ]] || { print_steps; echo "make test: FAILED i
 export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH=16
 export REPRISE_BINARY="$PWD/.build/release/reprise"
 
-step "packages" scripts/ensure-packages.sh libsqlite3-dev libyaml-dev sqlite3 curl python3 python3-venv
+step "packages" scripts/ensure-packages.sh libsqlite3-dev libyaml-dev sqlite3 curl openssl python3 python3-venv
 # Tests that need these say so, and are skipped if they cannot be installed.
 step "browser and promtool" optional scripts/ensure-packages.sh chromium chromium-driver prometheus
 step "toolchain" scripts/ensure-swift.sh

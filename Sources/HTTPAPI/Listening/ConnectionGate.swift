@@ -103,6 +103,8 @@ final class ConnectionGate: Sendable {
         var streams = 0
         /// Most connections since there were few.
         var peak = 0
+        /// When an event that can come thousands of times a second was last logged.
+        var reportedAt: ContinuousClock.Instant?
 
         /// - Returns: whether most of a burst is over.
         mutating func closed(_ id: ObjectIdentifier) -> Bool {
@@ -112,7 +114,6 @@ final class ConnectionGate: Sendable {
             peak = connections.count
             return true
         }
-        var reportedAt: ContinuousClock.Instant?
     }
 
     let limit: Int

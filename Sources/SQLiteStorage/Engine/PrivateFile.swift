@@ -29,16 +29,26 @@ enum PrivateFile {
         close(descriptor)
     }
 
-    /// Creates a folder and those it is in, if they are missing.
+    /// Creates a folder and those it is in, if they are missing. They survive a power cut from then on.
     static func createFolder(_ path: String) throws(CreationError) {
         var folder = ""
         for part in path.split(separator: "/", omittingEmptySubsequences: false) {
+            let parent = folder.isEmpty ? "." : folder
             folder += part + "/"
             if mkdir(folder, folderMode) == 0 {
                 chmod(folder, folderMode)
+                sync(parent)
             } else if errno != EEXIST, errno != EISDIR {
                 throw CreationError("the folder", folder)
             }
         }
+    }
+
+    /// Makes what was created in a folder durable, as far as the file system can.
+    private static func sync(_ folder: String) {
+        let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { return }
+        fsync(descriptor)
+        close(descriptor)
     }
 }
