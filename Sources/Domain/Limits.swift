@@ -125,6 +125,9 @@ public enum Limits {
     public static let maxTokenNamespaces = 50
     /// Longest token accepted in a request, and longest `admin_token`.
     public static let maxTokenBytes = 512
+    /// Shortest `admin_token` without a warning, and shortest that is compared however many wrong ones come.
+    public static let minGoodTokenBytes = 16
+    public static let minStrongTokenBytes = 32
     /// Addresses whose failed attempts to authenticate are counted; beyond that, all others share one count.
     public static let maxCountedAddresses = 1024
     /// Failed attempts that an address may make without being slowed down, and how many of them are forgiven each

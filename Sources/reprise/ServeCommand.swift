@@ -59,7 +59,11 @@ func serve(_ settings: LiveSettings) async throws {
     let services = Services(
         storage: storage, settings: settings, clock: .system, process: { ProcessFigures.current })
     do throws(ExitMessage) {
+        try checkAdminToken(values.text(.adminToken), logger)
         try requireFirstToken(services.access, values)
+        if services.access.isOpenToNetwork {
+            logger.warning("whoever can connect may do everything, because authentication is none")
+        }
     } catch {
         await storage.close()
         throw error
@@ -102,6 +106,20 @@ private func loadCertificate(_ addresses: ListenSettings) throws(ExitMessage) ->
         return try ServerCertificate(certificateFile: files.certificate, keyFile: files.key)
     } catch {
         throw ExitMessage(message: "\(error)", code: ExitMessage.wrongConfiguration)
+    }
+}
+
+/// Warns of a token that can be guessed.
+/// - Throws: ``ExitMessage`` for one that no request could send.
+private func checkAdminToken(_ token: String, _ logger: Logger) throws(ExitMessage) {
+    guard token.utf8.count <= Limits.maxTokenBytes else {
+        throw ExitMessage(
+            message: "admin_token is longer than \(Limits.maxTokenBytes) bytes. Choose a shorter one.",
+            code: ExitMessage.wrongConfiguration)
+    }
+    if (1..<Limits.minGoodTokenBytes).contains(token.utf8.count) {
+        logger.warning(
+            "admin_token is short enough to be guessed: choose a longer one, such as that of openssl rand -hex 32")
     }
 }
 

@@ -161,8 +161,9 @@ enum SettingsHelp {
     static let table: String = {
         var lines = ["Settings, for the file, --set and REPRISE_<NAME>:", ""]
         for setting in Setting.all {
+            let text = setting.defaultValue.description
             let unit = setting.unit.isEmpty ? "" : " \(setting.unit)"
-            lines.append("  \(setting.name) (default: \(setting.defaultValue)\(unit))")
+            lines.append("  \(setting.name) (default: \(text.isEmpty ? "none" : text)\(unit))")
             lines.append("      \(setting.summary)")
         }
         return lines.joined(separator: "\n")

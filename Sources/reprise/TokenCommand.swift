@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Domain
+import Glibc
 import HTTPAPI
 import NIOHTTP1
 
@@ -51,7 +52,7 @@ struct TokenCommand: AsyncParsableCommand {
                     members.append(.init(name: "namespaces", value: .array(namespace.map { .string($0) })))
                 }
                 if let expiresIn { members.append(.init(name: "expires_in_seconds", value: .decimal(expiresIn))) }
-                let text = try await TokenAccess(server, options).create(.object(members))
+                let text = try await TokenAccess(server, options, isCreating: true).create(.object(members))
                 announce(text + "\n")
             } catch {
                 error.exit()
@@ -105,7 +106,7 @@ struct TokenCommand: AsyncParsableCommand {
         func run() async throws {
             do throws(ExitMessage) {
                 try await TokenAccess(server, options).revoke(id)
-                announce("revoked \(id)\n")
+                announce("revoked \(AccessToken.id(meantBy: id))\n")
             } catch {
                 error.exit()
             }
@@ -122,14 +123,20 @@ private struct TokenAccess {
 
     private let place: Place
 
-    init(_ server: ServerOptions, _ options: SettingsOptions) async throws(ExitMessage) {
+    /// - Parameter isCreating: whether a missing database is created.
+    init(_ server: ServerOptions, _ options: SettingsOptions, isCreating: Bool = false) async throws(ExitMessage) {
         let settings = try await options.load()
-        if server.namesServer {
+        // Whoever says where a server is, or has a token for it, does not mean the file.
+        if server.namesServer || options.host != nil || options.port != nil || server.tokenFile != nil {
             place = .server(try ServerClient(server, settings: settings))
             return
         }
         do throws(ExitMessage) {
             let live = LiveSettings(settings)
+            let path = settings.text(.database)
+            guard isCreating || access(path, F_OK) == 0 else {
+                throw Self.failed("there is no database at \(path). Name it with --database, or a server with --url.")
+            }
             place = .file(try openStorage(live, logger: StructuredLogHandler.bootstrap(live)))
         } catch where error.isServerRunning {
             place = .server(try ServerClient(server, settings: settings))
@@ -143,7 +150,7 @@ private struct TokenAccess {
         case .server(let client):
             let answer = try await client.request(.POST, "/v1/tokens", draft)
             guard answer.status == 201, let text = answer.json?["token"]?.stringValue else {
-                throw Self.failed(answer.explanation)
+                throw Self.failed(answer)
             }
             return text
         case .file(let storage):
@@ -166,7 +173,7 @@ private struct TokenAccess {
             repeat {
                 let answer = try await client.request(.GET, "/v1/tokens?limit=\(Limits.maxPageItems)\(cursor)")
                 guard answer.status == 200, let page = answer.json, case .array(let items) = page["items"] else {
-                    throw Self.failed(answer.explanation)
+                    throw Self.failed(answer)
                 }
                 tokens += items
                 cursor = page["next_cursor"]?.stringValue.map { "&cursor=\($0)" } ?? ""
@@ -177,14 +184,15 @@ private struct TokenAccess {
         }
     }
 
-    func revoke(_ id: String) async throws(ExitMessage) {
+    func revoke(_ text: String) async throws(ExitMessage) {
+        let id = AccessToken.id(meantBy: text)
         switch place {
         case .server(let client):
             guard id.utf8.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x7A).contains($0) }), !id.isEmpty else {
-                throw Self.failed("'\(id)' is not the id of a token; 'reprise token list' shows the ids")
+                throw Self.failed("this is not the id of a token; 'reprise token list' shows the ids")
             }
             let answer = try await client.request(.DELETE, "/v1/tokens/\(id)")
-            guard answer.status == 204 else { throw Self.failed(answer.explanation) }
+            guard answer.status == 204 else { throw Self.failed(answer) }
         case .file(let storage):
             try await closing(storage) { try await storage.accessTokens.removeToken(id) }
         }
@@ -202,6 +210,12 @@ private struct TokenAccess {
         case .failure(let error as Failure): throw Self.failed(error.detail)
         case .failure(let error): throw Self.failed("\(error)")
         }
+    }
+
+    private static func failed(_ answer: ServerClient.Answer) -> ExitMessage {
+        guard answer.status == 401 else { return failed(answer.explanation) }
+        return failed(
+            "the server did not accept the token, or needs one: pass --token-file FILE, or set REPRISE_TOKEN")
     }
 
     private static func failed(_ message: String) -> ExitMessage {

@@ -47,6 +47,7 @@ def raw(server, text, seconds=5):
 def test_no_open_server_on_a_network(tmp_path):
     database = str(tmp_path / "test.db")
     arguments = ["serve", "--host", "0.0.0.0", "--port", "0", "--database", database]
+    assert run(*arguments, "--set", "authentication=required").returncode == 78
     refused = run(*arguments)
     assert refused.returncode == 78
     for remedy in ["reprise token create", "REPRISE_ADMIN_TOKEN_FILE", "--host 127.0.0.1", "authentication"]:
@@ -55,6 +56,18 @@ def test_no_open_server_on_a_network(tmp_path):
     assert both.returncode == 78 and "x" * 32 not in both.stderr
     flag = run(*arguments, "--set", "admin_token=abc")
     assert flag.returncode == 78 and "REPRISE_ADMIN_TOKEN_FILE" in flag.stderr
+
+
+def test_an_admin_token_must_be_usable(tmp_path):
+    database = ["serve", "--port", "0", "--database", str(tmp_path / "test.db")]
+    long = run(*database, REPRISE_ADMIN_TOKEN="x" * 513)
+    assert long.returncode == 78 and "512 bytes" in long.stderr and "xxxx" not in long.stderr
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    assert run(*database, REPRISE_ADMIN_TOKEN_FILE=str(empty)).returncode == 78
+    server = Server(tmp_path, variables={"REPRISE_ADMIN_TOKEN": "short"})
+    assert "short enough to be guessed" in server.log
+    server.stop()
 
 
 def test_the_configured_token_opens(tmp_path, monkeypatch):
@@ -116,6 +129,10 @@ def test_nobody_is_invited_who_will_be_refused(server):
     assert first_line() == "HTTP/1.1 401 Unauthorized"
     assert first_line(f"Authorization: Bearer {reader}") == "HTTP/1.1 403 Forbidden"
     assert first_line(f"Authorization: Bearer {admin}", "Origin: http://evil.example") == "HTTP/1.1 403 Forbidden"
+    # Each is counted once, although it is decided twice: about 100 Continue, and about the answer.
+    metrics = server.request("GET", "/metrics", headers=bearer(admin))[2].decode()
+    counts = dict(re.findall(r'reprise_access_refused_total\{reason="(\w+)"\} (\d+)', metrics))
+    assert (counts["missing"], counts["scope"], counts["origin"]) == ("1", "1", "1")
 
 
 def test_other_hosts_are_refused(server):
@@ -333,6 +350,8 @@ def test_tokens_by_command(tmp_path):
     def command(*arguments, **variables):
         return run("token", *arguments, *database, **variables)
 
+    missing = command("list")
+    assert missing.returncode == 1 and "no database" in missing.stderr and not os.path.exists(tmp_path / "test.db")
     # Without a server: on the file.
     made = command("create", "first", "--scope", "admin")
     assert made.returncode == 0 and re.fullmatch(r"rpr_[0-9a-f]{16}_[0-9a-f]{64}\n", made.stdout), made.stderr
@@ -355,8 +374,8 @@ def test_tokens_by_command(tmp_path):
         secret.write_text(admin + "\n")
         listed = command("list", "--token-file", str(secret), *port)
         assert "melodai" in listed.stdout and "models*" in listed.stdout and token not in listed.stdout
-        revoked = command("revoke", token.split("_")[1], *port, REPRISE_TOKEN=admin)
-        assert revoked.returncode == 0, revoked.stderr
+        revoked = command("revoke", token, *port, REPRISE_TOKEN=admin)
+        assert revoked.returncode == 0 and token.split("_")[2] not in revoked.stdout, revoked.stderr
         assert server.request("GET", "/v1/cache/models-2/entries/x", headers=bearer(token))[0] == 401
         gone = command("revoke", token.split("_")[1], *port, REPRISE_TOKEN=admin)
         assert gone.returncode == 1 and "no token" in gone.stderr

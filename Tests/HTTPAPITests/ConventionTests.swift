@@ -88,12 +88,14 @@ import Testing
         }
     }
 
-    /// `openapi.yaml` and the router have the same methods on the same paths.
+    /// `openapi.yaml` and the router have the same methods on the same paths, for the same callers.
     @Test func describesExactlyItsRoutes() async throws {
         let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
             .deletingLastPathComponent()
         let document = try String(contentsOf: root.appending(path: "openapi.yaml"), encoding: .utf8)
         var described: Set<String> = []
+        var scopes: [String: String] = [:]
+        var operation = ""
         var path: Substring?
         var isInPaths = false
         for line in document.split(separator: "\n") {
@@ -102,14 +104,23 @@ import Testing
             if line.hasPrefix("  /") { path = line.dropFirst(2).dropLast() }
             if let path, line.hasPrefix("    "), line.last == ":", !line.hasPrefix("     ") {
                 let name = line.dropFirst(4).dropLast().uppercased()
-                if name != "PARAMETERS" { described.insert("\(name) \(path)") }
+                operation = "\(name) \(path)"
+                if name != "PARAMETERS" { described.insert(operation) }
+            }
+            let security = "      security: [{bearer: ["
+            if line.hasPrefix(security) {
+                scopes[operation] = String(line.dropFirst(security.count).prefix { $0 != "]" })
             }
         }
-        try await withAPI { [described] api in
+        try await withAPI { [described, scopes] api in
             let routed = api.services.routes.routes.flatMap { route in
                 (route.method == .get ? ["GET", "HEAD"] : [route.method.rawValue]).map { "\($0) \(route.path)" }
             }
             #expect(described.symmetricDifference(routed).sorted() == [])
+            for route in api.services.routes.routes {
+                let expected = route.scope == .open ? nil : route.scope.required?.rawValue ?? ""
+                #expect(scopes["\(route.method.rawValue) \(route.path)"] == expected, "\(route.method) \(route.path)")
+            }
             let served = try await api.send(.get, "/openapi.yaml")
             #expect(served.text == document)
         }

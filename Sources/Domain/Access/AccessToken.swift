@@ -31,6 +31,12 @@ public struct AccessToken: Sendable, Equatable {
         self.digest = digest
     }
 
+    /// The id that somebody means who names a token by it, by `rpr_` and it, or by the token's whole text.
+    public static func id(meantBy text: String) -> String {
+        if let form = TokenText(text) { return form.id }
+        return text.hasPrefix(TokenText.prefix) ? String(text.dropFirst(TokenText.prefix.utf8.count)) : text
+    }
+
     public func isExpired(at now: Instant) -> Bool { expiresAt.map { $0 <= now } ?? false }
 
     /// Whether a scope is among the token's, or included in one of them.
@@ -99,7 +105,7 @@ public struct NamespacePattern: Sendable, Hashable, CustomStringConvertible {
         guard isBeginning || (try? Name(String(stem), field: field)) != nil else {
             throw .invalid(
                 field, "must be a namespace, or the beginning of one followed by *: 1 to \(Limits.maxNameBytes) "
-                    + "characters from A-Z a-z 0-9 . _ ~ : -.")
+                    + "characters from A-Z a-z 0-9 . _ ~ : -, but not '.' or '..'.")
         }
         self.init(stored: text)
     }

@@ -8,9 +8,6 @@ public protocol TokenStore: Sendable {
     /// it closed.
     var hasTokens: Bool { get }
 
-    /// Goes up whenever a token is removed, so that what was admitted by one knows when to look it up again.
-    var tokenRevocations: Int { get }
-
     /// All tokens, expired ones included: the newest first, and by id among those of one millisecond.
     var tokens: [AccessToken] { get }
 

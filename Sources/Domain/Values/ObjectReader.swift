@@ -36,6 +36,9 @@ public struct ObjectReader {
         errors.append(contentsOf: failure.errors)
     }
 
+    /// Whether the field was already found to be wrong.
+    public func hasError(_ field: String) -> Bool { errors.contains { $0.field == fieldPath(field) } }
+
     /// Takes the field whatever its type. A JSON null is a value here.
     public mutating func take(_ field: String) -> JSON? {
         guard let index = members.firstIndex(where: { $0.name == field }) else {

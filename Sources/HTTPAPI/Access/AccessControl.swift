@@ -24,6 +24,8 @@ public final class AccessControl: Sendable {
     private let authentication: Authentication
     private let isLoopback: Bool
     private let adminDigest: SHA256Digest?
+    /// Whether `admin_token` is so short that somebody could try all there are.
+    private let isAdminGuessable: Bool
     private let pause: Pause
     let attempts = FailedAttempts()
     let refusals = RefusalCounts()
@@ -40,6 +42,7 @@ public final class AccessControl: Sendable {
         authentication = Authentication(rawValue: settings.text(.authentication))!
         isLoopback = HostName.isLoopback(settings.text(.host))
         let admin = settings.text(.adminToken)
+        isAdminGuessable = admin.utf8.count < Limits.minStrongTokenBytes
         adminDigest = admin.isEmpty ? nil : SHA256.hash(data: Array(admin.utf8))
     }
 
@@ -47,7 +50,10 @@ public final class AccessControl: Sendable {
     public var hasAnyToken: Bool { adminDigest != nil || tokens.hasTokens }
 
     /// Whether no caller could enter: other machines can connect, so a token is needed, and there is none.
-    public var lacksFirstToken: Bool { authentication == .auto && !isLoopback && !hasAnyToken }
+    public var lacksFirstToken: Bool { authentication != .none && !isLoopback && !hasAnyToken }
+
+    /// Whether everybody who can connect from other machines may do everything, because the operator said so.
+    public var isOpenToNetwork: Bool { authentication == .none && !isLoopback }
 
     /// Whether callers need a token.
     public var isRequired: Bool {
@@ -64,10 +70,10 @@ public final class AccessControl: Sendable {
     ///   - scope: what the route asks for.
     ///   - namespace: the cache namespace in the path, decoded; nil if the route has none.
     ///   - caller: for counting failed attempts.
-    /// - Throws: `unauthenticated`, `forbidden`, `too_many_attempts`.
+    /// - Throws: ``Refusal``. Nothing is counted here, because a request may be asked about twice.
     func admit(
         _ request: HTTPRequest, to scope: RouteScope, namespace: @autoclosure () -> String?, from caller: Caller
-    ) throws(Failure) -> Identity {
+    ) throws(Refusal) -> Identity {
         guard scope != .open, authentication != .none else { return .anyone }
         let identity: Identity
         switch Credentials(request) {
@@ -89,14 +95,18 @@ public final class AccessControl: Sendable {
     /// - Throws: `unauthenticated`.
     func confirm(_ identity: Identity) throws(Failure) {
         guard case .token(let token) = identity else { return }
-        if token.isExpired(at: clock.now()) { throw refuse(.expired, "The token has expired.") }
-        if tokens.token(token.id) == nil { throw refuse(.invalid, "The token was revoked.") }
+        if token.isExpired(at: clock.now()) {
+            throw counted(refuse(.expired, "The token has expired.", tokenWasSent: true))
+        }
+        if tokens.token(token.id) == nil {
+            throw counted(refuse(.invalid, "The token was revoked.", tokenWasSent: true))
+        }
     }
 
-    private func identify(_ text: String, _ caller: Caller) throws(Failure) -> Identity {
+    private func identify(_ text: String, _ caller: Caller) throws(Refusal) -> Identity {
         guard let form = TokenText(text) else {
-            // Anything else can only be the configured token, which may be short enough to be guessed.
-            if attempts.isExhausted(caller) { throw tooManyAttempts }
+            // Anything else can only be the configured token.
+            if isAdminGuessable, attempts.isExhausted(caller) { throw tooManyAttempts }
             if let adminDigest, adminDigest == SHA256.hash(data: Array(text.utf8)) { return .configuredAdmin }
             // Without tokens, this is for somebody else: a proxy in front that asks for passwords of its own.
             guard isRequired else { return .anyone }
@@ -115,12 +125,11 @@ public final class AccessControl: Sendable {
         return .token(token)
     }
 
-    /// - Throws: `forbidden`.
-    private func require(_ scope: RouteScope, of token: AccessToken, namespace: () -> String?) throws(Failure) {
+    private func require(_ scope: RouteScope, of token: AccessToken, namespace: () -> String?) throws(Refusal) {
         if let required = scope.required, !token.includes(required) {
-            var failure = refuse(.scope, "The token lacks the scope \(required.rawValue).")
-            failure.requiredScope = required
-            throw failure
+            var refusal = refuse(.scope, "The token lacks the scope \(required.rawValue).")
+            refusal.failure.requiredScope = required
+            throw refusal
         }
         guard scope != .anyToken, let patterns = token.namespaces else { return }
         guard let namespace = namespace(), patterns.contains(where: { $0.matches(namespace) }) else {
@@ -129,18 +138,22 @@ public final class AccessControl: Sendable {
         }
     }
 
-    private func refuse(_ reason: RefusalCounts.Reason, _ detail: String, tokenWasSent: Bool = false) -> Failure {
-        refusals.count(reason)
+    private func refuse(_ reason: RefusalCounts.Reason, _ detail: String, tokenWasSent: Bool = false) -> Refusal {
         var failure = Failure(reason.isForbidden ? .forbidden : .unauthenticated, detail)
         failure.tokenWasSent = tokenWasSent
-        return failure
+        return Refusal(reason: reason, failure: failure)
     }
 
-    private var tooManyAttempts: Failure {
-        refusals.count(.attempts)
+    /// The failure of a refusal that is about to be answered.
+    func counted(_ refusal: Refusal) -> Failure {
+        refusals.count(refusal.reason)
+        return refusal.failure
+    }
+
+    private var tooManyAttempts: Refusal {
         var failure = Failure(.tooManyAttempts, "Too many wrong tokens came from this address.")
         failure.retryAfterSeconds = 1
-        return failure
+        return Refusal(reason: .attempts, failure: failure)
     }
 
     /// Makes an address wait that sends wrong tokens again and again, so that guessing takes long.
@@ -148,7 +161,7 @@ public final class AccessControl: Sendable {
     func slowDown(_ caller: Caller) async throws {
         switch attempts.fail(caller) {
         case .answer: return
-        case .refuse: throw tooManyAttempts
+        case .refuse: throw counted(tooManyAttempts)
         case .wait(let milliseconds):
             defer { attempts.waited(caller) }
             try await pause(.milliseconds(milliseconds))
@@ -186,6 +199,13 @@ extension AccessControl {
         response.body = ResponseBody(contentLength: length) { writer in try await parts.write(writer) }
         return response
     }
+}
+
+/// Why a request is not admitted.
+struct Refusal: Error {
+    let reason: RefusalCounts.Reason
+    /// `unauthenticated`, `forbidden` or `too_many_attempts`.
+    var failure: Failure
 }
 
 /// The setting `authentication`.

@@ -63,7 +63,7 @@ struct TokenRoutes: Sendable {
     @Sendable func revoke(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.pathParameter("id")
         try request.refuseQuery()
-        try await tokens.removeToken(id)
+        try await tokens.removeToken(AccessToken.id(meantBy: id))
         return Response(status: .noContent)
     }
 }
@@ -89,7 +89,10 @@ public struct TokenDraft: Sendable {
     }
 
     private mutating func readScopes(_ body: inout ObjectReader) {
-        let names = body.strings("scopes") ?? []
+        guard let names = body.strings("scopes") else {
+            if !body.hasError("scopes") { body.report("scopes", "must be one or more of read, write, admin.") }
+            return
+        }
         for (index, name) in names.enumerated() {
             do throws(Failure) {
                 scopes.insert(try Scope(choice: name, field: body.fieldPath("scopes[\(index)]")))

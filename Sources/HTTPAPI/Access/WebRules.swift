@@ -54,7 +54,8 @@ struct WebRules: Sendable {
             if isAllowed(origin) { return }
             guard Self.isOwn(origin, authority: request.authority ?? "") else { throw originNotAllowed }
         }
-        if request.headerFields[.secFetchSite]?.lowercased() == "cross-site" { throw originNotAllowed }
+        let sites = request.headerFields[values: .secFetchSite]
+        if sites.contains(where: { $0.lowercased() == "cross-site" }) { throw originNotAllowed }
     }
 
     private var originNotAllowed: Failure {

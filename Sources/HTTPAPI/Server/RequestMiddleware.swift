@@ -134,13 +134,19 @@ struct RequestMiddleware: RouterMiddleware {
         }
     }
 
+    /// A path without what may be a token's secret: somebody who revokes one may send all of it.
+    static func loggable(_ path: String) -> String {
+        guard let start = path.firstRange(of: TokenText.prefix)?.upperBound else { return path }
+        return path[..<start] + "…"
+    }
+
     private func log(_ request: Request, _ status: HTTPResponse.Status, _ context: APIContext) {
         let seconds = (ContinuousClock.now - context.started).seconds
         context.logger.debug(
             "request",
             metadata: [
                 "request_id": "\(context.requestID)", "method": "\(request.method.rawValue)",
-                "path": "\(request.uri.path)", "status": "\(status.code)",
+                "path": "\(Self.loggable(request.uri.path))", "status": "\(status.code)",
                 "duration_seconds": "\((seconds * 1e6).rounded(.down) / 1e6)",
             ])
     }

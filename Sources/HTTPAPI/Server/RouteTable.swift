@@ -39,14 +39,14 @@ public struct Route: Sendable {
     fileprivate func admit(
         _ request: Request, _ context: APIContext, by access: AccessControl
     ) async throws -> AccessControl.Identity {
-        do throws(Failure) {
+        do throws(Refusal) {
             return try access.admit(
                 request.head, to: scope,
                 namespace: context.parameters["namespace"].flatMap { try? PercentEncoding.decode($0) },
                 from: context.caller)
         } catch {
-            if error.tokenWasSent { try await access.slowDown(context.caller) }
-            throw error
+            if error.failure.tokenWasSent { try await access.slowDown(context.caller) }
+            throw access.counted(error)
         }
     }
 

@@ -6,8 +6,6 @@ import Synchronization
 extension SQLiteStorage: TokenStore {
     public var hasTokens: Bool { register.count.load(ordering: .acquiring) > 0 }
 
-    public var tokenRevocations: Int { register.revocations.load(ordering: .acquiring) }
-
     public var tokens: [AccessToken] {
         register.all.sorted { ($1.createdAt, $0.id) < ($0.createdAt, $1.id) }
     }
@@ -40,7 +38,7 @@ extension SQLiteStorage: TokenStore {
             return connection.changes > 0
         }
         register.remove(id)
-        guard isRemoved else { throw Failure(.tokenNotFound, "There is no token '\(id)'.") }
+        guard isRemoved else { throw Failure(.tokenNotFound, "There is no token with this id.") }
     }
 
     /// Whether any use is due to be written.

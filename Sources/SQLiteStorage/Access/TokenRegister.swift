@@ -30,7 +30,6 @@ final class TokenRegister: Sendable {
 
     private let entries: Mutex<[String: Entry]>
     let count: Atomic<Int>
-    let revocations = Atomic(0)
 
     init(_ tokens: [AccessToken]) {
         entries = Mutex(Dictionary(uniqueKeysWithValues: tokens.map { ($0.id, Entry($0)) }))
@@ -57,7 +56,6 @@ final class TokenRegister: Sendable {
             entries[id] = nil
             count.store(entries.count, ordering: .releasing)
         }
-        revocations.wrappingAdd(1, ordering: .acquiringAndReleasing)
     }
 
     /// Uses that are later than those written, by at least `gap` milliseconds.

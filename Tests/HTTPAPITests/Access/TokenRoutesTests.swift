@@ -31,6 +31,17 @@ struct TokenRoutesTests {
         }
     }
 
+    @Test func anIdWithAnotherSecretDoesNotOpen() async throws {
+        try await withAPI { api in
+            let token = try await api.makeToken(["admin"])
+            let last = token.last == "0" ? "1" : "0"
+            for wrong in [token.dropLast() + last, token.dropLast(64) + String(repeating: "0", count: 64)] {
+                try await api.send(.get, "/v1/tokens", headers: bearer(String(wrong)))
+                    .expectProblem(.unauthenticated, status: 401)
+            }
+        }
+    }
+
     @Test func anExpiredTokenDoesNotOpen() async throws {
         try await withAPI { api in
             let token = try await api.makeToken(["admin"], extra: ["expires_in_seconds": 10])
@@ -102,7 +113,7 @@ struct TokenRoutesTests {
     @Test(arguments: [
         (#"{}"#, ["name", "scopes"]), (#"{"name":"","scopes":[]}"#, ["name", "scopes"]),
         (#"{"name":"a\nb","scopes":["read"]}"#, ["name"]), (#"{"name":"a","scopes":["root"]}"#, ["scopes[0]"]),
-        (#"{"name":"a","scopes":"read"}"#, ["scopes", "scopes"]),
+        (#"{"name":"a","scopes":"read"}"#, ["scopes"]),
         (#"{"name":"a","scopes":["read"],"namespaces":[]}"#, ["namespaces"]),
         (#"{"name":"a","scopes":["read"],"namespaces":["a/b"]}"#, ["namespaces[0]"]),
         (#"{"name":"a","scopes":["read"],"namespaces":["a*b"]}"#, ["namespaces[0]"]),
@@ -116,6 +127,23 @@ struct TokenRoutesTests {
             let named = (problem["errors"]?.elements ?? []).compactMap { $0["field"]?.stringValue }
             #expect(named == fields)
             #expect(!api.storage.hasTokens)
+        }
+    }
+
+    /// Who wants to be rid of a token may have nothing else of it than its text, which must not get into the log.
+    @Test(arguments: [false, true])
+    func theWholeTextRevokesToo(isWhole: Bool) async throws {
+        try await withAPI { api in
+            let text = try await api.makeToken(["admin"])
+            let named = isWhole ? text : String(text.prefix(20))
+            #expect(RequestMiddleware.loggable("/v1/tokens/\(text)") == "/v1/tokens/rpr_…")
+            #expect(RequestMiddleware.loggable("/v1/sessions/a") == "/v1/sessions/a")
+            let answer = try await api.send(.delete, "/v1/tokens/\(named)", headers: bearer(text))
+            #expect(answer.status == .noContent)
+            #expect(!api.storage.hasTokens)
+            let again = try await api.send(.delete, "/v1/tokens/\(named)")
+            #expect(again.status == .notFound)
+            #expect(!again.text.contains(String(text.suffix(64))))
         }
     }
 

@@ -101,6 +101,9 @@ struct WebRulesTests {
 
     @Test func crossSiteRequestsWithoutAnOriginChangeNothing() throws {
         #expect(try Self.code(Self.settings(), [.secFetchSite: "cross-site"]) == .originNotAllowed)
+        var two: HTTPFields = [.secFetchSite: "same-origin"]
+        two.append(HTTPField(name: .secFetchSite, value: "cross-site"))
+        #expect(try Self.code(Self.settings(), two) == .originNotAllowed)
         for site in ["same-origin", "same-site", "none"] {
             #expect(try Self.code(Self.settings(), [.secFetchSite: site]) == nil)
         }
