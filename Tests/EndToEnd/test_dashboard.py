@@ -6,12 +6,16 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import time
 
 import pytest
+
+from conftest import Server
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 
 from selenium import webdriver  # noqa: E402
+from selenium.common.exceptions import TimeoutException  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
@@ -200,8 +204,28 @@ def cache_totals(browser):
             [sum(int(each[name].splitlines()[0]) for each in shown) for name in ("Hits", "Misses")])
 
 
-def test_counts_are_those_of_the_range(server, browser):
+def test_counts_are_those_of_the_range(server, browser, tmp_path):
     """Events of some hours ago are in no tile, table or chart of the last hour, and in all of those of a day."""
+    def bucket():
+        return int(time.time()) // 300
+
+    began = bucket()
+    try:
+        check_counts_of_the_range(server, browser)
+    except (AssertionError, TimeoutException):
+        # If one of the chart's buckets has ended meanwhile, the last look-up is in one that is over. The next lasts
+        # five minutes.
+        if bucket() == began:
+            raise
+        (tmp_path / "again").mkdir()
+        other = Server(tmp_path / "again")
+        try:
+            check_counts_of_the_range(other, browser)
+        finally:
+            other.kill()
+
+
+def check_counts_of_the_range(server, browser):
     fill(server)
     server.json("POST", "/v1/maintenance/cleanup", {})
     assert server.stop() == 0
