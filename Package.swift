@@ -32,6 +32,7 @@ let package = Package(
         .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
         .target(name: "CAllocator"),
         .target(name: "CEmbeddedFiles"),
+        .target(name: "CFileSystem"),
         .target(name: "CSQLiteSupport", dependencies: ["CSQLite"]),
         .target(
             name: "Migrations",
@@ -56,7 +57,7 @@ let package = Package(
         .target(
             name: "SQLiteStorage",
             dependencies: [
-                "CAllocator", "CSQLite", "CSQLiteSupport", "Domain", "Migrations",
+                "CAllocator", "CFileSystem", "CSQLite", "CSQLiteSupport", "Domain", "Migrations",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "Logging", package: "swift-log"),

@@ -50,6 +50,9 @@ public struct Failure: Error, Sendable, Equatable {
         case tooManyTokens = "too_many_tokens"
         // Settings
         case settingNotFound = "setting_not_found"
+        // Backups
+        case backupNotFound = "backup_not_found"
+        case backupRunning = "backup_running"
         // The service
         case overloaded = "overloaded"
         case deadlineExceeded = "deadline_exceeded"

@@ -255,6 +255,15 @@ public enum Limits {
     /// Time a query may take before it is interrupted with 503.
     public static let sqlDeadlineMilliseconds: Int64 = 5000
 
+    // MARK: Backups
+
+    /// Highest value of the setting `backup_keep`.
+    public static let maxBackups = 1000
+    /// Pause after a scheduled backup that failed: one minute, doubled after each further failure up to an hour, in
+    /// milliseconds.
+    public static let backupRetryMilliseconds: Int64 = 60_000
+    public static let maxBackupRetryMilliseconds: Int64 = 3_600_000
+
     // MARK: Background work
 
     /// Removed keys whose reason is remembered, so that a later miss can be explained.

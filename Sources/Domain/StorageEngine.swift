@@ -22,8 +22,11 @@ public protocol StorageEngine: Sendable {
     /// `not_supported`.
     var inspection: (any SQLInspection)? { get }
 
-    /// Interrupts reads that may take seconds, because the service is stopping. They throw `shutting_down`; every other
-    /// call continues.
+    /// Backups; nil when the engine cannot make them. `/v1/backups` then answers 501 `not_supported`.
+    var backups: (any BackupStore)? { get }
+
+    /// Interrupts reads that may take seconds, and the making of a backup, because the service is stopping. They throw
+    /// `shutting_down`; every other call continues.
     func endLongReads()
 
     /// Writes what is held in memory, finishes what is waiting and closes the database. Later calls of any store throw

@@ -16,7 +16,10 @@ struct Reprise: AsyncParsableCommand {
             Exit codes: 0 done, 1 failed, 64 wrong usage, 78 wrong configuration.
             """,
         version: Version.current,
-        subcommands: [ServeCommand.self, MigrateCommand.self, SQLCommand.self, TokenCommand.self, HealthCommand.self])
+        subcommands: [
+            ServeCommand.self, MigrateCommand.self, SQLCommand.self, TokenCommand.self, HealthCommand.self,
+            BackupCommand.self, RestoreCommand.self,
+        ])
 }
 
 /// Exits with a message for people and an exit code for scripts.

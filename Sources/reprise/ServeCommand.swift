@@ -81,6 +81,9 @@ func serve(_ settings: LiveSettings) async throws {
     }
     // Stopped in reverse: long reads, then the server, whose requests then finish soon, then the background work.
     var running: [any Service] = [maintenance, sampler, server, LongReadEnder(storage: storage)]
+    if let backups = storage.backups {
+        running.insert(BackupService(store: backups, settings: settings, clock: .system), at: 0)
+    }
     if let certificate { running.append(CertificateReloader(certificate: certificate, logger: logger)) }
     var configuration = ServiceGroupConfiguration(
         services: running, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)

@@ -71,8 +71,8 @@ struct ServerClient: Sendable {
     private let token: String?
 
     private static let connectSeconds: Int64 = 5
-    /// Longest silence of the server in the middle of a request.
-    private static let silenceSeconds: Int64 = 60
+    /// Longest silence of the server in the middle of a request. Making a backup takes longer.
+    var silenceSeconds: Int64 = 60
     /// Largest answer that is not streamed.
     private static let maxAnswerBytes = 64 * 1024 * 1024
 
@@ -280,6 +280,9 @@ struct ServerClient: Sendable {
         if let bodyBytes {
             headers.add(name: "Content-Type", value: "application/json")
             headers.add(name: "Content-Length", value: String(bodyBytes))
+        } else if method != .GET {
+            // Without it, an empty body would be announced as a chunked one.
+            headers.add(name: "Content-Length", value: "0")
         }
         if let token { headers.add(name: "Authorization", value: "Bearer \(token)") }
         return HTTPRequestHead(version: .http1_1, method: method, uri: prefix + path, headers: headers)
@@ -297,7 +300,7 @@ struct ServerClient: Sendable {
                 channel.eventLoop.makeCompletedFuture {
                     let pipeline = channel.pipeline.syncOperations
                     if let security { try pipeline.addHandler(security.handler()) }
-                    try pipeline.addHandler(IdleStateHandler(readTimeout: .seconds(Self.silenceSeconds)))
+                    try pipeline.addHandler(IdleStateHandler(readTimeout: .seconds(silenceSeconds)))
                     try pipeline.addHandler(SilenceCloser())
                     try pipeline.addHTTPClientHandlers()
                     return try NIOAsyncChannel(wrappingChannelSynchronously: channel)

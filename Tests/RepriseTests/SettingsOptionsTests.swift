@@ -47,7 +47,7 @@ struct SettingsOptionsTests {
         let text: String
         switch setting.kind {
         case .integer(let range): text = "\(range.upperBound)"
-        case .decimal(let range): text = SettingValue.decimal(range.upperBound).description
+        case .decimal(let range), .decimalOrZero(let range): text = SettingValue.decimal(range.upperBound).description
         case .boolean: text = "false"
         case .choice(let choices): text = choices.last!
         case .text: text = "some text"

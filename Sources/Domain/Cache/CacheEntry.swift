@@ -20,6 +20,13 @@ public struct EntityTag: Hashable, Sendable {
         self.digest = digest
     }
 
+    /// From 64 hexadecimal digits; nil for anything else.
+    public init?(hex: String) {
+        let digits = hex.utf8.map { Character(Unicode.Scalar($0)).hexDigitValue }
+        guard digits.count == 64, digits.allSatisfy({ $0 != nil }) else { return nil }
+        digest = stride(from: 0, to: 64, by: 2).map { UInt8(digits[$0]! << 4 | digits[$0 + 1]!) }
+    }
+
     /// Lower-case hexadecimal, as `sha256sum` prints it. Header fields put it in quotes.
     public var hex: String {
         String(unsafeUninitializedCapacity: digest.count * 2) { out in

@@ -38,6 +38,8 @@ public struct Setting: Sendable {
     public enum Kind: Sendable {
         case integer(ClosedRange<Int>)
         case decimal(ClosedRange<Double>)
+        /// 0 for none, or a value in the range.
+        case decimalOrZero(ClosedRange<Double>)
         case boolean
         case choice([String])
         /// Any text that is not empty.
@@ -87,6 +89,11 @@ public struct Setting: Sendable {
                 throw wrong(text)
             }
             return .decimal(value)
+        case .decimalOrZero(let range):
+            guard let value = DecimalSeconds.parse(text).flatMap({ Self.rounded($0, toZeroOr: range) }) else {
+                throw wrong(text)
+            }
+            return .decimal(value)
         case .boolean:
             switch text.lowercased() {
             case "true", "yes", "on", "1": return .boolean(true)
@@ -114,6 +121,11 @@ public struct Setting: Sendable {
         case (.decimal(let range), .number):
             guard let value = json.doubleValue.map(Self.rounded), range.contains(value) else { throw wrong(json.text) }
             return .decimal(value)
+        case (.decimalOrZero(let range), .number):
+            guard let value = json.doubleValue.flatMap({ Self.rounded($0, toZeroOr: range) }) else {
+                throw wrong(json.text)
+            }
+            return .decimal(value)
         case (.boolean, .bool(let value)): return .boolean(value)
         case (.choice, .string(let text)), (.text, .string(let text)), (.hosts, .string(let text)),
             (.origins, .string(let text)):
@@ -137,6 +149,11 @@ public struct Setting: Sendable {
     /// Decimal settings are seconds, and the service counts whole milliseconds.
     private static func rounded(_ seconds: Double) -> Double { (seconds * 1000).rounded() / 1000 }
 
+    /// - Returns: nil for what is neither 0 nor in the range. What is rounded to 0 is not 0, which means something else.
+    private static func rounded(_ seconds: Double, toZeroOr range: ClosedRange<Double>) -> Double? {
+        seconds == 0 || range.contains(rounded(seconds)) ? rounded(seconds) : nil
+    }
+
     private func wrong(_ text: String) -> Failure {
         .invalid(name, isSecret ? "must be \(accepted)." : "'\(text)' is not \(accepted).")
     }
@@ -147,6 +164,8 @@ public struct Setting: Sendable {
         case .integer(let range): "a whole number from \(range.lowerBound) to \(range.upperBound)"
         case .decimal(let range):
             "a number from \(JSON.decimal(range.lowerBound).text) to \(JSON.decimal(range.upperBound).text)"
+        case .decimalOrZero(let range):
+            "0, or a number from \(JSON.decimal(range.lowerBound).text) to \(JSON.decimal(range.upperBound).text)"
         case .boolean: "true or false"
         case .choice(let choices): "one of \(choices.joined(separator: ", "))"
         case .text: "a non-empty text"
@@ -232,6 +251,15 @@ extension Setting {
     public static let allowedOrigins = Setting(
         name: "allowed_origins", kind: .origins, defaultValue: .text(""), unit: "",
         summary: "Origins of web pages that may call this server, such as https://app.example.")
+    public static let backupDirectory = Setting(
+        name: "backup_directory", kind: .text, defaultValue: .text("backups"), unit: "",
+        summary: "Folder of the backups; a relative path begins at the folder of the database.")
+    public static let backupKeep = Setting(
+        name: "backup_keep", kind: .integer(1...Limits.maxBackups), defaultValue: .integer(7), unit: "backups",
+        summary: "Backups to keep; each new one removes the oldest beyond this number.", isMutable: true)
+    public static let backupInterval = Setting(
+        name: "backup_interval_seconds", kind: .decimalOrZero(60...31_536_000), defaultValue: .decimal(0),
+        unit: "seconds", summary: "Time between two backups made by the server itself; 0 makes none.", isMutable: true)
     public static let idleTimeout = Setting(
         name: "idle_timeout_seconds", kind: .decimal(1...3600), defaultValue: .decimal(60), unit: "seconds",
         summary: "A connection that sends nothing for this long is closed.")
@@ -241,9 +269,9 @@ extension Setting {
 
     public static let all = [
         cacheTTL, maxHistoryItems, cleanupInterval, enableMonitoring, debounceDelay, sessionTTL, maxEntryBytes,
-        sampleRetention, rollupRetention, host, port, tlsCertificate, tlsKey, tlsPort, unixSocket, authentication,
-        adminToken, allowedHosts, allowedOrigins, database, durability, logLevel, logFormat, idleTimeout,
-        shutdownTimeout,
+        sampleRetention, rollupRetention, backupKeep, backupInterval, host, port, tlsCertificate, tlsKey, tlsPort,
+        unixSocket, authentication, adminToken, allowedHosts, allowedOrigins, database, backupDirectory, durability,
+        logLevel, logFormat, idleTimeout, shutdownTimeout,
     ]
 }
 

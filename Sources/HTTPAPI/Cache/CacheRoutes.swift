@@ -88,17 +88,7 @@ struct CacheRoutes: Sendable {
         case .bytes(let bytes):
             return ResponseBody(
                 byteBuffer: range.count == bytes.count ? ByteBuffer(bytes: bytes) : ByteBuffer(bytes: bytes[range]))
-        case .large(let value):
-            return ResponseBody(contentLength: range.count) { writer in
-                var offset = range.lowerBound
-                while offset < range.upperBound {
-                    let bytes = try await value.read(from: offset)
-                    let part = bytes.prefix(range.upperBound - offset)
-                    try await writer.write(ByteBuffer(bytes: part))
-                    offset += part.count
-                }
-                try await writer.finish(nil)
-            }
+        case .large(let value): return ResponseBody(value, range)
         }
     }
 

@@ -1,6 +1,8 @@
 // One range of bytes (RFC 9110, section 14).
 
 import Domain
+import Hummingbird
+import NIOCore
 
 enum ByteRange {
     /// The bytes that a `Range` header requests of a value of `length` bytes.
@@ -40,5 +42,21 @@ enum ByteRange {
             return nil
         }
         return Int(text) ?? .max
+    }
+}
+
+extension ResponseBody {
+    /// Some bytes of a large value, read piece by piece as the client takes them.
+    init(_ value: any LargeValue, _ range: Range<Int>) {
+        self.init(contentLength: range.count) { writer in
+            var offset = range.lowerBound
+            while offset < range.upperBound {
+                let bytes = try await value.read(from: offset)
+                let part = bytes.prefix(range.upperBound - offset)
+                try await writer.write(ByteBuffer(bytes: part))
+                offset += part.count
+            }
+            try await writer.finish(nil)
+        }
     }
 }

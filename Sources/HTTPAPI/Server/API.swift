@@ -66,6 +66,7 @@ public struct Services: Sendable {
                 + TokenRoutes(tokens: storage.accessTokens, clock: clock).routes
                 + ConfigRoutes(store: storage.settingsStore, settings: settings).routes
                 + MaintenanceRoutes(store: storage.maintenance, clock: clock).routes
+                + BackupRoutes(store: storage.backups).routes
                 + SQLRoutes(inspection: storage.inspection).routes)
     }
 }

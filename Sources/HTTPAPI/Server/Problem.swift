@@ -50,6 +50,8 @@ enum Problem {
         case .invalidSQL: (.unprocessableContent, "Invalid SQL")
         case .sqlNotAllowed: (.unprocessableContent, "SQL not allowed")
         case .sqlLimitExceeded: (.unprocessableContent, "SQL limit exceeded")
+        case .backupNotFound: (.notFound, "No such backup")
+        case .backupRunning: (.conflict, "Backup running")
         case .overloaded: (.serviceUnavailable, "Overloaded")
         case .deadlineExceeded: (.serviceUnavailable, "Deadline exceeded")
         case .shuttingDown: (.serviceUnavailable, "Shutting down")

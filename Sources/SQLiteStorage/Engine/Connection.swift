@@ -24,6 +24,8 @@ final class Connection {
     private let watch: Watch
     /// Pages in the write-ahead log after the latest commit of this connection.
     private let logPages: UnsafeMutablePointer<Int32>
+    /// The copy of the database that is being made, if any.
+    private(set) var copy: DatabaseCopy?
     /// What statements may do, once ``confine(to:)`` was called. Kept here because SQLite only holds a pointer to it.
     private var policy: InspectionPolicy?
 
@@ -82,7 +84,8 @@ final class Connection {
     }
 
     deinit {
-        // Statements must be finalized first; their own deinit does it.
+        // A copy must be ended first, and statements finalized; their own deinit does it.
+        copy = nil
         statements.removeAll()
         sqlite3_close_v2(handle)
         logPages.deallocate()
@@ -228,6 +231,33 @@ final class Connection {
         try watch.withDeadline(milliseconds: milliseconds) { try body(self) }
     }
 
+    // MARK: Copying
+
+    /// Begins a copy of the whole database into a file, which must be empty. It advances by
+    /// ``DatabaseCopy/advance(pages:)``, outside transactions. https://sqlite.org/backup.html
+    ///
+    /// What this connection commits in the meantime is written to the copy too, so the copy is the database as it is
+    /// when it is complete. A change by another connection would make it start over; so would a rollback of pages this
+    /// connection has changed, but not one to a savepoint.
+    func beginCopy(to path: String) throws(SQLiteError) {
+        endCopy()
+        let destination = try Connection(path: path, mode: .writer)
+        // Whoever makes the copy syncs it, at its own times and in its own thread.
+        try destination.execute(
+            """
+            PRAGMA journal_mode = MEMORY;
+            PRAGMA synchronous = OFF;
+            PRAGMA cache_size = -1024;
+            """)
+        guard let process = sqlite3_backup_init(destination.handle, "main", handle, "main") else {
+            throw SQLiteError(code: sqlite3_extended_errcode(destination.handle), handle: destination.handle)
+        }
+        copy = DatabaseCopy(process: process, destination: destination)
+    }
+
+    /// Ends the copy, complete or not, and closes its file.
+    func endCopy() { copy = nil }
+
     // MARK: SQL from outside
 
     /// Runs `body`, in which SQLite gets at most so much memory on this thread, and none once `watch` is over.
@@ -310,5 +340,40 @@ final class Connection {
         if statements.count >= StorageLimits.maxCachedStatements { statements.removeAll() }
         statements[sql.utf8Start] = statement
         return statement
+    }
+}
+
+/// A copy of a database that is being made. Belongs to the connection it is made by and ends before it.
+final class DatabaseCopy {
+    private let process: OpaquePointer
+    /// Closed after the process has ended.
+    private let destination: Connection
+    /// Pages copied so far, and those there are. Both change with the database.
+    private(set) var copiedPages = 0
+    private(set) var allPages = 0
+    private(set) var isComplete = false
+    /// How often it had to begin again.
+    private(set) var restarts = 0
+
+    fileprivate init(process: OpaquePointer, destination: Connection) {
+        self.process = process
+        self.destination = destination
+    }
+
+    deinit { sqlite3_backup_finish(process) }
+
+    /// Copies some pages.
+    /// - Throws: ``SQLiteError``; the copy cannot be continued then.
+    func advance(pages: Int) throws(SQLiteError) {
+        let code = sqlite3_backup_step(process, Int32(pages))
+        guard code == SQLITE_OK || code == SQLITE_DONE else {
+            throw SQLiteError(code: code, message: String(cString: sqlite3_errstr(code)))
+        }
+        isComplete = code == SQLITE_DONE
+        let before = copiedPages
+        allPages = Int(sqlite3_backup_pagecount(process))
+        copiedPages = allPages - Int(sqlite3_backup_remaining(process))
+        // SQLite does not say that it began again, but otherwise it has copied as many pages as it was asked to.
+        if !isComplete, copiedPages < before + pages { restarts += 1 }
     }
 }

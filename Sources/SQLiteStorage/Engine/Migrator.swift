@@ -39,6 +39,14 @@ struct Migrator {
                 applied_at_ms  INTEGER NOT NULL
             ) STRICT
             """)
+        let pending = migrations.dropFirst(try applied(connection))
+        for migration in pending { try apply(migration, to: connection, now: now) }
+        return pending.map(\.version)
+    }
+
+    /// How many migrations a database has.
+    /// - Throws: ``OpeningError`` when one of them is not among this program's; ``SQLiteError``.
+    func applied(_ connection: Connection) throws -> Int {
         let applied = try connection.all("SELECT version, name, sha256 FROM schema_migrations ORDER BY version") {
             (version: $0.int(0), name: $0.text(1), checksum: $0.text(2))
         }
@@ -55,20 +63,23 @@ struct Migrator {
                         + "Released migrations never change: run an official build, or restore a backup.")
             }
         }
-        let pending = migrations.dropFirst(applied.count)
-        for migration in pending { try apply(migration, to: connection, now: now) }
-        return pending.map(\.version)
+        return applied.count
     }
 
     /// Changes nothing, so that another program's file is left alone.
     /// - Throws: ``OpeningError`` when the file is neither empty nor Reprise's; ``SQLiteError``.
     func checkOwnership(_ connection: Connection) throws {
+        if try isOwn(connection) { return }
         let id = try connection.first("PRAGMA application_id") { $0.integer(0) } ?? 0
-        if id == Self.applicationID { return }
         let tables = try connection.first("SELECT count(*) FROM sqlite_schema") { $0.int(0) } ?? 0
         guard id == 0, tables == 0 else {
             throw OpeningError("the file is an SQLite database that belongs to another program. Choose another path.")
         }
+    }
+
+    /// Whether the file is Reprise's and not empty.
+    func isOwn(_ connection: Connection) throws(SQLiteError) -> Bool {
+        try connection.first("PRAGMA application_id") { $0.integer(0) } == Self.applicationID
     }
 
     private func apply(_ migration: Migration, to connection: Connection, now: Instant) throws {

@@ -11,9 +11,12 @@ enum PrivateFile {
     /// A failed call, with the path and the reason.
     struct CreationError: Error, CustomStringConvertible {
         let description: String
+        /// `errno`.
+        let number: Int32
 
         fileprivate init(_ what: String, _ path: String) {
-            description = "cannot create \(what) \(path): \(String(cString: strerror(errno)))"
+            number = errno
+            description = "cannot create \(what) \(path): \(String(cString: strerror(number)))"
         }
     }
 

@@ -26,12 +26,21 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
     /// What ``Watch`` ends, as SQLite reports it.
     static let interruption = SQLiteError(code: SQLITE_INTERRUPT, message: "interrupted")
 
+    /// Another program has the file open.
+    static let busy = SQLiteError(code: SQLITE_BUSY, message: "another program uses it")
+
     var description: String { "SQLite error \(code): \(message)" }
 
     private var primary: Int32 { code & 0xFF }
 
     /// Whether a file with a write-ahead log could not be read because the files beside it cannot be created.
     var isOfReadingWithoutLog: Bool { primary == SQLITE_CANTOPEN || primary == SQLITE_READONLY }
+
+    /// Whether the file is not a sound database.
+    var isDamage: Bool { primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB }
+
+    /// Whether the disk is full.
+    var isOfFullDisk: Bool { primary == SQLITE_FULL }
 
     /// Whether ``Watch`` ended the statement.
     var isInterruption: Bool { primary == SQLITE_INTERRUPT }

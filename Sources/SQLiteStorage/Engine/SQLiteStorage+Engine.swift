@@ -14,5 +14,6 @@ extension SQLiteStorage: StorageEngine {
     public var maintenance: any MaintenanceStore { self }
     public var health: any HealthStore { self }
     public var operations: any OperationalStore { self }
+    public var backups: (any BackupStore)? { self }
     public var inspection: (any SQLInspection)? { self }
 }

@@ -13,6 +13,7 @@ public final class SQLiteStorage: Sendable {
     let writer: Writer
     let readers: Readers
     let inspector: SQLInspector
+    let backupMaker: BackupMaker
     let clock: WallClock
     let settings: LiveSettings
     let logger: Logger
@@ -121,6 +122,9 @@ public final class SQLiteStorage: Sendable {
             let snapshots = Snapshots(path: path)
             readers = Readers(path: path, snapshots: snapshots)
             inspector = SQLInspector(path: path)
+            backupMaker = BackupMaker(
+                folder: BackupFolder(setting: settings.current.text(.backupDirectory), database: path), clock: clock,
+                logger: logger)
             writer = Writer(
                 connection: connection, isDurable: isDurable, snapshots: snapshots, logger: logger,
                 microseconds: microseconds)
@@ -158,10 +162,11 @@ public final class SQLiteStorage: Sendable {
                 "SELECT 1 FROM cache_blobs INDEXED BY cache_blobs_orphaned WHERE is_attached = 0 LIMIT 1") != nil)
     }
 
-    /// Ends reads that may take seconds, SQL and aggregates, with `shutting_down`, and refuses new ones. Called when
-    /// the service begins to stop, so that the rest can finish soon.
+    /// Ends reads that may take seconds, SQL and aggregates, and the making of a backup with `shutting_down`, and
+    /// refuses new ones. Called when the service begins to stop, so that the rest can finish soon.
     public func endLongReads() {
         inspector.stop()
+        backupMaker.stop()
         readers.endLongReads()
     }
 
@@ -175,6 +180,7 @@ public final class SQLiteStorage: Sendable {
             logger.error("counters were lost", metadata: ["error": "\(error)"])
         }
         await inspector.close()
+        await backupMaker.close()
         await readers.close()
         await writer.close()
         lock.release()

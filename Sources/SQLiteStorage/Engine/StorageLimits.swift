@@ -119,6 +119,27 @@ enum StorageLimits {
     /// Activities in one write of the flush.
     static let flushBatchRows = 128
 
+    // MARK: Backups
+
+    /// Pages copied before a step checks whether it is over: a tenth of a millisecond.
+    static let backupStepPages = 16
+    /// Bytes of a backup that are written before they are synced, so that a sync of the log does not wait for more.
+    static let backupSyncBytes = 8 * 1024 * 1024
+    /// How often the copy may begin again. It does so only if a commit fails, or if another program writes.
+    static let maxBackupRestarts = 10
+    /// Free space that a backup leaves on its disk, for the log of the database for example.
+    static let backupSpareBytes = 64 * 1024 * 1024
+    /// Bytes read at a time to hash a backup.
+    static let backupReadBytes = 1024 * 1024
+    /// Memory that SQLite may take to verify a backup.
+    static let maxBackupCheckBytes = 64 * 1024 * 1024
+    /// Niceness of the thread that verifies backups.
+    static let backupNiceness: Int32 = 19
+    /// Largest file with the facts about a backup.
+    static let maxBackupFactsBytes = 64 * 1024
+    /// Time between two lines in the log about the progress of a backup, in milliseconds.
+    static let backupProgressMilliseconds: Int64 = 10_000
+
     // MARK: Background work
 
     /// Maximum number of rows that one background step removes.

@@ -49,6 +49,8 @@ final class Writer: Sendable {
         let priority: Priority
         let bytes: Int
         let persistence: Persistence
+        /// Whether it runs in a transaction, or by itself between two.
+        var isInTransaction = true
         let attempt: @Sendable (Connection) -> Attempt
         let refuse: @Sendable (any Error) -> Void
     }
@@ -117,9 +119,24 @@ final class Writer: Sendable {
         _ body: @escaping @Sendable (Connection) throws -> T
     ) async throws -> T {
         if priority == .background, Task.isCancelled { throw Failure.shuttingDown }
-        return try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<T, any Error>) in
+        return try await enqueued(priority, bytes: bytes, persistence, isInTransaction: true, body)
+    }
+
+    /// Runs `body` as a background operation outside any transaction, between two groups. Also in a cancelled task.
+    /// - Throws: what `body` throws, SQLite's errors as the caller's failures; `shutting_down`.
+    func performOutsideTransaction<T: Sendable>(
+        _ body: @escaping @Sendable (Connection) throws -> T
+    ) async throws -> T {
+        try await enqueued(.background, bytes: 0, .withNext, isInTransaction: false, body)
+    }
+
+    private func enqueued<T: Sendable>(
+        _ priority: Priority, bytes: Int, _ persistence: Persistence, isInTransaction: Bool,
+        _ body: @escaping @Sendable (Connection) throws -> T
+    ) async throws -> T {
+        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<T, any Error>) in
             let operation = Operation(
-                priority: priority, bytes: bytes, persistence: persistence,
+                priority: priority, bytes: bytes, persistence: persistence, isInTransaction: isInTransaction,
                 attempt: { connection in
                     do {
                         let value = try body(connection)
@@ -144,9 +161,11 @@ final class Writer: Sendable {
     private func enqueue(_ operation: Operation, _ priority: Priority) {
         let refusal: Failure? = queue.withLock { queue in
             if queue.isClosed { return .shuttingDown }
-            guard queue.foreground.count + queue.background.count < StorageLimits.maxQueuedWrites,
-                queue.bytes + operation.bytes <= StorageLimits.maxQueuedWriteBytes || queue.bytes == 0
-            else { return .overloaded("Too many writes are waiting.") }
+            // Those outside transactions come one at a time, and end what others have begun.
+            let fits =
+                queue.foreground.count + queue.background.count < StorageLimits.maxQueuedWrites
+                && (queue.bytes + operation.bytes <= StorageLimits.maxQueuedWriteBytes || queue.bytes == 0)
+            guard fits || !operation.isInTransaction else { return .overloaded("Too many writes are waiting.") }
             switch priority {
             case .foreground: queue.foreground.append(operation)
             case .background: queue.background.append(operation)
@@ -174,7 +193,8 @@ final class Writer: Sendable {
         }
     }
 
-    /// Runs `body` outside any transaction; does nothing once the storage is closed.
+    /// Runs `body` outside any transaction, once the writer has nothing else to do; does nothing once the storage is
+    /// closed.
     func betweenGroups(_ body: @escaping @Sendable (Connection) throws -> Void) async throws {
         try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
             thread.submit { _ in
@@ -210,7 +230,11 @@ final class Writer: Sendable {
             guard let connection else { return }
             while let group = nextGroup() {
                 let began = microseconds()
-                commit(group[...], on: connection)
+                if group[0].isInTransaction {
+                    commit(group[...], on: connection)
+                } else {
+                    runAlone(group[0], on: connection)
+                }
                 let took = microseconds() - began
                 queue.withLock { $0.share.add(took, isBackground: group[0].priority == .background) }
                 checkpointIfLong(connection)
@@ -257,6 +281,13 @@ final class Writer: Sendable {
         }
     }
 
+    private func runAlone(_ operation: Operation, on connection: Connection) {
+        beginStep(operation.priority)
+        let attempt = operation.attempt(connection)
+        guard let error = attempt.error as? SQLiteError else { return attempt.reply() }
+        operation.refuse(error.failure)
+    }
+
     /// Commits a group, in more than one transaction if its time is up before it is done.
     private func commit(_ group: ArraySlice<Operation>, on connection: Connection) {
         var rest = group
@@ -271,7 +302,9 @@ final class Writer: Sendable {
             try setSynchronous(for: group, on: connection)
             try connection.run("BEGIN IMMEDIATE")
             for operation in group {
-                attempts.append(try attempt(operation, aloneIn: group.count == 1, on: connection))
+                // A rollback of the whole transaction would make a copy of the database begin again.
+                let isAlone = group.count == 1 && connection.copy == nil
+                attempts.append(try attempt(operation, aloneIn: isAlone, on: connection))
                 if monotonicMilliseconds() - started > StorageLimits.maxGroupMilliseconds { break }
             }
             let committing = ContinuousClock.now

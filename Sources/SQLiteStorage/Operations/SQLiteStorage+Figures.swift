@@ -44,6 +44,7 @@ extension SQLiteStorage: OperationalStore {
                 "reprise_database_wal_size_bytes", "Size of the write-ahead log.",
                 .gauge(Double(Self.size(of: path + "-wal")))),
         ]
+        figures += backupFigures
         if let freeBytes {
             figures.append(
                 EngineFigure(
@@ -51,6 +52,32 @@ extension SQLiteStorage: OperationalStore {
                     .gauge(Double(freeBytes))))
         }
         return figures
+    }
+
+    private var backupFigures: [EngineFigure] {
+        let backups = backupMaker.figures
+        func gauge(_ name: String, _ help: String, _ value: Double) -> EngineFigure {
+            EngineFigure(name, help, .gauge(value))
+        }
+        return [
+            gauge("reprise_backups", "Backups of this database.", Double(backups.count)),
+            gauge("reprise_backups_size_bytes", "Size of all of them.", Double(backups.totalBytes)),
+            gauge(
+                "reprise_backup_last_success_timestamp_seconds",
+                "When the latest backup was made, in seconds since 1970; 0 if there is none.",
+                (backups.latest.map { Double($0.createdAt.milliseconds) } ?? 0) / 1000),
+            gauge(
+                "reprise_backup_last_size_bytes", "Size of the latest backup.",
+                Double(backups.latest?.sizeBytes ?? 0)),
+            gauge(
+                "reprise_backup_last_duration_seconds", "Time it took to make and verify the latest backup.",
+                backups.latest?.durationSeconds ?? 0),
+            gauge(
+                "reprise_backup_interval_seconds", "The setting backup_interval_seconds; 0 if there is no schedule.",
+                Double(settings.current.milliseconds(.backupInterval)) / 1000),
+            EngineFigure(
+                "reprise_backup_failures_total", "Backups that failed.", .counter(Double(backups.failures))),
+        ]
     }
 
     private func storedFigures() async throws -> (stored: OperationalFigures.Stored, freeBytes: Int) {

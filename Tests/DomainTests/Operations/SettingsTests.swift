@@ -128,4 +128,12 @@ struct LiveSettingsTests {
     @Test func noSecretIsChangedAtRunTime() {
         #expect(!Setting.all.contains { $0.isSecret && $0.isMutable })
     }
+
+    @Test func onlyZeroIsZero() throws {
+        for text in ["0", "0.0", "60"] { #expect(throws: Never.self) { try Setting.backupInterval.parse(text) } }
+        for text in ["0.0001", "1e-42", "59.9", "-1"] {
+            #expect(throws: Failure.self) { try Setting.backupInterval.parse(text) }
+            #expect(throws: Failure.self) { try Setting.backupInterval.parse(JSON(parsing: Array(text.utf8))) }
+        }
+    }
 }

@@ -133,10 +133,10 @@ import Testing
         }
     }
 
-    @Test func isNotSupportedByAnEngineWithoutQueries() async throws {
+    @Test func whatAnEngineLacksIsNotSupported() async throws {
         try await withAPI { api in
             let services = Services(
-                storage: EngineWithoutQueries(base: api.storage), settings: api.services.settings,
+                storage: PlainEngine(base: api.storage), settings: api.services.settings,
                 clock: api.clock.wallClock, process: { nil })
             let application = buildApplication(
                 services: services, logger: quietLogger)
@@ -145,16 +145,23 @@ import Testing
                     uri: "/v1/sql", method: .post, headers: [.contentType: "application/json"],
                     body: ByteBuffer(string: #"{"query": "SELECT 1"}"#))
                 try response.expectProblem(.notSupported, status: 501)
+                for (method, uri) in [
+                    (HTTPRequest.Method.post, "/v1/backups"), (.get, "/v1/backups"), (.get, "/v1/backups/x"),
+                    (.delete, "/v1/backups/x"),
+                ] {
+                    try await client.execute(uri: uri, method: method)
+                        .expectProblem(.notSupported, status: 501)
+                }
             }
         }
     }
 }
 
-/// An engine that can do everything except run queries.
-private struct EngineWithoutQueries: StorageEngine {
+/// An engine that can neither run queries nor make backups.
+private struct PlainEngine: StorageEngine {
     let base: any StorageEngine
 
-    var engineName: String { "without queries" }
+    var engineName: String { "plain" }
     var cache: any CacheStore { base.cache }
     var sessions: any SessionStore { base.sessions }
     var history: any HistoryStore { base.history }
@@ -165,6 +172,7 @@ private struct EngineWithoutQueries: StorageEngine {
     var health: any HealthStore { base.health }
     var operations: any OperationalStore { base.operations }
     var inspection: (any SQLInspection)? { nil }
+    var backups: (any BackupStore)? { nil }
 
     func endLongReads() { base.endLongReads() }
     func close() async { await base.close() }

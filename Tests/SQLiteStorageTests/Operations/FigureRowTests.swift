@@ -60,7 +60,32 @@ struct FigureRowTests {
             #expect(try #require(numbers["reprise_database_wal_size_bytes"]) > 0)
             // A new database has no free pages.
             #expect(numbers["reprise_database_free_bytes"] == 0)
-            #expect(numbers.count + histograms.count == 8)
+            #expect(numbers.count + histograms.count == 15)
+        }
+    }
+
+    @Test func backupsAreMeasured() async throws {
+        try await withStorage(settings: Settings.with(.backupInterval, .decimal(3600))) { storage, clock in
+            func numbers() async -> [String: Double] {
+                await storage.operationalFigures().engine.reduce(into: [:]) { numbers, figure in
+                    switch figure.value {
+                    case .gauge(let value), .counter(let value): numbers[figure.name] = value
+                    case .histogram: break
+                    }
+                }
+            }
+            let before = await numbers()
+            #expect(before["reprise_backups"] == 0 && before["reprise_backup_last_success_timestamp_seconds"] == 0)
+            #expect(before["reprise_backup_interval_seconds"] == 3600)
+            let made = try await storage.createBackup()
+            let after = await numbers()
+            #expect(after["reprise_backups"] == 1 && after["reprise_backup_failures_total"] == 0)
+            #expect(
+                after["reprise_backup_last_success_timestamp_seconds"] == Double(clock.now.milliseconds) / 1000)
+            for name in ["reprise_backups_size_bytes", "reprise_backup_last_size_bytes"] {
+                #expect(after[name] == Double(made.sizeBytes))
+            }
+            #expect(after["reprise_backup_last_duration_seconds"] == made.durationSeconds)
         }
     }
 

@@ -1,0 +1,223 @@
+// Where backups are: one file for each, and beside it one with the facts about it.
+
+import Domain
+import FoundationEssentials
+import Glibc
+import Synchronization
+
+/// The folder of the backups.
+///
+/// A backup is `reprise-<instant>.db`, and `reprise-<instant>.db.json` holds what the file itself cannot: its hash, and
+/// how long it took. Only a pair of both is a backup. While one is made, it is a *partial* file, which its maker locks;
+/// a partial that nobody locks was left behind by a crash and is removed.
+struct BackupFolder: Sendable {
+    let path: String
+    /// The database whose backups are made here. Others may share the folder; their backups are listed, but not removed
+    /// to make room.
+    let database: String
+
+    private static let prefix = "reprise-"
+    private static let suffix = ".db"
+    private static let factsSuffix = ".json"
+    private static let partialInfix = ".partial"
+
+    /// - Parameters:
+    ///   - setting: the setting `backup_directory`; a relative path begins at the folder of the database.
+    ///   - database: the path of the database, without symbolic links.
+    init(setting: String, database: String) {
+        let home = database.lastIndex(of: "/").map { database[...$0] } ?? "./"
+        path = setting.hasPrefix("/") ? setting : home + setting
+        self.database = database
+    }
+
+    /// The path of a backup, whether it is there or not.
+    func file(of name: Name) -> String { "\(path)/\(name)" }
+
+    // MARK: What is there
+
+    /// In descending order of their names.
+    func backups() -> [(backup: Backup, database: String)] {
+        names.sorted(by: >).compactMap { facts(of: $0) }
+    }
+
+    /// - Throws: `backup_not_found`.
+    func backup(_ name: Name) throws(Failure) -> Backup {
+        guard Self.isName(name.rawValue), let facts = facts(of: name.rawValue) else {
+            throw Failure(.backupNotFound, "There is no backup with this name. GET /v1/backups lists them.")
+        }
+        return facts.backup
+    }
+
+    private var names: [String] { contents.filter(Self.isName) }
+
+    private var contents: [String] { (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? [] }
+
+    private static func isName(_ text: String) -> Bool {
+        text.hasPrefix(prefix) && text.hasSuffix(suffix) && !text.contains(partialInfix)
+            && (try? Name(text, field: "name")) != nil
+    }
+
+    /// What is known about a backup; nil if the file with the facts is missing or damaged, or tells of another size
+    /// than the backup has.
+    private func facts(of name: String) -> (backup: Backup, database: String)? {
+        guard let size = Self.size(of: "\(path)/\(name)"), let facts = BackupFacts(contentsOf: factsPath(of: name)),
+            facts.sizeBytes == size
+        else { return nil }
+        return (facts.backup(named: Name(stored: name)), facts.database)
+    }
+
+    private func factsPath(of name: String) -> String { "\(path)/\(name)\(Self.factsSuffix)" }
+
+    static func size(of path: String) -> Int? {
+        var status = stat()
+        return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG ? Int(status.st_size) : nil
+    }
+
+    // MARK: Making one
+
+    /// Creates the folder, if it is missing, and an empty partial file in it.
+    /// - Throws: ``FileError``.
+    func beginPartial(now: Instant) throws -> PartialBackup {
+        do {
+            try PrivateFile.createFolder(path)
+        } catch {
+            throw FileError(error.number, "create the folder of the backups")
+        }
+        for number in 0..<100 {
+            let stem = Self.prefix + Self.stamp(now.advanced(milliseconds: Int64(number)))
+            if let partial = try PartialBackup(path: "\(path)/\(stem)\(Self.partialInfix)") { return partial }
+        }
+        throw FileError(EEXIST, "create the backup's file")
+    }
+
+    /// Makes a complete and synced partial file a backup.
+    /// - Throws: ``FileError``.
+    func publish(_ partial: PartialBackup, _ facts: BackupFacts) throws -> Backup {
+        var instant = facts.createdAt
+        var name: String
+        repeat {
+            name = Self.prefix + Self.stamp(instant) + Self.suffix
+            instant = instant.advanced(milliseconds: 1)
+        } while access(file(of: Name(stored: name)), F_OK) == 0
+        let factsPath = factsPath(of: name)
+        do {
+            try facts.write(to: factsPath)
+            // From here on it is a backup.
+            guard rename(partial.path, "\(path)/\(name)") == 0 else { throw FileError(errno, "rename the backup") }
+            partial.isPublished.store(true, ordering: .relaxed)
+            try Self.syncFolder(path)
+        } catch {
+            unlink(factsPath)
+            unlink("\(path)/\(name)")
+            throw error
+        }
+        return facts.backup(named: Name(stored: name))
+    }
+
+    /// `20261123T071400.123Z`: of the same length for every instant, so that names sort by it.
+    private static func stamp(_ instant: Instant) -> String {
+        String(instant.rfc3339.filter { $0 != "-" && $0 != ":" })
+    }
+
+    static func syncFolder(_ path: String) throws(FileError) {
+        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw FileError(errno, "open the folder") }
+        defer { close(descriptor) }
+        guard fsync(descriptor) == 0 else { throw FileError(errno, "sync the folder") }
+    }
+
+    // MARK: Removing
+
+    /// Removes a backup. It is gone from every list before its space is.
+    func remove(_ name: Name) {
+        unlink(file(of: name))
+        unlink(factsPath(of: name.rawValue))
+    }
+
+    /// Removes the oldest backups of this database beyond the newest `count`, but not the one named.
+    /// - Returns: those removed.
+    func removeExcess(keeping count: Int, and kept: Name) -> [Name] {
+        let own = backups().filter { $0.database == database && $0.backup.name != kept }
+        let excess = own.dropFirst(max(count - 1, 0)).map(\.backup.name)
+        for name in excess { remove(name) }
+        return excess
+    }
+
+    /// Removes what crashes have left behind.
+    /// - Returns: the names of the files removed.
+    func removeLeftovers() -> [String] {
+        let contents = contents
+        var removed: [String] = []
+        let partials = contents.filter { $0.hasPrefix(Self.prefix) && $0.contains(Self.partialInfix) }
+        for name in partials where name.hasSuffix(Self.partialInfix) {
+            // Another service is making it.
+            guard PartialBackup.isAbandoned("\(path)/\(name)") else { return removed }
+        }
+        let there = Set(contents)
+        let orphans = contents.filter { name in
+            name.hasSuffix(Self.suffix + Self.factsSuffix) && name.hasPrefix(Self.prefix)
+                && !there.contains(String(name.dropLast(Self.factsSuffix.count)))
+        }
+        for name in partials + orphans where unlink("\(path)/\(name)") == 0 { removed.append(name) }
+        return removed
+    }
+}
+
+/// A backup that is being made. Removed with the last reference, unless it was published.
+final class PartialBackup: Sendable {
+    let path: String
+    /// Whether it has its final name. Another may have the old one by now.
+    let isPublished = Atomic(false)
+    private let descriptor: Int32
+
+    /// - Returns: nil if there is a file with this name.
+    /// - Throws: ``FileError``.
+    init?(path: String) throws(FileError) {
+        self.path = path
+        descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, PrivateFile.mode)
+        guard descriptor >= 0 else {
+            if errno == EEXIST { return nil }
+            throw FileError(errno, "create the backup's file")
+        }
+        fchmod(descriptor, PrivateFile.mode)
+        // Marks it as being made. SQLite's own locks are of another kind, and do not meet this one.
+        flock(descriptor, LOCK_EX | LOCK_NB)
+    }
+
+    deinit {
+        guard descriptor >= 0 else { return }
+        close(descriptor)
+        guard !isPublished.load(ordering: .relaxed) else { return }
+        for suffix in ["", "-journal", "-wal", "-shm"] { unlink(path + suffix) }
+    }
+
+    /// Whether nobody is making the partial file with this path.
+    static func isAbandoned(_ path: String) -> Bool {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return true }
+        defer { close(descriptor) }
+        return flock(descriptor, LOCK_EX | LOCK_NB) == 0
+    }
+
+    /// Bytes written so far.
+    var sizeBytes: Int { BackupFolder.size(of: path) ?? 0 }
+
+    /// Returns once everything written so far is on disk.
+    func sync() throws(FileError) {
+        guard fsync(descriptor) == 0 else { throw FileError(errno, "sync the backup") }
+    }
+}
+
+/// A call on a file that failed.
+struct FileError: Error, CustomStringConvertible {
+    let number: Int32
+    /// What could not be done.
+    let what: String
+
+    init(_ number: Int32, _ what: String) {
+        self.number = number
+        self.what = what
+    }
+
+    var description: String { "cannot \(what): \(String(cString: strerror(number)))" }
+}
