@@ -60,6 +60,7 @@ public struct Failure: Error, Sendable, Equatable {
         case databaseBusy = "database_busy"
         case databaseReadOnly = "database_read_only"
         case databaseDamaged = "database_damaged"
+        case databaseReplaced = "database_replaced"
         case storageFull = "storage_full"
         case storageUnavailable = "storage_unavailable"
         case notSupported = "not_supported"

@@ -27,6 +27,12 @@ public enum Limits {
     public static let chunkBytes = 64 * 1024
     /// Upper bound of the setting `max_entry_bytes`: 1 GiB.
     public static let maxEntryBytesCeiling = 1024 * 1024 * 1024
+    /// Bounds of the setting `max_database_bytes`: 64 MiB, because the log takes 28 MiB of it, to 16 TiB.
+    public static let leastDatabaseBytes = 64 * 1024 * 1024
+    public static let maxDatabaseBytesCeiling = 16 * 1024 * 1024 * 1024 * 1024
+    /// Bytes that the unfinished uploads of large values may have sent together, if that is more than four times
+    /// `max_entry_bytes`. A caller gets as much as is left free: half of it when alone. Above it the answer is 503.
+    public static let maxUnfinishedUploadBytes = 1024 * 1024 * 1024
     /// Longest `Content-Type` or `Content-Encoding` kept with a value.
     public static let maxMediaTypeBytes = 256
     /// Longest lifetime: 100 years, in milliseconds. A caller that wants more means "never" and should say so.

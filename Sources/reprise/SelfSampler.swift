@@ -21,7 +21,8 @@ struct SelfSampler: Service {
             while !Task.isCancelled {
                 if settings.current.boolean(.enableMonitoring) {
                     do { lookups = try await measure(since: lookups) } catch {
-                        if !Task.isCancelled {
+                        // The engine logs by itself that the disk is full.
+                        if !Task.isCancelled, (error as? Failure)?.code != .storageFull {
                             logger.warning("own samples could not be recorded", metadata: ["error": "\(error)"])
                         }
                     }

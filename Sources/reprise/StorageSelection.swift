@@ -19,6 +19,15 @@ enum StorageSelection: Equatable {
                     + "file, such as data/reprise.db.",
                 code: ExitMessage.wrongConfiguration)
         }
+        // SQLite would take these as something else than the name of a file.
+        if database == ":memory:" || database.hasPrefix("file:") {
+            throw ExitMessage(
+                message: "--database must be the path of a file, not \(database). "
+                    + (database == ":memory:"
+                        ? "For a database that is gone with the process, use a path in a tmpfs, such as /dev/shm."
+                        : "Leave out file: and everything from ? on."),
+                code: ExitMessage.wrongConfiguration)
+        }
         self = .sqlite(path: database)
     }
 

@@ -11,7 +11,7 @@ from schemathesis.generation.meta import TestPhase
 STORED = {"namespace": "scores", "key": "song.wav"}
 STORED_SESSION = {"session_id": "tab-7", "item_id": "take-7", "key": "song.wav"}
 # Settings with valid values that would make later requests fail, or remove data before it is requested.
-TAKEN_BACK = {"max_entry_bytes", "cache_ttl_seconds", "session_ttl_seconds", "max_history_items"}
+TAKEN_BACK = {"max_entry_bytes", "max_database_bytes", "cache_ttl_seconds", "session_ttl_seconds", "max_history_items"}
 
 
 @schemathesis.serializer("application/x-ndjson")

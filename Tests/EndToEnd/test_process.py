@@ -122,7 +122,7 @@ def test_unusable_databases_are_refused_with_a_reason(tmp_path):
     (tmp_path / "text.db").write_text("This is no database, but a longer text than a header needs to be. " * 30)
     other = str(tmp_path / "other.db")
     subprocess.run(["sqlite3", other, "CREATE TABLE t (a)"], check=True)
-    for path, reason in [(str(tmp_path / "text.db"), "not a database"), (other, "another program"), (str(tmp_path), "")]:
+    for path, reason in [(str(tmp_path / "text.db"), "not an SQLite database"), (other, "another program"), (str(tmp_path), "")]:
         result = run("serve", "--port", "0", "--database", path)
         assert result.returncode == 1
         assert path in result.stderr and reason in result.stderr

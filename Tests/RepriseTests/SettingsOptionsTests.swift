@@ -46,7 +46,7 @@ struct SettingsOptionsTests {
     func everySettingHasEverySource(setting: Setting) async throws {
         let text: String
         switch setting.kind {
-        case .integer(let range): text = "\(range.upperBound)"
+        case .integer(let range), .integerOrZero(let range): text = "\(range.upperBound)"
         case .decimal(let range), .decimalOrZero(let range): text = SettingValue.decimal(range.upperBound).description
         case .boolean: text = "false"
         case .choice(let choices): text = choices.last!

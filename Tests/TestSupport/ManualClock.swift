@@ -14,6 +14,11 @@ package final class ManualClock: Sendable {
     package var now: Instant { Instant(milliseconds: milliseconds.load(ordering: .sequentiallyConsistent)) }
     package var wallClock: WallClock { WallClock { self.now } }
 
+    /// A clock that is set by the test, beside a steady one that the test moves.
+    package func wallClock(steady: ManualClock) -> WallClock {
+        WallClock(now: { self.now }, steadyMilliseconds: { steady.now.milliseconds })
+    }
+
     package func advance(milliseconds step: Int64) {
         milliseconds.wrappingAdd(step, ordering: .sequentiallyConsistent)
     }

@@ -11,7 +11,9 @@ public protocol CacheStore: Sendable {
     func read(_ address: EntryAddress) async throws -> CacheHit
 
     /// Begins a value too large for memory. Abandoned uploads are swept away.
-    func beginUpload() async throws -> any ValueUpload
+    /// - Parameter sizeBytes: its size, if it is known: a value that cannot be stored is refused before it is received.
+    /// - Throws: `payload_too_large` for a value that the store will never have room for; `storage_full`.
+    func beginUpload(sizeBytes: Int?) async throws -> any ValueUpload
 
     /// Stores a value, replacing any live or expired entry in one step: no reader sees a mix of the two.
     ///
@@ -80,6 +82,8 @@ public protocol CacheStore: Sendable {
 }
 
 extension CacheStore {
+    public func beginUpload() async throws -> any ValueUpload { try await beginUpload(sizeBytes: nil) }
+
     public func clear(_ namespace: Name, filter: EntryFilter) async throws -> Removal {
         try await clear(namespace, filter: filter, isDryRun: false)
     }

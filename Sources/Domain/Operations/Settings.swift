@@ -37,6 +37,8 @@ public enum SettingSource: String, Sendable, CaseIterable {
 public struct Setting: Sendable {
     public enum Kind: Sendable {
         case integer(ClosedRange<Int>)
+        /// An integer in the range, or 0 for none.
+        case integerOrZero(ClosedRange<Int>)
         case decimal(ClosedRange<Double>)
         /// 0 for none, or a value in the range.
         case decimalOrZero(ClosedRange<Double>)
@@ -84,6 +86,9 @@ public struct Setting: Sendable {
         case .integer(let range):
             guard let value = Int(text), range.contains(value) else { throw wrong(text) }
             return .integer(value)
+        case .integerOrZero(let range):
+            guard let value = Int(text), value == 0 || range.contains(value) else { throw wrong(text) }
+            return .integer(value)
         case .decimal(let range):
             guard let value = DecimalSeconds.parse(text).map(Self.rounded), range.contains(value) else {
                 throw wrong(text)
@@ -117,6 +122,11 @@ public struct Setting: Sendable {
         switch (kind, json) {
         case (.integer(let range), .number):
             guard let value = json.integerValue, range.contains(Int(value)) else { throw wrong(json.text) }
+            return .integer(Int(value))
+        case (.integerOrZero(let range), .number):
+            guard let value = json.integerValue, value == 0 || range.contains(Int(value)) else {
+                throw wrong(json.text)
+            }
             return .integer(Int(value))
         case (.decimal(let range), .number):
             guard let value = json.doubleValue.map(Self.rounded), range.contains(value) else { throw wrong(json.text) }
@@ -162,6 +172,8 @@ public struct Setting: Sendable {
     public var accepted: String {
         switch kind {
         case .integer(let range): "a whole number from \(range.lowerBound) to \(range.upperBound)"
+        case .integerOrZero(let range):
+            "0 for none, or a whole number from \(range.lowerBound) to \(range.upperBound)"
         case .decimal(let range):
             "a number from \(JSON.decimal(range.lowerBound).text) to \(JSON.decimal(range.upperBound).text)"
         case .decimalOrZero(let range):
@@ -214,6 +226,11 @@ extension Setting {
     public static let maxEntryBytes = Setting(
         name: "max_entry_bytes", kind: .integer(1...Limits.maxEntryBytesCeiling),
         defaultValue: .integer(64 * 1024 * 1024), unit: "bytes", summary: "Maximum size of a cached value.",
+        isMutable: true)
+    public static let maxDatabaseBytes = Setting(
+        name: "max_database_bytes", kind: .integerOrZero(Limits.leastDatabaseBytes...Limits.maxDatabaseBytesCeiling),
+        defaultValue: .integer(0), unit: "bytes",
+        summary: "Maximum size of the database with its log; entries of the cache give way. 0 for none.",
         isMutable: true)
     public static let cleanupInterval = Setting(
         name: "memory_cleanup_interval", kind: .decimal(1...86_400), defaultValue: .decimal(600), unit: "seconds",
@@ -269,9 +286,9 @@ extension Setting {
 
     public static let all = [
         cacheTTL, maxHistoryItems, cleanupInterval, enableMonitoring, debounceDelay, sessionTTL, maxEntryBytes,
-        sampleRetention, rollupRetention, backupKeep, backupInterval, host, port, tlsCertificate, tlsKey, tlsPort,
-        unixSocket, authentication, adminToken, allowedHosts, allowedOrigins, database, backupDirectory, durability,
-        logLevel, logFormat, idleTimeout, shutdownTimeout,
+        maxDatabaseBytes, sampleRetention, rollupRetention, backupKeep, backupInterval, host, port, tlsCertificate,
+        tlsKey, tlsPort, unixSocket, authentication, adminToken, allowedHosts, allowedOrigins, database,
+        backupDirectory, durability, logLevel, logFormat, idleTimeout, shutdownTimeout,
     ]
 }
 

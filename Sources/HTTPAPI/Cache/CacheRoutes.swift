@@ -105,7 +105,7 @@ struct CacheRoutes: Sendable {
         try request.refuseQuery()
         let headers = try EntryHeaders(request)
         let condition = request.condition
-        let value = try await receive(request, for: address, condition: condition)
+        let value = try await receive(request, for: address, condition: condition, context.body)
         let outcome = try await cache.write(
             CacheWrite(
                 key: address.key, content: value.content, sizeBytes: value.sizeBytes, entityTag: value.entityTag,
@@ -120,19 +120,23 @@ struct CacheRoutes: Sendable {
     /// Receives the body and computes its digest. A small body is kept in memory, a larger one goes into the store
     /// chunk by chunk, so memory use does not grow with its size.
     private func receive(
-        _ request: Request, for address: EntryAddress, condition: EntityCondition
+        _ request: Request, for address: EntryAddress, condition: EntityCondition, _ reservation: BodyReservation?
     ) async throws -> (content: NewContent, sizeBytes: Int, entityTag: EntityTag) {
         let maxBytes = settings.current.integer(.maxEntryBytes)
         let tooLarge = Failure(
             .payloadTooLarge, "The value is larger than max_entry_bytes, \(maxBytes) bytes. Nothing was stored.")
         let declared = request.declaredLength
         if let declared, declared > maxBytes { throw tooLarge }
-        if let declared, declared > Limits.maxInlineValueBytes { try await checkEarly(address, condition) }
+        var upload: (any ValueUpload)?
+        if let declared, declared > Limits.maxInlineValueBytes {
+            try await checkEarly(address, condition)
+            upload = try await cache.beginUpload(sizeBytes: declared)
+            try reservation?.take(declared)
+        }
 
         var hasher = SHA256()
         var pending: [UInt8] = []
         pending.reserveCapacity(min(declared ?? Limits.chunkBytes, Limits.chunkBytes))
-        var upload: (any ValueUpload)?
         var size = 0
         for try await var part in request.body {
             size += part.readableBytes
@@ -141,6 +145,7 @@ struct CacheRoutes: Sendable {
             while part.readableBytes > 0 {
                 if pending.count == Limits.chunkBytes {
                     if upload == nil { upload = try await cache.beginUpload() }
+                    if declared == nil { try reservation?.take(pending.count) }
                     try await upload!.append(pending)
                     pending = []
                     pending.reserveCapacity(Limits.chunkBytes)

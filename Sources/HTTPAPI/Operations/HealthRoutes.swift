@@ -28,7 +28,11 @@ struct HealthRoutes: Sendable {
     private static let liveBody = ByteBuffer(string: #"{"status":"live"}"#)
 
     @Sendable func ready(_ request: Request, _ context: APIContext) async throws -> Response {
-        let version = try await health.checkReadiness()
+        let version: Int
+        do { version = try await health.checkReadiness() } catch let failure as Failure {
+            // One status for every reason, because probes and load balancers look at nothing else.
+            return Problem.response(failure, status: .serviceUnavailable, requestID: context.requestID)
+        }
         return .json(
             ["status": "ready", "version": .string(Version.current), "schema_version": .integer(version)],
             headers: [.cacheControl: "no-store"])

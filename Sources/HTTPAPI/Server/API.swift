@@ -15,7 +15,7 @@ public struct Services: Sendable {
     public let process: @Sendable () -> ProcessFigures?
     public let meter = RequestMeter()
     public let access: AccessControl
-    let bodies = BodyBudget()
+    let bodies: BodyBudget
     let web: WebRules
 
     public init(
@@ -39,6 +39,9 @@ public struct Services: Sendable {
         access = AccessControl(
             tokens: storage.accessTokens, settings: settings.current, clock: clock, pause: pause)
         web = WebRules(settings.current)
+        bodies = BodyBudget(uploads: {
+            max(Limits.maxUnfinishedUploadBytes, 4 * settings.current.integer(.maxEntryBytes))
+        })
     }
 
     /// Everything that is served.

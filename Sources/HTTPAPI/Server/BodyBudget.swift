@@ -1,10 +1,11 @@
-// Bounds the memory of JSON bodies, for all requests together and for each caller. docs/design/json.md.
+// Bounds what bodies take, for all requests together and for each caller: the memory of JSON (docs/design/json.md), and
+// the disk space of uploads.
 
 import Domain
 import NIOCore
 import Synchronization
 
-/// The memory that JSON bodies and their parsed forms may take.
+/// The memory that JSON bodies and their parsed forms may take, and what unfinished uploads may.
 ///
 /// Short bodies have a share of their own, so that long ones never keep them out. Within a share, a caller may hold as
 /// much as is left free (dynamic thresholds: Choudhury and Hahne, 1998). One caller gets up to a half, two get a third
@@ -14,13 +15,20 @@ final class BodyBudget: Sendable {
     let short: Share
     /// For longer ones, and for those of unknown length.
     let long: Share
+    /// For values that are passed on to the store in chunks: what they take there until they are complete.
+    let uploads: Share
 
     /// - Parameters:
     ///   - short: bytes that all short bodies may take together.
     ///   - long: bytes that all other bodies may take together.
-    init(short: Int = Limits.maxHeldShortBodyBytes, long: Int = Limits.maxHeldLongBodyBytes) {
-        self.short = Share(capacity: short)
-        self.long = Share(capacity: long)
+    ///   - uploads: bytes that all unfinished uploads may have sent together. A single value may have half of it.
+    init(
+        short: Int = Limits.maxHeldShortBodyBytes, long: Int = Limits.maxHeldLongBodyBytes,
+        uploads: @escaping @Sendable () -> Int = { Limits.maxUnfinishedUploadBytes }
+    ) {
+        self.short = Share { short }
+        self.long = Share { long }
+        self.uploads = Share(capacity: uploads)
     }
 
     final class Share: Sendable {
@@ -29,10 +37,10 @@ final class BodyBudget: Sendable {
             var byCaller: [Caller: Int] = [:]
         }
 
-        private let capacity: Int
+        private let capacity: @Sendable () -> Int
         private let held = Mutex(Held())
 
-        fileprivate init(capacity: Int) { self.capacity = capacity }
+        fileprivate init(capacity: @escaping @Sendable () -> Int) { self.capacity = capacity }
 
         /// Bytes held now, by all callers.
         var heldBytes: Int { held.withLock { $0.total } }
@@ -41,6 +49,7 @@ final class BodyBudget: Sendable {
         /// - Throws: `payload_too_large` for a body that could not be held even if it were the only one; `overloaded`
         ///   when there is no room for it now.
         fileprivate func take(_ count: Int, already: Int, for caller: Caller) throws(Failure) {
+            let capacity = capacity()
             guard already + count <= capacity / 2 else {
                 throw Failure(
                     .payloadTooLarge,

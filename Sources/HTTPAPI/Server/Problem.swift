@@ -58,6 +58,7 @@ enum Problem {
         case .databaseBusy: (.serviceUnavailable, "Database busy")
         case .databaseReadOnly: (.serviceUnavailable, "Database read-only")
         case .databaseDamaged: (.serviceUnavailable, "Database damaged")
+        case .databaseReplaced: (.serviceUnavailable, "Database replaced")
         case .storageFull: (HTTPResponse.Status(code: 507, reasonPhrase: "Insufficient Storage"), "Storage full")
         case .storageUnavailable: (.serviceUnavailable, "Storage unavailable")
         case .notSupported: (.notImplemented, "Not supported")
@@ -66,8 +67,9 @@ enum Problem {
     }
 
     /// The problem's members.
-    static func json(_ failure: Failure, requestID: String) -> JSON {
-        let (status, title) = kind(of: failure.code)
+    /// - Parameter status: in place of the code's own.
+    private static func json(_ failure: Failure, _ status: HTTPResponse.Status, requestID: String) -> JSON {
+        let title = kind(of: failure.code).title
         var members: [JSON.Member] = [
             .init(name: "type", value: .string("urn:reprise:problem:\(failure.code.rawValue)")),
             .init(name: "title", value: .string(title)),
@@ -91,12 +93,19 @@ enum Problem {
         return .object(members)
     }
 
-    static func response(_ failure: Failure, requestID: String) -> Response {
+    static func json(_ failure: Failure, requestID: String) -> JSON {
+        json(failure, kind(of: failure.code).status, requestID: requestID)
+    }
+
+    /// - Parameter status: in place of the code's own.
+    static func response(
+        _ failure: Failure, status: HTTPResponse.Status? = nil, requestID: String
+    ) -> Response {
         var headers: HTTPFields = [.contentType: contentType, .cacheControl: "no-store"]
         if let miss = failure.miss {
             headers[.cacheStatus] = "reprise; fwd=uri-miss; detail=\(miss.reason.rawValue)"
         }
-        let status = kind(of: failure.code).status
+        let status = status ?? kind(of: failure.code).status
         if failure.code == .unauthenticated {
             let error = failure.tokenWasSent ? ", error=\"invalid_token\"" : ""
             headers.append(HTTPField(name: .wwwAuthenticate, value: "Bearer realm=\"reprise\"\(error)"))
@@ -114,6 +123,6 @@ enum Problem {
         }
         return Response(
             status: status, headers: headers,
-            body: ResponseBody(byteBuffer: ByteBuffer(bytes: json(failure, requestID: requestID).utf8)))
+            body: ResponseBody(byteBuffer: ByteBuffer(bytes: json(failure, status, requestID: requestID).utf8)))
     }
 }

@@ -54,11 +54,11 @@ public struct Route: Sendable {
     func answer(_ request: Request, _ context: APIContext, bodies: BodyBudget) async throws -> Response {
         var context = context
         var leavesLoop = computesLong
-        if !streamsBody, request.hasBody {
+        if request.hasBody {
             let isLong = request.declaredLength.map { $0 > Limits.maxShortBodyBytes } ?? true
-            context.body = BodyReservation(
-                isLong ? bodies.long : bodies.short, for: context.caller)
-            leavesLoop = leavesLoop || isLong
+            let share = streamsBody ? bodies.uploads : isLong ? bodies.long : bodies.short
+            context.body = BodyReservation(share, for: context.caller)
+            leavesLoop = leavesLoop || isLong && !streamsBody
         }
         guard leavesLoop else { return try await handler(request, context) }
         return try await withTaskExecutorPreference(globalConcurrentExecutor) { [context] in

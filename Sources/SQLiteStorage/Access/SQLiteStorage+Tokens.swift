@@ -33,7 +33,7 @@ extension SQLiteStorage: TokenStore {
     }
 
     public func removeToken(_ id: String) async throws {
-        let isRemoved = try await writer.perform { connection in
+        let isRemoved = try await writer.perform(.foreground, .durable, .shrinking) { connection in
             try connection.run("DELETE FROM access_tokens WHERE token_id = ?1", .text(id))
             return connection.changes > 0
         }
@@ -49,7 +49,7 @@ extension SQLiteStorage: TokenStore {
     func writeTokenUses(isClosing: Bool) async throws {
         let uses = register.usesToWrite(after: isClosing ? 0 : StorageLimits.tokenUseMilliseconds)
         guard !uses.isEmpty else { return }
-        try await writer.perform(.background) { connection in
+        try await writer.perform(.background, .durable, .shrinking) { connection in
             for (id, instant) in uses {
                 try connection.run(
                     "UPDATE access_tokens SET last_used_at_ms = ?2 WHERE token_id = ?1", .text(id), .instant(instant))

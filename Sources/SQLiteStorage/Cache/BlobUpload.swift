@@ -10,6 +10,7 @@ final class BlobUpload: ValueUpload {
     private let storage: SQLiteStorage
     private let lease: BlobLeases.Lease
     private let chunks = Atomic(0)
+    private let bytes = Atomic(0)
 
     init(storage: SQLiteStorage) throws {
         blobID = storage.signals.nextBlobID.wrappingAdd(1, ordering: .relaxed).oldValue
@@ -22,12 +23,15 @@ final class BlobUpload: ValueUpload {
     var isEmpty: Bool { chunks.load(ordering: .relaxed) == 0 }
 
     deinit {
+        storage.unfinishedUploadBytes.wrappingSubtract(bytes.load(ordering: .relaxed), ordering: .relaxed)
         // The blob may be attached by now or not: the sweep checks.
         storage.signals.hasOrphans.store(true, ordering: .relaxed)
     }
 
     func append(_ bytes: [UInt8]) async throws {
         let number = chunks.wrappingAdd(1, ordering: .relaxed).oldValue
+        self.bytes.wrappingAdd(bytes.count, ordering: .relaxed)
+        storage.unfinishedUploadBytes.wrappingAdd(bytes.count, ordering: .relaxed)
         let (blobID, clock) = (blobID, storage.clock)
         try await storage.writer.perform(bytes: bytes.count, .withNext) { connection in
             if number == 0 { try connection.insertBlob(blobID, now: clock.now()) }
@@ -41,18 +45,23 @@ final class StoredBlob: LargeValue {
     private let blobID: Int64
     private let readers: Readers
     private let lease: BlobLeases.Lease
+    private let check: StreamedCheck?
 
-    init(readers: Readers, lease: BlobLeases.Lease) {
+    /// - Parameter check: nil if the value need not be checked this time.
+    init(readers: Readers, lease: BlobLeases.Lease, check: StreamedCheck?) {
         self.blobID = lease.blobID
         self.readers = readers
         self.lease = lease
+        self.check = check
     }
 
     func read(from offset: Int) async throws -> [UInt8] {
         let blobID = blobID
-        return try await readers.pooled(.chunks) { connection in
+        let bytes = try await readers.pooled(.chunks) { connection in
             try connection.chunk(of: blobID, from: offset)
         }
+        try check?.add(bytes, from: offset)
+        return bytes
     }
 }
 

@@ -55,6 +55,8 @@ extension CacheTransaction {
     func holdCaps(of namespace: Namespace, sparing entryID: Int64?) throws -> CapStep {
         guard try isExceeded(namespace) else { return (Removal(), isDone: true) }
         var search = VictimSearch(sparing: entryID)
+        // Expired by a clock that may be wrong: no better to evict than others.
+        search.mayFindExpired = !storage.clockWatch.holdsSweeps
         var (evicted, expired) = (Removal(), 0)
         let step = try storage.writer.step(rows: StorageLimits.maxEvictionsPerWrite) { rows in
             for row in 0..<rows {
@@ -137,7 +139,7 @@ extension CacheTransaction {
 }
 
 /// The search of one write for entries to evict, bounded as a whole.
-private struct VictimSearch {
+struct VictimSearch {
     typealias Victim = (id: Int64, key: String, sizeBytes: Int, blobID: Int64?)
 
     /// An entry that must stay.

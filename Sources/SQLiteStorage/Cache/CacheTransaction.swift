@@ -17,6 +17,14 @@ struct CacheTransaction {
         var generationID: Int64
         var policy: CachePolicy
         var isRanked: Bool
+
+        /// From all columns of `cache_namespaces`.
+        init(_ row: borrowing Row) {
+            id = row.integer("namespace_id")
+            generationID = row.integer("generation_id")
+            policy = CachePolicy(row)
+            isRanked = row.bool("is_ranked")
+        }
     }
 
     /// An entry's row, live or expired.
@@ -38,11 +46,7 @@ struct CacheTransaction {
     // MARK: Looking up
 
     func namespace(_ name: Name) throws -> Namespace? {
-        try connection.first("SELECT * FROM cache_namespaces WHERE name = ?1", .text(name.rawValue)) { row in
-            Namespace(
-                id: row.integer("namespace_id"), generationID: row.integer("generation_id"), policy: CachePolicy(row),
-                isRanked: row.bool("is_ranked"))
-        }
+        try connection.first("SELECT * FROM cache_namespaces WHERE name = ?1", .text(name.rawValue)) { Namespace($0) }
     }
 
     /// The namespace, created with defaults if it does not exist.
@@ -57,8 +61,9 @@ struct CacheTransaction {
         }
         let generationID = try newGeneration()
         try connection.run(
-            "INSERT INTO cache_namespaces (name, generation_id, created_at_ms) VALUES (?1, ?2, ?3)",
-            .text(name.rawValue), .integer(generationID), .instant(now))
+            "INSERT INTO cache_namespaces (name, generation_id, created_at_ms, is_ranked) VALUES (?1, ?2, ?3, ?4)",
+            .text(name.rawValue), .integer(generationID), .instant(now),
+            .integer(storage.databaseLimit == nil ? 0 : 2))
         return try namespace(name)!
     }
 
@@ -313,7 +318,10 @@ struct CacheTransaction {
 
     /// Records why a key no longer has an entry, unless a later removal is already recorded. A removal in the future
     /// was recorded before the clock was set back, so it does not count as later than now.
+    ///
+    /// On a full disk nothing is recorded, because removing must not take space.
     func remember(_ key: String, in namespaceID: Int64, reason: RemovalReason, at instant: Instant) throws {
+        if storage.space.isShort { return }
         try connection.run(
             """
             INSERT INTO cache_removals (namespace_id, key, reason, removed_at_ms) VALUES (?1, ?2, ?3, ?4)

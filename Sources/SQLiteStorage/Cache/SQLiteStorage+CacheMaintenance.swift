@@ -11,8 +11,10 @@ extension SQLiteStorage {
     /// which are not counted.
     func removeDueEntries(isDryRun: Bool) async throws -> Removal {
         if isDryRun { return try await countDueEntries() }
-        var total = try await removeExpired()
-        total += try await removeCleared()
+        try await repairDeadlines()
+        var total = try await removeCleared()
+        if clockWatch.holdsSweeps { return total }
+        total += try await removeExpired()
         try await trimRemovals()
         return total
     }
@@ -33,7 +35,7 @@ extension SQLiteStorage {
         let now = clock.now()
         for generationID in try await readers.pooled(.upkeep, { try $0.dueGenerations(now: now) }) {
             while true {
-                let step = try await transaction(.background) { try $0.removeExpired(of: generationID) }
+                let step = try await transaction(.background, .shrinking) { try $0.removeExpired(of: generationID) }
                 total += step.removal
                 if step.isDone { break }
                 signals.hasSpareSpace.store(true, ordering: .relaxed)
@@ -42,7 +44,7 @@ extension SQLiteStorage {
         // An entry written in the meantime has either lowered the mark itself or is found by this look-up: a write that
         // noted its expiry before the mark was raised is committed once a later operation is.
         signals.earliestExpiry.store(.max, ordering: .relaxed)
-        try await writer.perform(.background) { _ in }
+        try await writer.perform(.background, .durable, .shrinking) { _ in }
         signals.note(expiry: try await readers.pooled(.upkeep) { try $0.earliestExpiry() })
         return total
     }
@@ -50,7 +52,7 @@ extension SQLiteStorage {
     private func removeCleared() async throws -> Removal {
         signals.hasClearedRows.store(false, ordering: .relaxed)
         var total = Removal()
-        while let step = try await transaction(.background, { try $0.removeCleared() }) {
+        while let step = try await transaction(.background, .shrinking, { try $0.removeCleared() }) {
             total += step
             signals.hasSpareSpace.store(true, ordering: .relaxed)
         }
@@ -72,7 +74,7 @@ extension SQLiteStorage {
         while true {
             let limit = excess > 0 ? min(excess, StorageLimits.sweepBatchRows) : StorageLimits.sweepBatchRows
             let until = excess > 0 ? Instant(milliseconds: .max) : horizon
-            let step = try await writer.perform(.background) { connection in
+            let step = try await writer.perform(.background, .durable, .shrinking) { connection in
                 try self.writer.step(rows: limit) { rows in
                     try connection.removeEach(
                         """
@@ -94,6 +96,12 @@ extension SQLiteStorage {
     func holdAllCaps(isDryRun: Bool) async throws -> Removal {
         if isDryRun { return try await countExcess() }
         signals.hasExceededCaps.store(false, ordering: .relaxed)
+        if databaseLimit != nil, !space.isShort {
+            // From now on, any of them may have to give way.
+            try await writer.perform(.background) { connection in
+                try connection.run("UPDATE cache_namespaces SET is_ranked = 1 WHERE is_ranked = 0 AND name > ''")
+            }
+        }
         let names = try await readers.pooled(.upkeep) { connection in
             try connection.all(
                 """
@@ -104,7 +112,8 @@ extension SQLiteStorage {
             ) { (name: Name(stored: $0.text(0)), isHalfRanked: $0.int(1) == 1) }
         }
         var total = Removal()
-        for (name, isHalfRanked) in names {
+        // Ranks take space.
+        for (name, isHalfRanked) in names where !(isHalfRanked && space.isShort) {
             total += try await holdCaps(of: name, mustRank: isHalfRanked)
         }
         return total
@@ -195,7 +204,7 @@ extension SQLiteStorage {
         defer { leases.forget(blobID) }
         var freed = 0
         while true {
-            let step: Int? = try await writer.perform(.background) { connection in
+            let step: Int? = try await writer.perform(.background, .durable, .shrinking) { connection in
                 let isOrphan = try connection.first(
                     "SELECT 1 FROM cache_blobs WHERE blob_id = ?1 AND is_attached = 0", .integer(blobID)
                 ) { _ in true }

@@ -10,7 +10,8 @@ extension SQLiteStorage {
         let (created, mustRank) = try await transaction { transaction in
             let old = try transaction.namespace(name)
             let namespace = try transaction.namespaceOrNew(name)
-            let mustRank = policy.isCapped && (!namespace.isRanked || namespace.policy.eviction != policy.eviction)
+            let isRanked = policy.isCapped || self.databaseLimit != nil
+            let mustRank = isRanked && (!namespace.isRanked || namespace.policy.eviction != policy.eviction)
             try transaction.connection.run(
                 """
                 UPDATE cache_namespaces SET has_ttl = ?2, ttl_ms = ?3, max_entries = ?4, max_bytes = ?5,
@@ -21,10 +22,10 @@ extension SQLiteStorage {
                 .integer(namespace.id), .integer(policy.timeToLive == nil ? 0 : 1),
                 .optional(policy.timeToLive?.milliseconds, Value.integer), .optional(policy.maxEntries, Value.integer),
                 .optional(policy.maxBytes, Value.integer), .optional(policy.maxEntryBytes, Value.integer),
-                .text(policy.eviction.rawValue), .integer(policy.isCapped ? 1 : 0), .integer(mustRank ? 1 : 0))
+                .text(policy.eviction.rawValue), .integer(isRanked ? 1 : 0), .integer(mustRank ? 1 : 0))
             return (old == nil, mustRank)
         }
-        if policy.isCapped { _ = try await holdCaps(of: name, mustRank: mustRank) }
+        if policy.isCapped || mustRank { _ = try await holdCaps(of: name, mustRank: mustRank) }
         return (try await namespace(name), created)
     }
 
@@ -53,7 +54,7 @@ extension SQLiteStorage {
     private func evictExcess(of name: Name) async throws -> Removal {
         var total = Removal()
         while true {
-            let step: CacheTransaction.CapStep = try await transaction(.background) { transaction in
+            let step: CacheTransaction.CapStep = try await transaction(.background, .shrinking) { transaction in
                 guard let namespace = try transaction.namespace(name) else { return (Removal(), isDone: true) }
                 return try transaction.holdCaps(of: namespace, sparing: nil)
             }
@@ -65,7 +66,7 @@ extension SQLiteStorage {
     public func removeNamespace(_ name: Name) async throws {
         let hold = SweepHold(on: self)
         defer { hold.release() }
-        let retired = try await transaction { transaction in
+        let retired = try await transaction(.foreground, .shrinking) { transaction in
             guard let namespace = try transaction.namespace(name) else { throw Failure.namespaceNotFound(name) }
             let retired = try transaction.retire(namespace, hold)
             if retired.rows == 0 {
@@ -181,7 +182,7 @@ extension SQLiteStorage {
         var retired: [RetiredGeneration] = []
         while retired.count < names.count {
             let part = names[retired.count...]
-            retired += try await transaction { transaction in
+            retired += try await transaction(.foreground, .shrinking) { transaction in
                 try transaction.step(part) { try transaction.clear($0, hold) }
             }
         }
@@ -195,7 +196,7 @@ extension SQLiteStorage {
         var rest = ids[...]
         while !rest.isEmpty {
             let part = rest
-            let removals = try await transaction { transaction in
+            let removals = try await transaction(.foreground, .shrinking) { transaction in
                 try transaction.step(part) { try transaction.remove($0, writtenBefore: number) }
             }
             total = removals.reduce(into: total) { $0 += $1 }
@@ -343,7 +344,9 @@ extension SQLiteStorage {
                 expired = counted
             } else {
                 expired = try await readers.pooled { try $0.expired(in: generation.id, at: generation.clearedAt) }
-                try await transaction { try $0.countExpirations(expired.removed, namespaceID: generation.namespaceID) }
+                try await transaction(.foreground, .shrinking) {
+                    try $0.countExpirations(expired.removed, namespaceID: generation.namespaceID)
+                }
             }
             live.removed += generation.all.removed - expired.removed
             live.freedBytes += generation.all.freedBytes - expired.freedBytes

@@ -27,9 +27,15 @@ extension SQLiteStorage {
 
     /// - Returns: nil if the blob no longer exists.
     func content(of entry: FoundEntry) throws -> StoredContent? {
-        guard let blobID = entry.blobID else { return .bytes(entry.value) }
+        guard let blobID = entry.blobID else {
+            try valueCheck.require(entry.value, toBe: entry.digest, entryID: entry.id)
+            return .bytes(entry.value)
+        }
         guard let lease = leases.lease(blobID), try readers.point({ try $0.hasBlob(blobID) }) else { return nil }
-        return .large(StoredBlob(readers: readers, lease: lease))
+        let check =
+            valueCheck.isDue(sizeBytes: entry.sizeBytes, digest: entry.digest)
+            ? StreamedCheck(valueCheck, entryID: entry.id, digest: entry.digest, sizeBytes: entry.sizeBytes) : nil
+        return .large(StoredBlob(readers: readers, lease: lease, check: check))
     }
 
     public func metadata(_ address: EntryAddress) async throws -> CacheMetadata {

@@ -3,8 +3,18 @@
 import Domain
 
 extension SQLiteStorage: CacheStore {
-    public func beginUpload() async throws -> any ValueUpload {
-        try BlobUpload(storage: self)
+    public func beginUpload(sizeBytes: Int?) async throws -> any ValueUpload {
+        if space.isShort { throw space.refusal() }
+        if let sizeBytes {
+            if let limit = databaseLimit, sizeBytes > limit.mostValueBytes {
+                throw Failure(
+                    .payloadTooLarge,
+                    "The value is larger than what max_database_bytes, \(limit.bytes) bytes, has room for. Nothing was "
+                        + "stored.")
+            }
+            guard space.hasRoom(for: sizeBytes) else { throw space.refusal() }
+        }
+        return try BlobUpload(storage: self)
     }
 
     public func write(_ write: CacheWrite, namespace: Name) async throws -> CacheWriteOutcome {
@@ -14,7 +24,9 @@ extension SQLiteStorage: CacheStore {
 
     @discardableResult
     public func delete(_ address: EntryAddress, condition: EntityCondition) async throws -> Bool {
-        try await transaction { try $0.delete(address.key, namespace: address.namespace, condition: condition) }
+        try await transaction(.foreground, .shrinking) {
+            try $0.delete(address.key, namespace: address.namespace, condition: condition)
+        }
     }
 
     public func touch(
@@ -53,7 +65,9 @@ extension SQLiteStorage: CacheStore {
     }
 
     private func change(_ batch: CacheBatch, namespace: Name) async throws -> [CacheOperationResult] {
-        try await transaction(bytes: batch.operations.reduce(0) { $0 + $1.heldBytes }) { transaction in
+        let growth: Writer.Growth = batch.operations.allSatisfy(\.onlyRemoves) ? .shrinking : .growing
+        let bytes = batch.operations.reduce(0) { $0 + $1.heldBytes }
+        return try await transaction(.foreground, growth, bytes: bytes) { transaction in
             var reading = BatchReading(storage: self)
             return try batch.run { try transaction.step($0, namespace: namespace, reading: &reading) }
         }
@@ -116,12 +130,20 @@ private struct BatchReading {
             // Inside a transaction the chunks cannot be removed.
             while bytes.count < entry.sizeBytes { bytes += try connection.chunk(of: blobID, from: bytes.count) }
         }
+        try storage.valueCheck.require(bytes, toBe: entry.digest, entryID: entry.id)
         storage.ledger.countHit(namespaceID: found.namespaceID!, entryID: entry.id, at: now)
         return .value(entry.hit(content: .bytes(bytes), now: now), bytes)
     }
 }
 
 extension CacheOperation {
+    fileprivate var onlyRemoves: Bool {
+        switch self {
+        case .get, .delete, .invalid: true
+        case .set, .touch, .increment: false
+        }
+    }
+
     /// About how many bytes it holds while it waits.
     fileprivate var heldBytes: Int {
         if case .set(let write) = self, case .bytes(let bytes) = write.content { bytes.count } else { 0 }

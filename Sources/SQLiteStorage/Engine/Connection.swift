@@ -3,6 +3,7 @@
 import CSQLite
 import CSQLiteSupport
 import Domain
+import Glibc
 
 /// An open database connection with a bounded cache of prepared statements.
 ///
@@ -17,6 +18,9 @@ final class Connection {
         /// https://sqlite.org/uri.html#uriimmutable
         case immutable
     }
+
+    /// SQLite's default, and what every database has.
+    static let pageBytes = 4096
 
     private let handle: OpaquePointer
     private var statements: [UnsafePointer<UInt8>: Statement] = [:]
@@ -212,6 +216,23 @@ final class Connection {
 
     /// Pages in the write-ahead log after the latest commit, once ``watchLog()`` was called.
     var pagesInLog: Int { Int(logPages.pointee) }
+
+    /// The size of the log's file, now or with so many bytes more. Once it is written back, it is used again.
+    func logBytes(with bytes: Int) -> Int {
+        guard let path = sqlite3_db_filename(handle, nil) else { return 0 }
+        var status = stat()
+        let size = stat(sqlite3_filename_wal(path), &status) == 0 ? Int(status.st_size) : 0
+        return max(size, pagesInLog * Self.pageBytes + bytes)
+    }
+
+    /// By how much the database's file will grow when the log is written back.
+    var bytesBeyondFile: Int {
+        let pages = (try? first("PRAGMA page_count") { $0.int(0) }) ?? nil
+        guard let pages, let path = sqlite3_db_filename(handle, nil) else { return 0 }
+        var status = stat()
+        guard stat(path, &status) == 0 else { return 0 }
+        return max(0, pages * Self.pageBytes - Int(status.st_size))
+    }
 
     /// Writes the write-ahead log back into the database.
     /// - Returns: whether the whole log is written back.

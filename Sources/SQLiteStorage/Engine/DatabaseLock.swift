@@ -8,6 +8,10 @@ final class DatabaseLock: Sendable {
     /// The database's path without symbolic links. Its log and this lock are named after it, whatever path was given.
     let database: String
     private let descriptor: Int32
+    /// The database itself, locked too: it can have other names that no path shows, such as that of a bind mount. Open
+    /// for as long as SQLite has it open, because closing it would end SQLite's own locks on it.
+    /// https://sqlite.org/howtocorrupt.html#posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
+    private let file: Int32
 
     /// - Throws: ``OpeningError`` naming the process that holds it, or saying why the path cannot be used.
     init(database given: String) throws(OpeningError) {
@@ -15,16 +19,20 @@ final class DatabaseLock: Sendable {
         self.database = database
         let path = database + ".lock"
         do {
-            try PrivateFile.createIfMissing(path)
+            // The database too: SQLite gives the log and its index the same mode.
+            for file in [path, database] { try PrivateFile.createIfMissing(file) }
         } catch {
-            throw OpeningError("\(error). Is the folder writable?")
+            throw OpeningError("\(error). The folder must be writable for the user with the id \(geteuid()).")
         }
-        descriptor = open(path, O_RDWR | O_CLOEXEC)
+        let descriptor = open(path, O_RDWR | O_CLOEXEC)
         guard descriptor >= 0 else {
-            throw OpeningError("cannot open \(path): \(String(cString: strerror(errno))). Is the folder writable?")
+            throw OpeningError(
+                "cannot open \(path): \(String(cString: strerror(errno))). It must be writable for the user with the id "
+                    + "\(geteuid()).")
         }
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             let holder = Self.contents(of: descriptor)
+            close(descriptor)
             throw OpeningError(
                 "another reprise\(holder.isEmpty ? "" : " (process \(holder))") serves \(database). "
                     + "Stop it, or choose another --database.", isHeldByServer: true)
@@ -33,13 +41,39 @@ final class DatabaseLock: Sendable {
         // https://sqlite.org/howtocorrupt.html#unlinking_or_renaming_a_database_file_while_in_use
         var status = stat()
         if stat(database, &status) == 0, status.st_nlink > 1 {
+            close(descriptor)
             throw OpeningError(
                 "\(database) has \(status.st_nlink) names (hard links), and servers that use different ones would "
                     + "damage it. Remove the other links, or copy the file.")
         }
-        ftruncate(descriptor, 0)
+        // Where this fails, SQLite says why it does. On Linux these locks and SQLite's do not see each other.
+        let file = open(database, O_RDONLY | O_CLOEXEC)
+        if file >= 0, flock(file, LOCK_EX | LOCK_NB) != 0, errno == EWOULDBLOCK {
+            close(file)
+            close(descriptor)
+            throw OpeningError(
+                "another reprise serves \(database) under another name. Stop it, or choose another --database.")
+        }
+        (self.descriptor, self.file) = (descriptor, file)
+        // In this order, so that the id can be replaced on a full disk.
         let text = "\(getpid())"
         _ = text.withCString { pwrite(descriptor, $0, strlen($0), 0) }
+        ftruncate(descriptor, off_t(text.utf8.count))
+    }
+
+    /// What every database begins with, before a zero byte. https://sqlite.org/fileformat.html#magic_header_string
+    private static let header = "SQLite format 3"
+
+    /// Looks at the first bytes of the database, which may be empty. SQLite would take a file that is shorter than its
+    /// header for an empty database.
+    /// - Throws: ``OpeningError`` if it is another kind of file.
+    func checkHeader() throws(OpeningError) {
+        var bytes = [UInt8](repeating: 0, count: Self.header.utf8.count)
+        let length = pread(file, &bytes, bytes.count, 0)
+        guard length <= 0 || bytes.elementsEqual(Self.header.utf8) else {
+            throw OpeningError(
+                "\(database) is not an SQLite database. Choose another --database, or restore a backup.")
+        }
     }
 
     /// The path with all symbolic links resolved; the file itself need not exist yet.
@@ -63,11 +97,15 @@ final class DatabaseLock: Sendable {
 
     // Runs when `init` throws, too. If it were closed twice, the descriptor could be another file's by then.
     deinit {
-        if descriptor >= 0 { close(descriptor) }
+        close(descriptor)
+        if file >= 0 { close(file) }
     }
 
     /// Releases the file for another server.
-    func release() { flock(descriptor, LOCK_UN) }
+    func release() {
+        flock(descriptor, LOCK_UN)
+        if file >= 0 { flock(file, LOCK_UN) }
+    }
 
     private static func contents(of descriptor: Int32) -> String {
         var buffer = [UInt8](repeating: 0, count: 20)

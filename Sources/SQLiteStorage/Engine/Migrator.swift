@@ -29,9 +29,11 @@ struct Migrator {
     ///   whose text differs from this program's; ``SQLiteError``.
     func migrate(_ connection: Connection, now: Instant) throws -> [Int] {
         try checkOwnership(connection)
+        if try connection.first("PRAGMA application_id", row: { $0.integer(0) }) != Self.applicationID {
+            try connection.execute("PRAGMA application_id = \(Self.applicationID)")
+        }
         try connection.execute(
             """
-            PRAGMA application_id = \(Self.applicationID);
             CREATE TABLE IF NOT EXISTS schema_migrations (
                 version        INTEGER PRIMARY KEY,
                 name           TEXT    NOT NULL,
@@ -92,6 +94,7 @@ struct Migrator {
             try connection.execute("COMMIT")
         } catch {
             if connection.isInTransaction { try? connection.execute("ROLLBACK") }
+            if error.isOfFullDisk { throw error }
             throw OpeningError(
                 "migration \(migration.version) (\(migration.name)) failed and was rolled back: \(error)")
         }

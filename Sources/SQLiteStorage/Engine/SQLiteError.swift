@@ -2,6 +2,7 @@
 
 import CSQLite
 import Domain
+import Glibc
 
 /// A result code with SQLite's message. Stays inside the engine and its logs: callers get ``failure``.
 struct SQLiteError: Error, Sendable, CustomStringConvertible {
@@ -12,7 +13,8 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
     let offset: Int?
 
     init(code: Int32, handle: OpaquePointer?, offset: Int? = nil) {
-        self.code = code
+        self.code =
+            Self.isOfFullDisk(code, systemError: handle.map { sqlite3_system_errno($0) } ?? 0) ? SQLITE_FULL : code
         self.offset = offset
         self.message = String(cString: handle.map { sqlite3_errmsg($0) } ?? sqlite3_errstr(code))
     }
@@ -39,8 +41,18 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
     /// Whether the file is not a sound database.
     var isDamage: Bool { primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB }
 
-    /// Whether the disk is full.
+    /// Whether the disk, a quota or the database's own limit is exhausted.
     var isOfFullDisk: Bool { primary == SQLITE_FULL }
+
+    /// SQLite reports a full disk as such only where it writes data. When it creates or extends one of its files, the
+    /// system's error tells; an exhausted quota is an error of its own.
+    private static func isOfFullDisk(_ code: Int32, systemError: Int32) -> Bool {
+        switch code & 0xFF {
+        case SQLITE_FULL: true
+        case SQLITE_IOERR, SQLITE_CANTOPEN: systemError == ENOSPC || systemError == EDQUOT
+        default: false
+        }
+    }
 
     /// Whether ``Watch`` ended the statement.
     var isInterruption: Bool { primary == SQLITE_INTERRUPT }
@@ -60,8 +72,7 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
     /// | anything else | `internal_error`, 500 | a defect of ours |
     var failure: Failure {
         switch primary {
-        case SQLITE_FULL:
-            return Failure(.storageFull, "The disk is full: nothing was stored. Free space or clear namespaces.")
+        case SQLITE_FULL: return .storageFull
         case SQLITE_BUSY, SQLITE_LOCKED:
             return retryable(.databaseBusy, "The database is locked by another program. Try again shortly.")
         case SQLITE_INTERRUPT:
@@ -76,6 +87,20 @@ struct SQLiteError: Error, Sendable, CustomStringConvertible {
         case SQLITE_NOMEM: return .overloaded("The server is out of memory.")
         case SQLITE_TOOBIG: return Failure(.payloadTooLarge, "The value is larger than the database can hold.")
         default: return Failure(.internalError, "The server failed. Its log has the details under this request id.")
+        }
+    }
+
+    /// What the operator can do when a database cannot be opened.
+    var remedyWhenOpening: String {
+        switch primary {
+        case SQLITE_BUSY, SQLITE_LOCKED: "Another program has it locked: close that program, and start again."
+        case SQLITE_READONLY, SQLITE_PERM, SQLITE_AUTH, SQLITE_CANTOPEN:
+            "The file, the files beside it and their folder must be writable for the user with the id \(geteuid()), on "
+                + "a file system that is not mounted read-only."
+        case SQLITE_NOTADB: "The file is not an SQLite database. Choose another --database, or restore a backup."
+        case SQLITE_CORRUPT: "The file is damaged: keep it, restore a backup, and check the disk."
+        case SQLITE_IOERR, SQLITE_PROTOCOL: "The file system failed: check the kernel's log and the disk."
+        default: "Choose another --database, or restore a backup."
         }
     }
 

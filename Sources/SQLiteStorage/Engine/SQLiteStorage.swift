@@ -21,11 +21,20 @@ public final class SQLiteStorage: Sendable {
     let activity = ActivityLedger()
     let leases = BlobLeases()
     let register: TokenRegister
+    let valueCheck: ValueCheck
+    /// What uploads in progress have stored so far.
+    let unfinishedUploadBytes = Atomic(0)
+    let clockWatch: ClockWatch
     let signals: Signals
+    let space: DiskSpace
     /// Retired generations whose rows are being counted, so that the sweep leaves them alone.
     let heldGenerations = Mutex<[Int64: Int]>([:])
     /// What the background tasks did since the start.
     let taskRuns = Mutex<[MaintenanceTask: OperationalFigures.TaskRuns]>([:])
+    /// nil without a limit.
+    var databaseLimit: DatabaseLimit? {
+        DatabaseLimit(setting: settings.current.integer(.maxDatabaseBytes))
+    }
     let path: String
     private let lock: DatabaseLock
 
@@ -91,10 +100,12 @@ public final class SQLiteStorage: Sendable {
             path: path, settings: settings, clock: clock, logger: logger, microseconds: monotonicMicroseconds)
     }
 
-    /// - Parameter microseconds: the clock by which the writer ends steps; it never steps itself.
+    /// - Parameters:
+    ///   - microseconds: the clock by which the writer ends steps; it never steps itself.
+    ///   - volume: the file system of the database.
     init(
         path: String, settings: LiveSettings, clock: WallClock, logger: Logger,
-        microseconds: @escaping @Sendable () -> Int64
+        microseconds: @escaping @Sendable () -> Int64 = monotonicMicroseconds, volume: DiskSpace.Volume = .system
     ) throws(OpeningError) {
         do {
             if let slash = path.lastIndex(of: "/") { try PrivateFile.createFolder(String(path[..<slash])) }
@@ -102,20 +113,15 @@ public final class SQLiteStorage: Sendable {
             throw OpeningError("\(error). Create it, or choose another --database.")
         }
         lock = try DatabaseLock(database: path)
+        try lock.checkHeader()
         let path = lock.database
         do {
-            // SQLite gives the log and its index the same mode.
-            try PrivateFile.createIfMissing(path)
-            let connection = try Connection(path: path, mode: .writer)
-            // Before anything is set, because some settings are written into the file.
-            try Migrator().checkOwnership(connection)
-            try connection.configureWriter()
-            let applied = try Migrator().migrate(connection, now: clock.now())
-            if !applied.isEmpty {
-                logger.info("applied migrations", metadata: ["versions": "\(applied)", "database": "\(path)"])
-            }
+            space = DiskSpace(database: path, logger: logger, volume: volume)
+            let connection = try Self.openWriter(path, space: space, clock: clock, logger: logger)
+            space.start()
             signals = try Self.signals(connection)
             register = TokenRegister(try connection.tokens())
+            clockWatch = ClockWatch(clock: clock, newest: try connection.latestInstant(), logger: logger)
             // Ranks from before the clock was set back must not be above those of later uses.
             ledger.raiseTick(to: try connection.highestRank())
             let isDurable = settings.current.text(.durability) == "full"
@@ -126,10 +132,17 @@ public final class SQLiteStorage: Sendable {
                 folder: BackupFolder(setting: settings.current.text(.backupDirectory), database: path), clock: clock,
                 logger: logger)
             writer = Writer(
-                connection: connection, isDurable: isDurable, snapshots: snapshots, logger: logger,
+                connection: connection, isDurable: isDurable, snapshots: snapshots, space: space,
+                files: DatabaseFiles(database: path), logger: logger,
                 microseconds: microseconds)
         } catch let error as OpeningError {
             throw OpeningError("\(path): \(error.description)")
+        } catch let error as SQLiteError where error.isOfFullDisk {
+            throw OpeningError(
+                "the disk is too full to open \(path). Free \(StorageLimits.neededToOpen >> 20) MiB there, but none of "
+                    + "the files whose names begin with the database's, and start again.")
+        } catch let error as SQLiteError {
+            throw OpeningError("cannot open \(path): \(error). \(error.remedyWhenOpening)")
         } catch {
             throw OpeningError("cannot open \(path): \(error)")
         }
@@ -137,8 +150,50 @@ public final class SQLiteStorage: Sendable {
         self.clock = clock
         self.settings = settings
         self.logger = logger
+        valueCheck = ValueCheck(logger: logger)
         let ledger = ledger
         settings.observe { ledger.isCounting.store($0.boolean(.enableMonitoring), ordering: .relaxed) }
+        writer.makeRoom { [weak self] pages, connection in
+            try self?.makeRoom(pages: pages, on: connection) ?? {}
+        }
+        let (writer, signals) = (writer, signals)
+        settings.observe {
+            writer.setLimit(DatabaseLimit(setting: $0.integer(.maxDatabaseBytes)))
+            // Namespaces may have to be ranked.
+            signals.hasExceededCaps.store(true, ordering: .relaxed)
+        }
+    }
+
+    /// Opens the connection that writes; on a full disk, in the reserve.
+    /// - Throws: ``OpeningError``, ``SQLiteError``.
+    private static func openWriter(
+        _ path: String, space: DiskSpace, clock: WallClock, logger: Logger
+    ) throws -> Connection {
+        // The index of the log is written through memory, and a file system that has no block for it ends the process.
+        if !space.hasRoom(for: 0) { _ = space.giveUpReserve() }
+        while true {
+            do {
+                return try openWriter(path, clock: clock, logger: logger)
+            } catch let error as SQLiteError where error.isOfFullDisk && space.giveUpReserve() {
+                // Once more, in what was given up.
+            }
+        }
+    }
+
+    /// Opens the connection that writes, with everything written that the program needs to run.
+    private static func openWriter(_ path: String, clock: WallClock, logger: Logger) throws -> Connection {
+        let connection = try Connection(path: path, mode: .writer)
+        // Before anything is set, because some settings are written into the file.
+        try Migrator().checkOwnership(connection)
+        try connection.configureWriter()
+        // After a full disk the log may hold pages that were never committed, and those behind them need its space.
+        _ = try? connection.checkpoint(.truncate)
+        let applied = try Migrator().migrate(connection, now: clock.now())
+        if !applied.isEmpty {
+            logger.info("applied migrations", metadata: ["versions": "\(applied)", "database": "\(path)"])
+        }
+        try connection.run("UPDATE cache_openings SET openings = openings + 1")
+        return connection
     }
 
     /// A few look-ups at the ends of indexes, so that start-up takes the same time however large the database is.
@@ -146,7 +201,6 @@ public final class SQLiteStorage: Sendable {
         func one(_ sql: StaticString) throws(SQLiteError) -> Int64? {
             try connection.first(sql) { $0.optionalInteger(0) } ?? nil
         }
-        try connection.run("UPDATE cache_openings SET openings = openings + 1")
         // 40 bits last for a year and more at 20 000 writes a second.
         let nextWriteNumber = (try one("SELECT openings FROM cache_openings") ?? 0) << 40
         return Signals(
@@ -174,7 +228,7 @@ public final class SQLiteStorage: Sendable {
     /// `shutting_down`.
     public func close() async {
         do {
-            try await flushCounters()
+            try await flushCounters(.shrinking)
             try await writeTokenUses(isClosing: true)
         } catch {
             logger.error("counters were lost", metadata: ["error": "\(error)"])
@@ -200,12 +254,12 @@ public final class SQLiteStorage: Sendable {
 
     /// A write inside the next group.
     func transaction<T: Sendable>(
-        _ priority: Writer.Priority = .foreground, bytes: Int = 0,
+        _ priority: Writer.Priority = .foreground, _ growth: Writer.Growth = .growing, bytes: Int = 0,
         _ body: @escaping @Sendable (CacheTransaction) throws -> T
     ) async throws -> T {
         let withdrawal = AccessLedger.Withdrawal(from: ledger)
         do {
-            return try await writer.perform(priority, bytes: bytes) { connection in
+            return try await writer.perform(priority, bytes: bytes, .durable, growth) { connection in
                 // Run once more after its group failed, it has not written what it took out.
                 withdrawal.undo()
                 return try body(
@@ -221,7 +275,8 @@ public final class SQLiteStorage: Sendable {
 
 extension SQLiteStorage: HealthStore {
     public func checkReadiness() async throws -> Int {
-        try await writer.perform { connection in
+        if space.isShort { throw Failure.storageFull }
+        return try await writer.perform { connection in
             // Changes nothing, but writes a page to the log, which proves that the file can be written.
             try connection.run("UPDATE schema_migrations SET applied_at_ms = applied_at_ms WHERE version = 1")
             return try connection.first("SELECT max(version) FROM schema_migrations") { $0.int(0) } ?? 0

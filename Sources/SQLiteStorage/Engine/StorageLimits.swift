@@ -169,6 +169,62 @@ enum StorageLimits {
     static let vacuumStepPages = 256
     /// Free pages kept in the file for the next writes: if all were returned, it would only grow again.
     static let keptFreePages = 1024
+    // MARK: The clock
+
+    /// What the wall clock may differ from a steady one in a second without having been set, in milliseconds.
+    static let clockToleranceMilliseconds: Int64 = 5000
+    /// How long nothing that has expired is deleted after the clock was set forward, in milliseconds: an hour, in which
+    /// a time server or an operator will have corrected it if it is wrong.
+    static let sweepHoldMilliseconds: Int64 = 3_600_000
+    /// Time that may have passed between two starts without a suspicion that the clock is wrong: a day.
+    static let longestTrustedAbsenceMilliseconds: Int64 = 86_400_000
+    /// Entries that a repair of deadlines reads at a time.
+    static let clockRepairRows = 1000
+
+    // MARK: Damage
+
+    /// Values up to this size are compared with their SHA-256 on each read, which takes a few microseconds.
+    static let alwaysCheckedBytes = 4096
+    /// Of the later reads of larger values, one of so many is compared again.
+    static let readsPerRepeatedCheck = 16
+
+    // MARK: A full disk
+
+    /// Disk space kept in reserve, so that rows can be removed when the rest is used up: the log that is written back
+    /// every ``checkpointPages``, and as much again for the steps of a sweep.
+    static let reserveBytes = 8 * 1024 * 1024
+    /// What is given up of it at a time.
+    static let reservePartBytes = 2 * 1024 * 1024
+    /// What must be free besides the reserve before growing writes are accepted again.
+    static let reserveMarginBytes = 2 * 1024 * 1024
+    /// What must be free to open a database that has no reserve.
+    static let neededToOpen = reserveBytes + reserveMarginBytes
+    /// What must be left after a growing write.
+    static let minFreeBytes = 1024 * 1024
+    /// With so much free, the file system is asked only now and then how much it is, and if a commit is not synced,
+    /// whether the files are in place: a system call can take longer than such a commit.
+    static let ampleFreeBytes = 64 * 1024 * 1024
+    static let checkMilliseconds: Int64 = 100
+    /// A write of more bytes may be refused without others being refused too.
+    static let mostBytesOfSmallWrite = 256 * 1024
+    /// Pages of the log after which it is written back while the disk is full.
+    static let fullDiskCheckpointPages = 256
+    /// Time between two lines of the log about a full disk, in milliseconds.
+    static let shortageReminderMilliseconds: Int64 = 60_000
+
+    // MARK: The limit of the database's size
+
+    /// The least that the log may take of `max_database_bytes`: the largest write, a batch of 16 MiB, and what is in
+    /// the log before it.
+    static let leastLimitedLogBytes = 28 * 1024 * 1024
+    /// Pages of the database that only writes which remove something may use: 1 MiB.
+    static let spareLimitedPages = 256
+    /// Maximum number of entries evicted in one transaction when the limit is reached, and what they take in the log.
+    static let maxEvictionsPerRelief = 512
+    static let reliefLogBytes = 8 * 1024 * 1024
+
+    // MARK: The log
+
     /// Size to which the write-ahead log is truncated, and above which a checkpoint waits for readers.
     static let maxLogBytes = 64 * 1024 * 1024
 }

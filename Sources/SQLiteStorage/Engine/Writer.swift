@@ -32,6 +32,15 @@ final class Writer: Sendable {
         case withNext
     }
 
+    /// What an operation does to the space that the database takes.
+    enum Growth {
+        /// May need more. Refused with `storage_full` while the disk is full.
+        case growing
+        /// Needs none afterwards: it removes rows, or changes them where they are. Also runs on a full disk, in the
+        /// space kept in reserve.
+        case shrinking
+    }
+
     struct Statistics: Sendable {
         var operations = 0
         var groups = 0
@@ -51,6 +60,7 @@ final class Writer: Sendable {
         let persistence: Persistence
         /// Whether it runs in a transaction, or by itself between two.
         var isInTransaction = true
+        let growth: Growth
         let attempt: @Sendable (Connection) -> Attempt
         let refuse: @Sendable (any Error) -> Void
     }
@@ -60,6 +70,8 @@ final class Writer: Sendable {
         let error: (any Error)?
         let reply: () -> Void
     }
+
+    typealias RoomMaker = @Sendable (_ pages: Int, Connection) throws -> @Sendable () -> Void
 
     private struct Queue {
         var foreground = Deque<Operation>()
@@ -76,6 +88,18 @@ final class Writer: Sendable {
     private let thread = NIOThreadPool(numberOfThreads: 1)
     private let fullSynchronous: Bool
     private let snapshots: Snapshots
+    private let space: DiskSpace
+    private let files: DatabaseFiles
+    /// Whether the files were not in place when they were last looked for, so that only changes are logged.
+    private let areFilesGone = Atomic(false)
+    private let filesCheckedAt = Atomic<Int64>(0)
+    /// Whether a shrinking operation was committed while the disk was full.
+    private let hasShrunk = Atomic(false)
+    /// The limit of the database's size that is to be held.
+    private let limit = Mutex<DatabaseLimit?>(nil)
+    /// Frees pages for what is written, in a transaction; what it returns is called after that.
+    private let roomMaker = Mutex<RoomMaker?>(nil)
+    private let limitLoggedAt = Atomic<Int64>(.min)
     private let microseconds: @Sendable () -> Int64
     /// When the current operation must end its step, and when it must do so if a foreground operation is waiting.
     private let stepEnds = Atomic<Int64>(.max)
@@ -86,14 +110,19 @@ final class Writer: Sendable {
     /// - Parameters:
     ///   - connection: a configured connection in mode `.writer`.
     ///   - snapshots: notified of each commit, and told to end for a checkpoint.
+    ///   - space: says whether the database may grow.
+    ///   - files: of `connection`; nothing is written while they are not in place.
     ///   - microseconds: a clock that never steps.
     init(
-        connection: sending Connection, isDurable: Bool, snapshots: Snapshots, logger: Logger,
+        connection: sending Connection, isDurable: Bool, snapshots: Snapshots, space: DiskSpace, files: DatabaseFiles,
+        logger: Logger,
         microseconds: @escaping @Sendable () -> Int64 = monotonicMicroseconds
     ) {
         self.connection = Mutex(connection)
         self.fullSynchronous = isDurable
         self.snapshots = snapshots
+        self.space = space
+        self.files = files
         self.logger = logger
         self.microseconds = microseconds
         thread.start()
@@ -116,10 +145,12 @@ final class Writer: Sendable {
     /// - Throws: what `body` throws; `overloaded` when too much is waiting; `shutting_down`; the storage failures.
     func perform<T: Sendable>(
         _ priority: Priority = .foreground, bytes: Int = 0, _ persistence: Persistence = .durable,
-        _ body: @escaping @Sendable (Connection) throws -> T
+        _ growth: Growth = .growing, _ body: @escaping @Sendable (Connection) throws -> T
     ) async throws -> T {
         if priority == .background, Task.isCancelled { throw Failure.shuttingDown }
-        return try await enqueued(priority, bytes: bytes, persistence, isInTransaction: true, body)
+        // Without a turn on the writer's thread, so that refusals cost next to nothing.
+        if growth == .growing, space.isShort { throw space.refusal() }
+        return try await enqueued(priority, bytes: bytes, persistence, growth, isInTransaction: true, body)
     }
 
     /// Runs `body` as a background operation outside any transaction, between two groups. Also in a cancelled task.
@@ -127,16 +158,17 @@ final class Writer: Sendable {
     func performOutsideTransaction<T: Sendable>(
         _ body: @escaping @Sendable (Connection) throws -> T
     ) async throws -> T {
-        try await enqueued(.background, bytes: 0, .withNext, isInTransaction: false, body)
+        try await enqueued(.background, bytes: 0, .withNext, .shrinking, isInTransaction: false, body)
     }
 
     private func enqueued<T: Sendable>(
-        _ priority: Priority, bytes: Int, _ persistence: Persistence, isInTransaction: Bool,
+        _ priority: Priority, bytes: Int, _ persistence: Persistence, _ growth: Growth, isInTransaction: Bool,
         _ body: @escaping @Sendable (Connection) throws -> T
     ) async throws -> T {
         try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<T, any Error>) in
             let operation = Operation(
                 priority: priority, bytes: bytes, persistence: persistence, isInTransaction: isInTransaction,
+                growth: growth,
                 attempt: { connection in
                     do {
                         let value = try body(connection)
@@ -185,11 +217,7 @@ final class Writer: Sendable {
     /// - Parameter truncating: also waits a moment for readers and truncates the file.
     func checkpoint(truncating: Bool) async throws {
         try await betweenGroups { connection in
-            if truncating { try connection.execute("PRAGMA busy_timeout = 50") }
-            defer { if truncating { try? connection.execute("PRAGMA busy_timeout = 5000") } }
-            _ = try self.snapshots.checkpoint { () throws(SQLiteError) in
-                try connection.checkpoint(truncating ? .truncate : .passive)
-            }
+            if truncating { try self.truncateLog(connection) } else { _ = try self.checkpoint(.passive, connection) }
         }
     }
 
@@ -246,7 +274,9 @@ final class Writer: Sendable {
     /// pooled reader is in the way, the rest is left for the next time.
     private func checkpointIfLong(_ connection: Connection) {
         let pages = connection.pagesInLog
-        guard pages >= nextCheckpointPages.load(ordering: .relaxed) else {
+        // On a full disk, so that the log fits into the reserve.
+        let isLong = space.isShort && pages >= StorageLimits.fullDiskCheckpointPages
+        guard isLong || pages >= nextCheckpointPages.load(ordering: .relaxed) else {
             // The log was restarted.
             if pages < StorageLimits.checkpointPages {
                 nextCheckpointPages.store(StorageLimits.checkpointPages, ordering: .relaxed)
@@ -254,11 +284,32 @@ final class Writer: Sendable {
             return
         }
         do {
-            let isComplete = try snapshots.checkpoint { () throws(SQLiteError) in try connection.checkpoint(.passive) }
+            let isComplete = try checkpoint(.passive, connection)
             nextCheckpointPages.store((isComplete ? 0 : pages) + StorageLimits.checkpointPages, ordering: .relaxed)
         } catch {
             logger.warning("a checkpoint failed and will be retried", metadata: ["error": "\(error)"])
         }
+    }
+
+    /// Writes the log back, which may make the database's file larger: if there is no space for that, in the reserve,
+    /// but only if something was removed, because otherwise it would be used up in vain.
+    /// - Returns: whether the whole log is written back. False, without an error, on a disk that is too full.
+    private func checkpoint(_ mode: Connection.CheckpointMode, _ connection: Connection) throws(SQLiteError) -> Bool {
+        while true {
+            do {
+                return try snapshots.checkpoint { () throws(SQLiteError) in try connection.checkpoint(mode) }
+            } catch let error where error.isOfFullDisk {
+                space.begin()
+                guard hasShrunk.load(ordering: .relaxed), space.giveUpReserve() else { return false }
+            }
+        }
+    }
+
+    /// Writes the log back, waits a moment for readers, and gives its space back to the file system.
+    private func truncateLog(_ connection: Connection) throws(SQLiteError) {
+        try connection.execute("PRAGMA busy_timeout = 50")
+        defer { try? connection.execute("PRAGMA busy_timeout = 5000") }
+        _ = try checkpoint(.truncate, connection)
     }
 
     private func nextGroup() -> [Operation]? {
@@ -291,11 +342,138 @@ final class Writer: Sendable {
     /// Commits a group, in more than one transaction if its time is up before it is done.
     private func commit(_ group: ArraySlice<Operation>, on connection: Connection) {
         var rest = group
+        guard areFilesInPlace(for: group) else {
+            for operation in group { operation.refuse(Failure.databaseReplaced) }
+            return
+        }
+        if group.contains(where: { $0.growth == .growing }), !hasRoom(for: group, connection) {
+            guard group.count == 1 else { return commitSingly(group, on: connection) }
+            return refuse(group.first!, connection)
+        }
+        if group.contains(where: { $0.growth == .growing }), !fitsLimit(group, connection) {
+            guard group.count == 1 else { return commitSingly(group, on: connection) }
+            if let limit = limit.withLock({ $0 }) { return refuse(group.first!, by: limit) }
+        }
         while !rest.isEmpty { rest = commitFront(of: rest, on: connection) }
+    }
+
+    private func areFilesInPlace(for group: ArraySlice<Operation>) -> Bool {
+        let now = monotonicMilliseconds()
+        if !mustSync(group), now - filesCheckedAt.load(ordering: .relaxed) < StorageLimits.checkMilliseconds {
+            return !areFilesGone.load(ordering: .relaxed)
+        }
+        filesCheckedAt.store(now, ordering: .relaxed)
+        let areInPlace = files.areInPlace
+        if areFilesGone.exchange(!areInPlace, ordering: .relaxed) == areInPlace {
+            if areInPlace {
+                logger.notice("the database's files are back in place: writes are accepted")
+            } else {
+                logger.critical("the database's file or its log was removed, moved or replaced: writes are refused")
+            }
+        }
+        return areInPlace
     }
 
     /// - Returns: the operations left for another transaction.
     private func commitFront(of group: ArraySlice<Operation>, on connection: Connection) -> ArraySlice<Operation> {
+        do {
+            return group.dropFirst(try transact(group, on: connection))
+        } catch let error where error.isOfFullDisk {
+            commitOnFullDisk(group, on: connection)
+        } catch {
+            if group.count > 1 {
+                logger.warning(
+                    "a group commit failed; trying its operations one by one", metadata: ["error": "\(error)"])
+                commitSingly(group, on: connection)
+            } else {
+                logger.error("a write failed", metadata: ["error": "\(error)"])
+                for operation in group { operation.refuse(storageFailure(error)) }
+            }
+        }
+        return []
+    }
+
+    // MARK: Under a limit
+
+    /// Holds a limit from the next group on.
+    func setLimit(_ limit: DatabaseLimit?) { self.limit.withLock { $0 = limit } }
+
+    /// Calls `maker` when there is no room under the limit.
+    func makeRoom(_ maker: @escaping RoomMaker) { roomMaker.withLock { $0 = maker } }
+
+    /// Whether a group of writes fits under the limit; what is in the way is evicted.
+    private func fitsLimit(_ group: ArraySlice<Operation>, _ connection: Connection) -> Bool {
+        guard let limit = limit.withLock({ $0 }) else { return true }
+        let bytes = group.reduce(0) { $0 + $1.bytes }
+        let pages = DatabaseLimit.pages(of: group.count, bytes: bytes)
+        do {
+            // SQLite holds the limit itself, in case the estimate is too low.
+            try connection.execute("PRAGMA max_page_count = \(limit.pages)")
+            let excess = try connection.pages() + pages - limit.growingPages
+            if try connection.freePages() < excess {
+                // Some more, so that this need not be done for each group.
+                try relieve(excess + limit.pages / 64, under: limit, on: connection)
+                guard try connection.freePages() >= excess else { return false }
+            }
+            return try hasLogRoom(for: DatabaseLimit.logBytes(of: group.count, bytes: bytes), under: limit, connection)
+        } catch {
+            logger.warning("no room could be made under max_database_bytes", metadata: ["error": "\(error)"])
+            return false
+        }
+    }
+
+    private func hasLogRoom(for bytes: Int, under limit: DatabaseLimit, _ connection: Connection) throws -> Bool {
+        if connection.logBytes(with: bytes) > limit.logBytes { try truncateLog(connection) }
+        return connection.logBytes(with: bytes) <= limit.logBytes
+    }
+
+    /// Evicts entries until this many pages are free, in transactions of their own.
+    private func relieve(_ pages: Int, under limit: DatabaseLimit, on connection: Connection) throws {
+        guard let maker = roomMaker.withLock({ $0 }) else { return }
+        while true {
+            let before = try connection.freePages()
+            guard before < pages, try hasLogRoom(for: StorageLimits.reliefLogBytes, under: limit, connection) else {
+                return
+            }
+            try connection.execute("PRAGMA synchronous = NORMAL")
+            try connection.run("BEGIN IMMEDIATE")
+            var finish: @Sendable () -> Void = {}
+            defer { finish() }
+            do {
+                finish = try maker(pages, connection)
+                try snapshots.commit { () throws(SQLiteError) in
+                    try connection.run("COMMIT")
+                }
+            } catch {
+                guard connection.isInTransaction else { throw error }
+                try? connection.run("ROLLBACK")
+                throw error
+            }
+            if try connection.freePages() <= before { return }
+        }
+    }
+
+    private func refuse(_ operation: Operation, by limit: DatabaseLimit) {
+        let now = monotonicMilliseconds()
+        let last = limitLoggedAt.load(ordering: .relaxed)
+        if last == .min || now - last >= StorageLimits.shortageReminderMilliseconds {
+            limitLoggedAt.store(now, ordering: .relaxed)
+            logger.error(
+                "the database has reached max_database_bytes, and the cache is empty: most writes are refused",
+                metadata: ["max_database_bytes": "\(limit.bytes)"])
+        }
+        _ = space.refusal()
+        operation.refuse(Failure.databaseLimitReached(limit))
+    }
+
+    private func commitSingly(_ group: ArraySlice<Operation>, on connection: Connection) {
+        for index in group.indices { commit(group[index...index], on: connection) }
+    }
+
+    /// Runs operations in one transaction until their time is up, commits it and answers them.
+    /// - Returns: how many were run.
+    /// - Throws: when nothing of it was stored, and nobody is answered.
+    private func transact(_ group: ArraySlice<Operation>, on connection: Connection) throws(SQLiteError) -> Int {
         let started = monotonicMilliseconds()
         var attempts: [Attempt] = []
         do {
@@ -312,19 +490,78 @@ final class Writer: Sendable {
                 try snapshots.commit { () throws(SQLiteError) in try connection.run("COMMIT") }
             }
             count(attempts.count, commit: ContinuousClock.now - committing)
-            for attempt in attempts { attempt.reply() }
-            return group.dropFirst(attempts.count)
         } catch {
             if connection.isInTransaction { try? connection.run("ROLLBACK") }
-            if group.count > 1 {
-                logger.warning(
-                    "a group commit failed; trying its operations one by one", metadata: ["error": "\(error)"])
-                for index in group.indices { commit(group[index...index], on: connection) }
-            } else {
-                logger.error("a write failed", metadata: ["error": "\(error)"])
-                for operation in group { operation.refuse(storageFailure(error)) }
+            throw error
+        }
+        for attempt in attempts { attempt.reply() }
+        if space.isShort { hasShrunk.store(true, ordering: .relaxed) }
+        return attempts.count
+    }
+
+    // MARK: On a full disk
+
+    /// Whether the disk has space for a group of writes: for their pages in the log, for the same pages in the
+    /// database, and for what is in the log already and will make the database's file larger.
+    private func hasRoom(for group: ArraySlice<Operation>, _ connection: Connection) -> Bool {
+        if space.isShort { return false }
+        let bytes = 2 * group.reduce(0) { $0 + $1.bytes }
+        if space.hasRoom(for: bytes + connection.pagesInLog * Connection.pageBytes) { return true }
+        // Most pages in the log are in the database's file already, and need no space there.
+        if space.hasRoom(for: bytes + connection.bytesBeyondFile) { return true }
+        do { try truncateLog(connection) } catch {
+            logger.warning("a checkpoint failed and will be retried", metadata: ["error": "\(error)"])
+        }
+        return space.hasRoom(for: bytes + connection.bytesBeyondFile)
+    }
+
+    /// Refuses a growing operation for which there is no space. The disk is full unless only a large one does not fit.
+    private func refuse(_ operation: Operation, _ connection: Connection) {
+        let most = StorageLimits.mostBytesOfSmallWrite
+        if operation.bytes <= most || !space.hasRoom(for: connection.bytesBeyondFile + 2 * most) { space.begin() }
+        operation.refuse(space.refusal())
+    }
+
+    /// Runs the operations of a transaction that did not fit on the disk: each by itself, those that only remove in the
+    /// reserve.
+    private func commitOnFullDisk(_ group: ArraySlice<Operation>, on connection: Connection) {
+        // The pages that did not fit are still in the file of the log.
+        try? truncateLog(connection)
+        guard group.count == 1, let operation = group.first else { return commitSingly(group, on: connection) }
+        if let limit = limit.withLock({ $0 }), operation.growth == .growing {
+            let pages = (try? connection.pages()) ?? 0
+            if pages + DatabaseLimit.pages(of: 1, bytes: operation.bytes) > limit.growingPages {
+                return refuse(operation, by: limit)
             }
-            return []
+        }
+        guard operation.growth == .shrinking else { return refuse(operation, connection) }
+        space.begin()
+        do {
+            try transactInReserve(operation, on: connection)
+        } catch {
+            logger.error("a write failed", metadata: ["error": "\(error)"])
+            operation.refuse(storageFailure(error))
+        }
+    }
+
+    private func transactInReserve(_ operation: Operation, on connection: Connection) throws(SQLiteError) {
+        while true {
+            do {
+                _ = try transact([operation], on: connection)
+                return
+            } catch let error where error.isOfFullDisk && space.giveUpReserve() {
+                // Once more, in what was given up.
+            }
+        }
+    }
+
+    /// Accepts growing writes again if there is space for them: called once a second while there is none.
+    func restoreSpace() async throws {
+        try await betweenGroups { connection in
+            try self.truncateLog(connection)
+            if self.space.restore(besides: connection.bytesBeyondFile) {
+                self.hasShrunk.store(false, ordering: .relaxed)
+            }
         }
     }
 
@@ -339,7 +576,11 @@ final class Writer: Sendable {
         let attempt = operation.attempt(connection)
         count(changes: connection.totalChanges - changesBefore, operation.priority)
         if let error = attempt.error {
-            if let error = error as? SQLiteError { logger.error("a write failed", metadata: ["error": "\(error)"]) }
+            if let error = error as? SQLiteError {
+                // What it was not able to write may be in the way of the others, too.
+                if error.isOfFullDisk { throw error }
+                logger.error("a write failed", metadata: ["error": "\(error)"])
+            }
             // SQLite rolls back by itself after some failures: https://sqlite.org/lang_transaction.html
             guard connection.isInTransaction else {
                 throw error as? SQLiteError ?? SQLiteError(code: 1, message: "the transaction was lost: \(error)")
@@ -363,12 +604,14 @@ final class Writer: Sendable {
         }
     }
 
+    private func mustSync(_ group: ArraySlice<Operation>) -> Bool {
+        fullSynchronous && group.contains { $0.priority == .foreground && $0.persistence == .durable }
+    }
+
     /// A commit syncs the log only when an operation in the group needs it. The next synced commit makes everything
     /// before it durable too, because it syncs the same file.
     private func setSynchronous(for group: ArraySlice<Operation>, on connection: Connection) throws(SQLiteError) {
-        let isDurable =
-            fullSynchronous && group.contains { $0.priority == .foreground && $0.persistence == .durable }
-        if isDurable {
+        if mustSync(group) {
             try connection.run("PRAGMA synchronous = FULL")
         } else {
             try connection.run("PRAGMA synchronous = NORMAL")

@@ -51,7 +51,7 @@ extension SQLiteStorage {
         let before = clock.now().advanced(milliseconds: -settings.current.milliseconds(.rollupRetention))
             .advanced(milliseconds: -MetricResolution.hour.periodMilliseconds)
         while true {
-            let isMore = try await writer.perform(.background, .withNext) { connection in
+            let isMore = try await writer.perform(.background, .withNext, .shrinking) { connection in
                 let cache = try self.writer.step(rows: StorageLimits.sweepBatchRows) {
                     try connection.forgetCacheActivity(upTo: before, limit: $0)
                 }

@@ -45,6 +45,47 @@ extension SQLiteStorage: OperationalStore {
                 .gauge(Double(Self.size(of: path + "-wal")))),
         ]
         figures += backupFigures
+        let space = space.figures
+        figures += [
+            EngineFigure(
+                "reprise_storage_full", "1 while writes are refused because the disk is full.",
+                .gauge(space.isShort ? 1 : 0)),
+            EngineFigure(
+                "reprise_storage_refused_writes_total", "Writes refused because the disk is full.",
+                .counter(Double(space.refusedWrites))),
+            EngineFigure(
+                "reprise_storage_reserve_bytes", "Disk space held in reserve for removing data when the disk is full.",
+                .gauge(Double(space.reserveBytes))),
+        ]
+        figures.append(
+            EngineFigure(
+                "reprise_cache_damaged_reads_total",
+                "Reads of values that do not have the SHA-256 they were stored with.",
+                .counter(Double(valueCheck.damagedCount))))
+        figures += [
+            EngineFigure(
+                "reprise_database_limit_bytes", "The setting max_database_bytes; 0 without a limit.",
+                .gauge(Double(databaseLimit?.bytes ?? 0))),
+            EngineFigure(
+                "reprise_uploads_unfinished_bytes", "Bytes of large values whose upload is not finished.",
+                .gauge(Double(unfinishedUploadBytes.load(ordering: .relaxed)))),
+        ]
+        let jumps = clockWatch.jumps
+        figures += [
+            EngineFigure(
+                "reprise_clock_jumps_total", "Times the machine's clock was found to have been set.",
+                .counter(Double(jumps.count))),
+            EngineFigure(
+                "reprise_clock_last_jump_seconds",
+                "By how much it was set the last time; negative if back, 0 if never.",
+                .gauge(Double(jumps.latest?.milliseconds ?? 0) / 1000)),
+        ]
+        if let free = space.freeBytes {
+            figures.append(
+                EngineFigure(
+                    "reprise_storage_free_bytes", "Bytes the database may still use on its file system.",
+                    .gauge(Double(free))))
+        }
         if let freeBytes {
             figures.append(
                 EngineFigure(
@@ -95,7 +136,7 @@ extension SQLiteStorage: OperationalStore {
                 let late = try connection.oldest(leftover).map { max(now.milliseconds(since: $0), 0) } ?? 0
                 stored.lagSeconds[leftover] = Double(late) / 1000
             }
-            return (stored, namespaces.map(\.id), Self.pageBytes * freePages)
+            return (stored, namespaces.map(\.id), Connection.pageBytes * freePages)
         }
         // From memory, where they are exact and never go back, even if the process was killed.
         for (index, lookups) in ledger.lookups(of: ids).enumerated() {
@@ -105,7 +146,7 @@ extension SQLiteStorage: OperationalStore {
         return (stored, freeBytes)
     }
 
-    private static func size(of path: String) -> Int {
+    static func size(of path: String) -> Int {
         var status = stat()
         return stat(path, &status) == 0 ? Int(status.st_size) : 0
     }

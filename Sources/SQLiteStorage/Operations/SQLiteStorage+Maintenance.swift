@@ -37,11 +37,13 @@ extension SQLiteStorage: MaintenanceStore {
         case .stateTemporaries: return try await removeTemporaryKeys(isDryRun: isDryRun)
         case .debounceMarks: return try await removeDebounceMarks(isDryRun: isDryRun)
         case .sampleRollup:
-            if isDryRun { return Removal() }
+            // Roll-ups take space; they are made up for when there is some.
+            if isDryRun || space.isShort { return Removal() }
             try await rollUpSamples()
             try await rollUpActivity()
             return Removal()
         case .sampleRetention:
+            if !isDryRun && clockWatch.holdsSweeps { return Removal() }
             if !isDryRun { try await forgetOldActivity() }
             return try await removeOldSamples(isDryRun: isDryRun)
         case .space: return try await returnSpace(isDryRun: isDryRun)
@@ -50,8 +52,9 @@ extension SQLiteStorage: MaintenanceStore {
     }
 
     public func backlog() -> MaintenanceBacklog {
+        clockWatch.check()
         var backlog = MaintenanceBacklog(
-            hasCounters: !ledger.isEmpty || !activity.isEmpty || hasTokenUses)
+            hasCounters: (!ledger.isEmpty || !activity.isEmpty || hasTokenUses) && !space.isShort)
         func note(_ task: MaintenanceTask, deadline: borrowing Atomic<Int64>) {
             let deadline = deadline.load(ordering: .relaxed)
             if deadline < .max { backlog.deadlines[task] = Instant(milliseconds: deadline) }
@@ -62,10 +65,13 @@ extension SQLiteStorage: MaintenanceStore {
         note(.cacheExpiry, deadline: signals.earliestExpiry)
         note(.sessionExpiry, deadline: signals.earliestSessionExpiry)
         note(.cacheExpiry, if: signals.hasClearedRows.load(ordering: .relaxed))
+        note(.cacheExpiry, if: clockWatch.needsRepair)
         note(.cacheCaps, if: signals.hasExceededCaps.load(ordering: .relaxed))
         note(.blobOrphans, if: signals.hasOrphans.load(ordering: .relaxed))
-        note(.sampleRollup, if: newSampleCount > 0)
+        note(.sampleRollup, if: newSampleCount > 0 && !space.isShort)
         note(.space, if: signals.hasSpareSpace.load(ordering: .relaxed) || logBytes > StorageLimits.maxLogBytes)
+        // Every second, without the pause: what was freed must reach the file system.
+        if space.isShort { backlog.deadlines[.space] = Instant(milliseconds: 0) }
         return backlog
     }
 
@@ -76,6 +82,8 @@ extension SQLiteStorage: MaintenanceStore {
 
     public func record(_ run: MaintenanceRun) async throws {
         taskRuns.withLock { $0[run.task, default: OperationalFigures.TaskRuns(run.task)].add(run) }
+        // On a full disk, space is for removing rows. The counts in memory go on.
+        if space.isShort { return }
         try await writer.perform(.background) { connection in
             try connection.run(
                 """
@@ -105,11 +113,17 @@ extension SQLiteStorage: MaintenanceStore {
     // MARK: Counters
 
     public func flushCounters() async throws {
+        try await flushCounters(.growing)
+    }
+
+    /// - Parameter growth: whether they are written on a full disk, too: the last time, before memory is lost.
+    func flushCounters(_ growth: Writer.Growth) async throws {
         try await flushActivity(.background)
+        if growth == .growing && space.isShort { return }
         for (namespaceID, entries) in ledger.waiting() {
             var left = entries
             repeat {
-                left -= try await transaction(.background) { try $0.writeCounters(namespaceID: namespaceID) }
+                left -= try await transaction(.background, growth) { try $0.writeCounters(namespaceID: namespaceID) }
             } while left > 0
         }
         try await writeTokenUses(isClosing: false)
@@ -123,10 +137,13 @@ extension SQLiteStorage: MaintenanceStore {
         signals.hasSpareSpace.store(false, ordering: .relaxed)
         var freed = 0
         while true {
-            let pages = try await writer.perform(.background) { connection in
+            let pages = try await writer.perform(.background, .durable, .shrinking) { connection in
                 func pragma(_ sql: StaticString) throws -> Int { try connection.first(sql) { $0.int(0) } ?? 0 }
                 let free = try pragma("PRAGMA freelist_count")
-                let step = Self.sparePages(free: free, of: try pragma("PRAGMA page_count"))
+                let all = try pragma("PRAGMA page_count")
+                // All of them on a full disk, and as many as are above a limit that was lowered.
+                let owed = self.space.isShort ? free : min(free, max(0, all - (self.databaseLimit?.pages ?? all)))
+                let step = max(min(owed, StorageLimits.vacuumStepPages), Self.sparePages(free: free, of: all))
                 var left = step
                 while left > 0 {
                     try connection.execute("PRAGMA incremental_vacuum(\(min(left, StorageLimits.sweepReadRows)))")
@@ -137,9 +154,13 @@ extension SQLiteStorage: MaintenanceStore {
                 return free - (try pragma("PRAGMA freelist_count"))
             }
             guard pages > 0 else { break }
-            freed += pages * Self.pageBytes
+            freed += pages * Connection.pageBytes
         }
-        try await writer.checkpoint(truncating: logBytes > StorageLimits.maxLogBytes)
+        if space.isShort {
+            try await writer.restoreSpace()
+        } else {
+            try await writer.checkpoint(truncating: logBytes > StorageLimits.maxLogBytes)
+        }
         return Removal(removed: 0, freedBytes: freed)
     }
 
@@ -154,11 +175,9 @@ extension SQLiteStorage: MaintenanceStore {
                 all -= step
                 freed += step
             }
-            return Removal(removed: 0, freedBytes: freed * Self.pageBytes)
+            return Removal(removed: 0, freedBytes: freed * Connection.pageBytes)
         }
     }
-
-    static let pageBytes = 4096
 
     /// Pages to give back in the next step. A tenth of the file may stay free, because the next writes use it without
     /// growing the file.

@@ -11,7 +11,8 @@ extension SQLiteStorage: SettingsStore {
         _ changes: [String: String?], of version: Int?
     ) async throws -> SettingOverrides? {
         let now = clock.now()
-        return try await writer.perform { connection in
+        // Settings can be part of the remedy for a full disk, and take next to nothing.
+        return try await writer.perform(.foreground, .durable, .shrinking) { connection in
             if let version, try connection.settingOverrides().version != version { return nil }
             for (name, value) in changes {
                 if let value {

@@ -10,7 +10,8 @@ extension SQLiteStorage {
     /// What is due is decided once, after a roll-up. A sample that arrives later has not been rolled up yet and stays
     /// until the next run, however old it is: without its row, only its roll-up would keep it in the answers.
     func removeOldSamples(isDryRun: Bool) async throws -> Removal {
-        try await rollUpSamples()
+        // Roll-ups take space. What has not been rolled up stays.
+        if !space.isShort { try await rollUpSamples() }
         let retention = try await sampleRetention()
         guard !isDryRun else { return try await count(retention) }
         let removal = try await remove(retention)
@@ -53,7 +54,7 @@ extension SQLiteStorage {
             var position: SampleRetention.Position? = .start
             while let start = position {
                 // A step that is lost in a power cut is repeated.
-                let step = try await writer.perform(.background, .withNext) {
+                let step = try await writer.perform(.background, .withNext, .shrinking) {
                     try self.remove(rule, of: retention, after: start, on: $0)
                 }
                 total += step.removal
@@ -86,7 +87,7 @@ extension SQLiteStorage {
     func removeUnusedSeries(_ retention: SampleRetention) async throws {
         var position: Int64? = 0
         while let start = position {
-            position = try await writer.perform(.background, .withNext) { connection in
+            position = try await writer.perform(.background, .withNext, .shrinking) { connection in
                 // Samples that arrived late may have been rolled up in the meantime; the next run removes those
                 // roll-ups.
                 guard try !connection.hasRollups(endingBy: retention.rolledBefore) else { return nil }

@@ -73,7 +73,7 @@ extension SQLiteStorage: HistoryStore {
     }
 
     public func removeHistoryItem(_ itemID: Name, of id: Name, condition: EntityCondition) async throws {
-        try await sessionTransaction { transaction in
+        try await sessionTransaction(.foreground, .shrinking) { transaction in
             var row = try transaction.live(id)
             if condition != .none {
                 try condition.check(.optional(try transaction.connection.historyItem(itemID, of: row)?.tag))
@@ -87,7 +87,7 @@ extension SQLiteStorage: HistoryStore {
     }
 
     public func clearHistory(of id: Name) async throws -> Int {
-        let (ref, newest) = try await sessionTransaction { transaction in
+        let (ref, newest) = try await sessionTransaction(.foreground, .shrinking) { transaction in
             var row = try transaction.live(id)
             try transaction.touch(&row)
             let newest = try transaction.connection.first(
@@ -97,7 +97,7 @@ extension SQLiteStorage: HistoryStore {
         }
         var removed = 0
         while true {
-            let step = try await sessionTransaction { transaction in
+            let step = try await sessionTransaction(.foreground, .shrinking) { transaction in
                 try transaction.removeOldestHistory(of: ref, count: .max, upTo: newest)
             }
             removed += step.removal.removed
@@ -148,7 +148,7 @@ extension SQLiteStorage: HistoryStore {
     func finishTrimming(_ ref: Int64, after first: SessionTransaction.Step) async throws -> Removal {
         var (total, isDone) = first
         while !isDone {
-            let step = try await sessionTransaction { transaction in try transaction.trimHistory(of: ref) }
+            let step = try await sessionTransaction(.foreground, .shrinking) { try $0.trimHistory(of: ref) }
             total += step.removal
             isDone = step.isDone
         }

@@ -10,20 +10,21 @@ extension SQLiteStorage {
     func removeExpiredSessions(isDryRun: Bool) async throws -> Removal {
         try await flushActivity(.background)
         if isDryRun { return try await countExpiredSessions() }
+        if clockWatch.holdsSweeps { return Removal() }
         var total = Removal()
         while true {
-            let (step, isDone) = try await sessionTransaction(.background) { try $0.removeExpired() }
+            let (step, isDone) = try await sessionTransaction(.background, .shrinking) { try $0.removeExpired() }
             total += step
             if step != Removal() { signals.hasSpareSpace.store(true, ordering: .relaxed) }
             if isDone { break }
         }
         // Sessions created in the meantime have lowered the mark themselves, or this look-up finds them.
         signals.earliestSessionExpiry.store(.max, ordering: .relaxed)
-        let earliest = try await writer.perform(.background) { try $0.earliestSessionExpiry() }
+        let earliest = try await writer.perform(.background, .durable, .shrinking) { try $0.earliestSessionExpiry() }
         signals.note(sessionExpiry: earliest)
         var last: Int64? = 0
         while let id = last {
-            last = try await sessionTransaction(.background) {
+            last = try await sessionTransaction(.background, .shrinking) {
                 try $0.removeUnusedTemplates(after: id, limit: StorageLimits.sweepBatchRows)
             }
         }
@@ -95,7 +96,7 @@ extension SQLiteStorage {
         var rest = refs[...]
         while !rest.isEmpty {
             let part = rest
-            let (step, left) = try await sessionTransaction(.background) { try $0.trimHistories(part) }
+            let (step, left) = try await sessionTransaction(.background, .shrinking) { try $0.trimHistories(part) }
             total += step
             rest = left
             signals.hasSpareSpace.store(true, ordering: .relaxed)
@@ -110,9 +111,12 @@ extension SQLiteStorage {
         let idle = settings.current.milliseconds(.cleanupInterval)
         try await flushActivity(.background)
         if isDryRun { return try await countTemporaryKeys(idleMilliseconds: idle) }
+        if clockWatch.holdsSweeps { return Removal() }
         var total = Removal()
         while true {
-            let step = try await sessionTransaction(.background) { try $0.removeTemporaryKeys(idleMilliseconds: idle) }
+            let step = try await sessionTransaction(.background, .shrinking) {
+                try $0.removeTemporaryKeys(idleMilliseconds: idle)
+            }
             guard let step else { return total }
             total += step
             signals.hasSpareSpace.store(true, ordering: .relaxed)
@@ -141,12 +145,13 @@ extension SQLiteStorage {
     /// that no step reads past many marks of expired sessions to find one to remove.
     func removeDebounceMarks(isDryRun: Bool) async throws -> Removal {
         var total = Removal()
+        if !isDryRun && clockWatch.holdsSweeps { return total }
         var position: DebounceMark? = .start
         while let start = position {
             let step =
                 isDryRun
                 ? try await countDebounceMarks(after: start)
-                : try await sessionTransaction(.background) { try $0.removeDebounceMarks(after: start) }
+                : try await sessionTransaction(.background, .shrinking) { try $0.removeDebounceMarks(after: start) }
             total.removed += step.removed
             position = step.end
         }

@@ -41,7 +41,7 @@ extension SQLiteStorage {
             let part = rest
             let condemnation = ActivityLedger.Condemnation(in: activity)
             defer { condemnation.release() }
-            let step = try await sessionTransaction { transaction in
+            let step = try await sessionTransaction(.foreground, .shrinking) { transaction in
                 var step = (handled: 0, removed: 0)
                 for ref in part {
                     if try transaction.removeInactive(ref, since: cutoff, condemnation) { step.removed += 1 }

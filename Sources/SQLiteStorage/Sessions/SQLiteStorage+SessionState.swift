@@ -32,7 +32,8 @@ extension SQLiteStorage {
         of id: Name, _ patch: StatePatch, condition: EntityCondition
     ) async throws -> StateChange {
         if let change = try await patchUnchanged(id, patch, condition) { return change }
-        return try await sessionTransaction(bytes: patch.sizeBytes) { transaction in
+        let growth: Writer.Growth = patch.set.isEmpty && patch.setDefault.isEmpty ? .shrinking : .growing
+        return try await sessionTransaction(.foreground, growth, bytes: patch.sizeBytes) { transaction in
             try transaction.patch(id, patch, condition)
         }
     }
@@ -66,7 +67,7 @@ extension SQLiteStorage {
     }
 
     public func removeStateValue(_ key: Key, of id: Name, condition: EntityCondition) async throws {
-        try await sessionTransaction { transaction in
+        try await sessionTransaction(.foreground, .shrinking) { transaction in
             var row = try transaction.live(id)
             let isPresent = try transaction.connection.hasValue(key, in: row)
             try condition.check(.member(isPresent: isPresent, of: String(row.version)))

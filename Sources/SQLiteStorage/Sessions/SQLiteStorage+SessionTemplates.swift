@@ -48,7 +48,7 @@ extension SQLiteStorage {
     }
 
     public func removeTemplate(_ name: Name, condition: EntityCondition) async throws {
-        try await sessionTransaction { transaction in try transaction.removeTemplate(name, condition) }
+        try await sessionTransaction(.foreground, .shrinking) { try $0.removeTemplate(name, condition) }
     }
 }
 

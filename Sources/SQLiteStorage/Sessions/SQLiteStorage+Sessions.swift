@@ -99,12 +99,12 @@ extension SQLiteStorage: SessionStore {
     }
 
     public func removeSession(_ id: Name) async throws {
-        try await sessionTransaction { transaction in try transaction.remove(try transaction.live(id)) }
+        try await sessionTransaction(.foreground, .shrinking) { try $0.remove(try $0.live(id)) }
     }
 
     public func optimizeSession(_ id: Name, keep: [Key]) async throws -> SessionOptimization {
         let kept = Set(keep)
-        let (ref, step, keys, keyBytes) = try await sessionTransaction { transaction in
+        let (ref, step, keys, keyBytes) = try await sessionTransaction(.foreground, .shrinking) { transaction in
             var row = try transaction.live(id)
             var keys: [Key] = []
             var keyBytes = 0
@@ -151,11 +151,13 @@ extension SQLiteStorage: SessionStore {
             case .expired where activity.settlements != settlements: continue
             case .expired: throw Failure.sessionNotFound(id)
             // The write that removes it ends before this one begins.
-            case .leaving: try await writer.perform(.foreground, .withNext) { _ in }
+            case .leaving: try await writer.perform(.foreground, .withNext, .shrinking) { _ in }
             case .live(let ref, let isNoted, let value):
                 let isThere =
                     if isNoted { true } else {
-                        try await writer.perform { try $0.raiseActivity(of: ref, to: now) }
+                        try await writer.perform(.foreground, .durable, .shrinking) {
+                            try $0.raiseActivity(of: ref, to: now)
+                        }
                     }
                 if isThere { return value }
             }
@@ -190,7 +192,7 @@ extension SQLiteStorage: SessionStore {
     private func write(
         _ activities: ArraySlice<(ref: Int64, instant: Instant)>, _ priority: Writer.Priority
     ) async throws -> Int {
-        try await writer.perform(priority) { connection in
+        try await writer.perform(priority, .durable, .shrinking) { connection in
             var written = 0
             for (ref, instant) in activities {
                 try connection.raiseActivity(of: ref, to: instant)
@@ -203,10 +205,10 @@ extension SQLiteStorage: SessionStore {
 
     /// A write inside the next group.
     func sessionTransaction<T: Sendable>(
-        _ priority: Writer.Priority = .foreground, bytes: Int = 0,
+        _ priority: Writer.Priority = .foreground, _ growth: Writer.Growth = .growing, bytes: Int = 0,
         _ body: @escaping @Sendable (SessionTransaction) throws -> T
     ) async throws -> T {
-        try await writer.perform(priority, bytes: bytes) { connection in
+        try await writer.perform(priority, bytes: bytes, .durable, growth) { connection in
             try body(SessionTransaction(connection: connection, storage: self, now: self.clock.now()))
         }
     }

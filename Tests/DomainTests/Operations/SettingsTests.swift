@@ -21,7 +21,8 @@ struct SettingsTests {
     @Test(
         arguments: [
             (.port, "65536"), (.port, "-1"), (.port, "80.5"), (.port, "http"), (.port, ""), (.port, " 80"),
-            (.maxEntryBytes, "0"), (.maxEntryBytes, "1073741825"), (.maxEntryBytes, "99999999999999999999"),
+            (.maxDatabaseBytes, "1"), (.maxDatabaseBytes, "-1"), (.maxDatabaseBytes, "67108863"), (.maxEntryBytes, "0"),
+            (.maxEntryBytes, "1073741825"), (.maxEntryBytes, "99999999999999999999"),
             (.cacheTTL, "0"), (.cacheTTL, "-5"), (.cacheTTL, "1e3"), (.cacheTTL, "none"), (.cleanupInterval, "0.5"),
             (.enableMonitoring, "maybe"), (.enableMonitoring, ""), (.logLevel, "loud"), (.logLevel, "INFO"),
             (.durability, ""), (.host, ""), (.database, "a\u{0}b"), (.database, "a\nb"),
@@ -32,11 +33,13 @@ struct SettingsTests {
 
     @Test func ofJSONTheTypeMustBeRight() throws {
         #expect(try Setting.port.parse(JSON.integer(80)) == .integer(80))
+        #expect(try Setting.maxDatabaseBytes.parse(JSON.integer(0)) == .integer(0))
         #expect(try Setting.cacheTTL.parse(JSON.decimal(1.5)) == .decimal(1.5))
         #expect(try Setting.enableMonitoring.parse(JSON.bool(false)) == .boolean(false))
         #expect(try Setting.logLevel.parse(JSON.string("debug")) == .text("debug"))
         for (setting, json): (Setting, JSON) in [
-            (.port, "80"), (.port, .number("80.5")), (.port, 65_536), (.cacheTTL, "1"), (.cacheTTL, 0),
+            (.maxDatabaseBytes, 1), (.maxDatabaseBytes, nil), (.port, "80"), (.port, .number("80.5")), (.port, 65_536),
+            (.cacheTTL, "1"), (.cacheTTL, 0),
             (.enableMonitoring, "true"), (.enableMonitoring, 1), (.logLevel, "loud"), (.host, nil), (.host, 1),
         ] {
             #expect(invalidFields { _ = try setting.parse(json) } == [setting.name])

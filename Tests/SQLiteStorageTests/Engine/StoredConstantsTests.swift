@@ -38,7 +38,8 @@ struct StoredConstantsTests {
     @Test func theNamesOfMutableSettingsStayTheSame() {
         #expect(
             Set(Setting.all.filter(\.isMutable).map(\.name)).isSuperset(of: [
-                "log_level", "cache_ttl_seconds", "max_entry_bytes", "memory_cleanup_interval", "max_history_items",
+                "log_level", "cache_ttl_seconds", "max_entry_bytes", "max_database_bytes", "memory_cleanup_interval",
+                "max_history_items",
                 "enable_monitoring", "debounce_delay", "session_ttl_seconds", "sample_retention_seconds",
                 "sample_rollup_retention_seconds",
             ]))

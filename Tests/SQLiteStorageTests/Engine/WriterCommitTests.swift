@@ -22,7 +22,9 @@ struct WriterCommitTests {
             ) STRICT
             """)
         return Writer(
-            connection: connection, isDurable: isDurable, snapshots: Snapshots(path: path), logger: quietLogger)
+            connection: connection, isDurable: isDurable, snapshots: Snapshots(path: path),
+            space: DiskSpace(database: path, logger: quietLogger), files: DatabaseFiles(database: path),
+            logger: quietLogger)
     }
 
     /// Keeps the writer busy until the gate is opened, so that a group forms behind it.

@@ -21,16 +21,18 @@ struct WriterTests {
         let clock = SteppedClock()
         self.clock = clock
         writer = Writer(
-            connection: connection, isDurable: false, snapshots: Snapshots(path: path), logger: quietLogger,
+            connection: connection, isDurable: false, snapshots: Snapshots(path: path),
+            space: DiskSpace(database: path, logger: quietLogger), files: DatabaseFiles(database: path),
+            logger: quietLogger,
             microseconds: { clock.microseconds })
     }
 
     /// Starts an operation; when this returns, it is waiting in the queue.
     private func enqueue<T: Sendable>(
-        _ priority: Writer.Priority = .foreground, bytes: Int = 0,
+        _ priority: Writer.Priority = .foreground, _ growth: Writer.Growth = .growing, bytes: Int = 0,
         _ body: @escaping @Sendable (Connection) throws -> T
     ) -> Task<T, any Error> {
-        Task.immediate { [writer] in try await writer.perform(priority, bytes: bytes, .durable, body) }
+        Task.immediate { [writer] in try await writer.perform(priority, bytes: bytes, .durable, growth, body) }
     }
 
     private func insert(_ value: Int, _ priority: Writer.Priority = .foreground) -> Task<Void, any Error> {
@@ -50,7 +52,10 @@ struct WriterTests {
     }
 
     private func rows() async throws -> [Int] {
-        try await writer.perform { try $0.all("SELECT x FROM t ORDER BY id") { $0.int(0) } }
+        // Also on a full disk.
+        try await writer.perform(.foreground, .durable, .shrinking) {
+            try $0.all("SELECT x FROM t ORDER BY id") { $0.int(0) }
+        }
     }
 
     @Test func aLoneWriteIsCommittedAtOnce() async throws {
@@ -158,7 +163,7 @@ struct WriterTests {
         }
         let gate = try await hold()
         let put = enqueue { try $0.run("INSERT INTO t (x) VALUES (?1)", .blob(noise(100_000))) }
-        let delete = enqueue { try $0.run("DELETE FROM t WHERE x = ?1", .integer(5)) }
+        let delete = enqueue(.foreground, .shrinking) { try $0.run("DELETE FROM t WHERE x = ?1", .integer(5)) }
         gate.open()
         #expect(await code { try await put.value } == .storageFull)
         try await delete.value

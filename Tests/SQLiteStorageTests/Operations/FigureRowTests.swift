@@ -60,7 +60,16 @@ struct FigureRowTests {
             #expect(try #require(numbers["reprise_database_wal_size_bytes"]) > 0)
             // A new database has no free pages.
             #expect(numbers["reprise_database_free_bytes"] == 0)
-            #expect(numbers.count + histograms.count == 15)
+            #expect(numbers["reprise_storage_full"] == 0)
+            #expect(numbers["reprise_storage_refused_writes_total"] == 0)
+            #expect(numbers["reprise_storage_reserve_bytes"] == Double(StorageLimits.reserveBytes))
+            #expect(try #require(numbers["reprise_storage_free_bytes"]) > 0)
+            #expect(numbers["reprise_cache_damaged_reads_total"] == 0)
+            #expect(numbers["reprise_clock_jumps_total"] == 0)
+            #expect(numbers["reprise_clock_last_jump_seconds"] == 0)
+            #expect(numbers["reprise_database_limit_bytes"] == 0)
+            #expect(numbers["reprise_uploads_unfinished_bytes"] == 0)
+            #expect(numbers.count + histograms.count == 24)
         }
     }
 

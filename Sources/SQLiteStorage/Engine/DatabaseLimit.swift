@@ -1,0 +1,48 @@
+// The setting max_database_bytes: how it is divided between the database and its log. docs/design/full-disk.md.
+
+import Domain
+
+/// What the database's file and its log may take together.
+struct DatabaseLimit: Sendable, Equatable {
+    /// Both files, in bytes.
+    let bytes: Int
+
+    /// - Parameter setting: the value of `max_database_bytes`.
+    /// - Returns: nil without a limit.
+    init?(setting: Int) {
+        guard setting > 0 else { return nil }
+        bytes = setting
+    }
+
+    /// The log's part: it must take the largest write, beside what is written back every
+    /// ``StorageLimits/checkpointPages``.
+    var logBytes: Int { max(bytes / 8, StorageLimits.leastLimitedLogBytes) }
+
+    /// The rest, in pages of the database's file.
+    var pages: Int { (bytes - logBytes) / Connection.pageBytes }
+
+    /// What growing writes may use of it, so that those that remove something always have some.
+    var growingPages: Int { pages - StorageLimits.spareLimitedPages }
+
+    /// The largest value that could be stored if there were nothing else.
+    var mostValueBytes: Int { growingPages * Connection.pageBytes / 16 * 15 }
+
+    /// An upper bound of what writes with so many bytes of values take in the log: each changes pages of indexes.
+    static func logBytes(of operations: Int, bytes: Int) -> Int {
+        bytes + bytes / 16 + operations * Connection.pageBytes + StorageLimits.checkpointPages * Connection.pageBytes
+    }
+
+    /// An upper bound of the pages by which they make the database larger.
+    static func pages(of operations: Int, bytes: Int) -> Int {
+        (bytes + bytes / 16) / Connection.pageBytes + 2 * operations + 16
+    }
+}
+
+extension Failure {
+    static func databaseLimitReached(_ limit: DatabaseLimit) -> Failure {
+        Failure(
+            .storageFull,
+            "The database has reached max_database_bytes, \(limit.bytes) bytes: nothing was stored. Delete entries, "
+                + "sessions or namespaces, which still works, or raise max_database_bytes.")
+    }
+}

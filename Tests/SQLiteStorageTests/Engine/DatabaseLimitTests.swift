@@ -1,0 +1,188 @@
+// max_database_bytes: what is kept, what is refused, and that the files never exceed it.
+
+import Domain
+import Synchronization
+import TestSupport
+import Testing
+
+@testable import SQLiteStorage
+
+struct DatabaseLimitTests {
+    private static let limit = Limits.leastDatabaseBytes
+    private static let megabyte = 1024 * 1024
+    private static let s = Name(stored: "s")
+
+    private let folder = TemporaryFolder()
+    private let live: LiveSettings
+
+    init() { live = Self.settings(limit: Self.limit) }
+
+    private static func settings(limit: Int) -> LiveSettings {
+        var settings = Settings.quick
+        settings.set(.maxDatabaseBytes, to: .integer(limit), source: .flag)
+        return LiveSettings(settings)
+    }
+
+    private func run(
+        _ settings: LiveSettings? = nil, _ body: (SQLiteStorage, ManualClock) async throws -> Void
+    ) async throws {
+        let clock = ManualClock()
+        let storage = try makeStorage(in: folder, clock: clock, settings: settings ?? live)
+        do {
+            try await body(storage, clock)
+        } catch {
+            await storage.close()
+            throw error
+        }
+        await storage.close()
+    }
+
+    private var size: Int {
+        SQLiteStorage.size(of: folder.file("reprise.db")) + SQLiteStorage.size(of: folder.file("reprise.db-wal"))
+    }
+
+    private func bytes(_ seed: UInt8, _ count: Int) -> [UInt8] { [UInt8](repeating: seed, count: count) }
+
+    @Test func theLeastRecentlyUsedOfAllNamespacesGiveWay() async throws {
+        try await run { storage, clock in
+            for number in 0..<60 {
+                let namespace = Name(stored: "n\(number % 3)")
+                try await storage.put("k\(number)", bytes(1, Self.megabyte), in: namespace, lifetime: .never)
+                clock.advance(milliseconds: 10)
+                // Used again and again, it stays.
+                _ = try await storage.read(EntryAddress("k0", in: Name(stored: "n0")))
+                #expect(size <= Self.limit)
+            }
+            let kept = try await (0..<3).asyncMap { try await storage.keys(in: Name(stored: "n\($0)")) }.flatMap { $0 }
+            #expect(kept.count > 20 && kept.count < 40)
+            let newest = Set((60 - kept.count + 1..<60).map { "k\($0)" })
+            #expect(Set(kept) == newest.union(["k0"]))
+            #expect(await storage.missReason("k1", in: Name(stored: "n1")) == .evicted)
+            #expect(try await storage.namespace(Name(stored: "n1")).evictions > 0)
+        }
+    }
+
+    @Test func smallValuesGiveWayToo() async throws {
+        try await run { storage, clock in
+            for page in 0..<130 {
+                let writes = (0..<500).map { CacheOperation.set(CacheWrite("k\(page)-\($0)", bytes(2, 1000))) }
+                _ = try await storage.batch(writes, namespace: .n, atomic: true)
+                clock.advance(milliseconds: 10)
+                #expect(size <= Self.limit)
+            }
+            #expect(try await storage.bytes("k129-499") == bytes(2, 1000))
+            #expect(await storage.missReason("k0-0") != nil)
+            #expect(try await storage.namespace(.n).entryCount > 15_000)
+        }
+    }
+
+    @Test func racingWritersStayBelowIt() async throws {
+        try await run { storage, _ in
+            await withTaskGroup(of: Void.self) { group in
+                for writer in 0..<8 {
+                    group.addTask {
+                        for number in 0..<40 {
+                            let count = [100, 60_000, 300_000, 900_000][(writer + number) % 4]
+                            do {
+                                if count > Limits.maxInlineValueBytes, number % 2 == 0 {
+                                    try await storage.upload("k\(writer)-\(number)", bytes(3, count))
+                                } else {
+                                    try await storage.put("k\(writer)-\(number)", bytes(3, count))
+                                }
+                            } catch {
+                                Issue.record("\(error)")
+                            }
+                            #expect(size <= Self.limit)
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    @Test func theRestIsRefusedOnceTheCacheIsEmpty() async throws {
+        try await run { storage, _ in
+            for number in 0..<20 { try await storage.put("k\(number)", bytes(4, Self.megabyte)) }
+            let value = JSONText(.string(String(repeating: "x", count: Limits.maxStateValueBytes - 10)))
+            var refusal: Failure?
+            var sessions = 0
+            while refusal == nil, sessions < 100 {
+                let state = (0..<8).map { StateEntry(key: Key(stored: "k\($0)"), value: value) }
+                refusal = await failure {
+                    _ = try await storage.createSession(
+                        Name(stored: "s\(sessions)"), SessionDraft(state: state))
+                }
+                sessions += 1
+                #expect(size <= Self.limit)
+            }
+            #expect(refusal?.code == .storageFull)
+            #expect(refusal?.detail.contains("max_database_bytes") == true)
+            #expect(sessions > 10)
+            #expect(try await storage.keys() == [])
+            #expect(await code { try await storage.checkReadiness() } == nil || refusal != nil)
+            // The remedy: remove something …
+            try await storage.removeSession(Name(stored: "s0"))
+            try await storage.removeSession(Name(stored: "s1"))
+            try await storage.put("again")
+            // … or raise it, which needs no restart.
+            live.apply(
+                SettingOverrides(values: ["max_database_bytes": "\(2 * Self.limit)"], version: 1))
+            for number in 0..<10 { try await storage.put("k\(number)", bytes(5, Self.megabyte)) }
+            #expect(try await storage.keys().count == 11)
+        }
+    }
+
+    @Test func whatCanNeverFitIsRefusedAtOnce() async throws {
+        try await run { storage, _ in
+            try await storage.put("k")
+            #expect(await code { _ = try await storage.beginUpload(sizeBytes: Self.limit) } == .payloadTooLarge)
+            #expect(try await storage.text("k") == "value")
+            _ = try await storage.beginUpload(sizeBytes: 10 * Self.megabyte)
+        }
+    }
+
+    @Test func unfinishedUploadsCount() async throws {
+        try await run { storage, _ in
+            var uploads: [any ValueUpload] = []
+            var refusal: Failure?
+            while refusal == nil, uploads.count < 100 {
+                refusal = await failure {
+                    let upload = try await storage.beginUpload()
+                    for _ in 0..<16 { try await upload.append(bytes(6, Limits.chunkBytes)) }
+                    uploads.append(upload)
+                }
+                #expect(size <= Self.limit)
+            }
+            #expect(refusal?.code == .storageFull)
+            #expect(uploads.count > 20)
+            #expect(storage.unfinishedUploadBytes.load(ordering: .relaxed) >= uploads.count * Self.megabyte)
+            uploads = []
+            #expect(storage.unfinishedUploadBytes.load(ordering: .relaxed) == 0)
+            _ = try await storage.perform(.blobOrphans, isDryRun: false)
+            try await storage.put("again", bytes(7, Self.megabyte))
+        }
+    }
+
+    /// Entries from before there was a limit have no ranks.
+    @Test func aLimitCanBeSetAndLowered() async throws {
+        try await run(Self.settings(limit: 0)) { storage, _ in
+            for number in 0..<60 { try await storage.put("k\(number)", bytes(8, Self.megabyte), lifetime: .never) }
+        }
+        try await run { storage, _ in
+            try await storage.put("new", bytes(9, Self.megabyte), lifetime: .never)
+            #expect(await storage.missReason("k0") != nil)
+            #expect(try await storage.bytes("k59").count == Self.megabyte)
+            for task in storage.tasks { _ = try await storage.perform(task.task, isDryRun: false) }
+            try await storage.writer.checkpoint(truncating: true)
+            #expect(size <= Self.limit)
+        }
+    }
+}
+
+extension Sequence {
+    fileprivate func asyncMap<T>(_ body: (Element) async throws -> T) async rethrows -> [T] {
+        var result: [T] = []
+        for element in self { result.append(try await body(element)) }
+        return result
+    }
+}
