@@ -270,6 +270,11 @@ public enum Limits {
     public static let backupRetryMilliseconds: Int64 = 60_000
     public static let maxBackupRetryMilliseconds: Int64 = 3_600_000
 
+    // MARK: Diagnostics
+
+    /// Age up to which `/metrics` reports the number of findings without looking again.
+    public static let findingsAgeSeconds: Int64 = 60
+
     // MARK: Background work
 
     /// Removed keys whose reason is remembered, so that a later miss can be explained.

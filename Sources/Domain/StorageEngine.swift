@@ -17,6 +17,7 @@ public protocol StorageEngine: Sendable {
     var maintenance: any MaintenanceStore { get }
     var health: any HealthStore { get }
     var operations: any OperationalStore { get }
+    var diagnostics: any DiagnosticStore { get }
 
     /// Ad-hoc queries; nil when the engine cannot run them safely. `/v1/sql` then answers 501
     /// `not_supported`.

@@ -13,12 +13,12 @@ struct Reprise: AsyncParsableCommand {
         discussion: """
             Start with 'reprise serve' and open http://127.0.0.1:8080/openapi.yaml.
 
-            Exit codes: 0 done, 1 failed, 64 wrong usage, 78 wrong configuration.
+            Exit codes: 0 done, 1 failed, 64 wrong usage, 78 wrong configuration. 'doctor' has its own.
             """,
         version: Version.current,
         subcommands: [
-            ServeCommand.self, MigrateCommand.self, SQLCommand.self, TokenCommand.self, HealthCommand.self,
-            BackupCommand.self, RestoreCommand.self,
+            ServeCommand.self, MigrateCommand.self, SQLCommand.self, DoctorCommand.self, TokenCommand.self,
+            BackupCommand.self, RestoreCommand.self, HealthCommand.self,
         ])
 }
 

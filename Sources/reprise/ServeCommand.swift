@@ -47,6 +47,7 @@ struct ServeCommand: AsyncParsableCommand {
 /// Runs the service until it is told to stop.
 /// - Throws: ``ExitMessage``.
 func serve(_ settings: LiveSettings) async throws {
+    let started = ContinuousClock.now
     let logger = StructuredLogHandler.bootstrap(settings)
     // Wrong files are reported before anything is opened.
     let addresses = try ListenSettings(settings.current)
@@ -77,6 +78,7 @@ func serve(_ settings: LiveSettings) async throws {
             open: ProcessFigures.current?.openDescriptors ?? 0, logger: logger),
         afterBurst: returnMemory, logger: logger
     ) { urls in
+        services.startup.set(seconds: (ContinuousClock.now - started).seconds)
         announce(urls.map { "listening on \($0)\n" }.joined())
     }
     // Stopped in reverse: long reads, then the server, whose requests then finish soon, then the background work.

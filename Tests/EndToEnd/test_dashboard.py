@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import time
+import urllib.parse
 
 import pytest
 
@@ -272,7 +273,8 @@ def test_namespaces_that_are_not_named_are_summed_up(server, browser):
 def test_it_asks_once_per_refresh(server, browser):
     fill(server)
     open_page(browser, server, "#refresh=5")
-    assert sorted(asked(browser)) == ["/dashboard/script.js", "/dashboard/style.css", "/v1/metrics/summary"]
+    assert sorted(asked(browser)) == [
+        "/dashboard/script.js", "/dashboard/style.css", "/v1/diagnostics", "/v1/metrics/summary"]
     find(browser, "#now").click()
     wait(browser, lambda: refreshes(browser) == 2)
     wait(browser, lambda: refreshes(browser) == 3, seconds=8)
@@ -319,6 +321,64 @@ def test_it_says_that_monitoring_is_off(server, browser):
     subprocess.run(find(browser, "#notice code").text, shell=True, capture_output=True, check=True)
     find(browser, "#now").click()
     wait(browser, lambda: not find(browser, "#notice").is_displayed())
+
+
+def miss(server, name, key="<i>k</i>"):
+    """Sixty look-ups of which none hits, because the entry has expired."""
+    path = f"/v1/cache/{name}/entries/{urllib.parse.quote(key, safe='')}"
+    server.request("PUT", path, b"x", headers={"Reprise-TTL": "0.001"})
+    time.sleep(0.05)
+    for _ in range(60):
+        assert server.request("GET", path)[0] == 404
+
+
+def test_it_shows_findings_on_top(server, browser):
+    """Only if there is something to do; what to do is one key away, and stays open."""
+    open_page(browser, server)
+    found = server.json("GET", "/v1/diagnostics")
+    assert all(finding["severity"] == "info" or finding["code"] == "disk_nearly_full" for finding in found["findings"])
+    if found["status"] == "ok":
+        assert not find(browser, "#findings").is_displayed()
+    miss(server, "scores")
+    find(browser, "#now").click()
+    wait(browser, lambda: "expire before" in text(browser, "findings"))
+    shown = next(each for each in browser.find_elements(By.CSS_SELECTOR, ".finding.warning") if "expire" in each.text)
+    assert re.match(r"▲ Warning Namespace 'scores': entries expire", shown.text)
+    # Above all figures.
+    assert shown.rect["y"] < find(browser, "#tiles").rect["y"]
+    shown.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+    wait(browser, lambda: "What to do: " in shown.text)
+    wanted = next(finding for finding in server.json("GET", "/v1/diagnostics")["findings"]
+                  if finding["code"] == "cache_misses_expired")
+    assert wanted["remedy"] in plain(shown.text) and wanted["detail"] in plain(shown.text)
+    assert "PUT /v1/cache/scores" in wanted["remedy"]
+    screenshot(browser, "findings")
+    # A refresh keeps it open; the worst are first and notes are last.
+    find(browser, "#now").click()
+    wait(browser, lambda: refreshes(browser) == 3)
+    wait(browser, lambda: find(browser, "#main").get_attribute("aria-busy") == "false")
+    assert shown.get_attribute("open") is not None
+    order = [each.get_attribute("class").split()[1] for each in browser.find_elements(By.CSS_SELECTOR, ".finding")]
+    assert order == sorted(order, key=["critical", "warning", "info"].index)
+    assert console(browser) == []
+
+
+def test_findings_that_may_not_be_seen_are_left_out(server, browser):
+    """As for a token without the scope: the rest of the page is there."""
+    miss(server, "scores")
+    browser.get("about:blank")
+    answer = "(async () => new Response('{}', {status: 403}))()"
+    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {
+        "source": "const real = fetch; window.fetch = (url, options) => "
+                  f"String(url).endsWith('/v1/diagnostics') ? {answer} : real(url, options);"})
+    try:
+        open_page(browser, server)
+        wait(browser, lambda: "scope admin" in text(browser, "findings"))
+        assert browser.find_elements(By.CSS_SELECTOR, ".finding") == []
+        assert row(browser, "cache", "scores")["Misses"].startswith("60")
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    assert console(browser) == []
 
 
 def test_it_shows_an_outage_and_recovers(server, browser):

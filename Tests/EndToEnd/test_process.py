@@ -173,7 +173,7 @@ def test_logs_are_json_when_asked(start):
 
 def test_the_commands_explain_themselves(server):
     assert run("--version").stdout.count(".") == 2
-    for command in ([], ["serve"], ["migrate"], ["sql"], ["health"]):
+    for command in ([], ["serve"], ["migrate"], ["sql"], ["doctor"], ["health"]):
         result = run(*command, "--help")
         assert result.returncode == 0 and "USAGE" in result.stdout
     assert run("nonsense").returncode == 64

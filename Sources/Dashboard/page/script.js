@@ -1,4 +1,4 @@
-// Fills the page from repeated requests to /v1/metrics/summary.
+// Fills the page from repeated requests to /v1/metrics/summary and, for what is wrong, /v1/diagnostics.
 //
 // Data flows one way: a request sets `data` or `failing`; paint() builds the sections' elements from `data` and `view`,
 // and patch() changes only what differs on the page. The keyboard focus, scroll positions and open lists therefore
@@ -23,6 +23,7 @@ const view = { ...defaults };
 const unfolded = new Set(); // the lists that are unfolded, by key
 const charts = new Map();   // by key: what a chart shows at a position, for the pointer
 let data = null;            // the latest summary
+let diagnosis = null;       // the latest findings: {status, findings}, or {refused} for callers who may not see them
 let arrived = null;         // when it arrived
 let failing = null;         // {since, tries, message} from the first failure to the next success
 let locked = null;          // why a token is asked for
@@ -110,6 +111,7 @@ async function refresh(byHand = false) {
     query.set("candidate", view.candidate);
   }
   try {
+    refreshFindings(asking);
     const answer = await ask(`/v1/metrics/summary?${query}`, { signal: asking.signal });
     const body = await answer.json().catch(() => null);
     if (asking !== running) return;
@@ -144,6 +146,19 @@ async function refresh(byHand = false) {
       schedule();
       paintState();
     }
+  }
+}
+
+/** In a request of their own, because they need another scope, and the rest of the page does not wait for them. */
+async function refreshFindings(asking) {
+  try {
+    const answer = await ask("/v1/diagnostics", { signal: asking.signal });
+    const body = await answer.json().catch(() => null);
+    if (asking !== running && running) return;
+    diagnosis = answer.status === 401 || answer.status === 403 ? { refused: true } : answer.ok ? body : null;
+    paint("findings");
+  } catch {
+    // The summary fails too, and the page says so. The last findings stay, as the last figures do.
   }
 }
 
@@ -548,7 +563,9 @@ const keyBand = (kind) => svg("svg", { viewBox: "0 0 20 10", "aria-hidden": "tru
 
 // The sections
 
-const parts = { tiles, operations, detail, comparison, cache, memory, sessions, history: historyPart, runs, requests };
+const parts = {
+  findings, tiles, operations, detail, comparison, cache, memory, sessions, history: historyPart, runs, requests,
+};
 
 function paint(...only) {
   if (!data) return;
@@ -561,6 +578,30 @@ function paint(...only) {
   $("notice").hidden = !isOff;
   put("notice", isOff ? [el("p", {}, "Monitoring is off: new samples are not stored. To turn it on:"),
     empty("", curl("PATCH", "/v1/config", { enable_monitoring: true }))[1]] : []);
+}
+
+const severities = { critical: ["✖", "Critical"], warning: ["▲", "Warning"], info: ["●", "Note"] };
+
+/** What is wrong, the worst first; nothing if all is well or there are only notes. */
+function findings() {
+  if (diagnosis?.refused) return [el("p", { class: "note" }, "A token with the scope admin also shows findings here.")];
+  if (!diagnosis?.findings || diagnosis.status === "ok") return [];
+  return diagnosis.findings.map((finding) => {
+    const key = `finding-${finding.code}-${finding.title}`;
+    const [icon, word] = severities[finding.severity] ?? severities.info;
+    return el("details", { class: `finding ${finding.severity}`, "data-key": key, open: unfolded.has(key) },
+      el("summary", {}, el("b", {}, el("span", { "aria-hidden": "true" }, icon), ` ${word}`), ` ${finding.title}`),
+      el("p", {}, finding.detail),
+      el("dl", { class: "facts" }, Object.entries(finding.evidence).map(([name, value]) =>
+        el("div", {}, el("dt", {}, breakable(name)), el("dd", {}, measure(name, value))))),
+      el("p", {}, el("b", {}, "What to do: "), finding.remedy));
+  });
+}
+
+/** A number by the unit at the end of its name. */
+function measure(name, value) {
+  return name.endsWith("_bytes") ? exactly(value) : name.endsWith("_seconds") ? seconds(value)
+    : name.endsWith("_percent") ? percent(value) : name.endsWith("_ratio") ? ratio(value) : count(value);
 }
 
 function tiles() {

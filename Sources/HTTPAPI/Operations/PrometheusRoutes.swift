@@ -10,16 +10,19 @@ struct PrometheusRoutes: Sendable {
     let meter: RequestMeter
     let refusals: RefusalCounts
     let operations: any OperationalStore
+    let diagnostician: Diagnostician
     let process: @Sendable () -> ProcessFigures?
     private let labels = NamespaceLabels()
 
     init(
         meter: RequestMeter, refusals: RefusalCounts, operations: any OperationalStore,
+        diagnostician: Diagnostician,
         process: @escaping @Sendable () -> ProcessFigures?
     ) {
         self.meter = meter
         self.refusals = refusals
         self.operations = operations
+        self.diagnostician = diagnostician
         self.process = process
     }
 
@@ -34,6 +37,10 @@ struct PrometheusRoutes: Sendable {
         add(figures, to: &text)
         text.add(.storeReadable, figures.stored == nil ? 0 : 1)
         if let stored = figures.stored { add(stored, to: &text) }
+        let findings = await diagnostician.counts()
+        for severity in Finding.Severity.allCases {
+            text.add(.findings, Double(findings[severity] ?? 0), [("severity", severity.rawValue)])
+        }
         return Response(
             status: .ok,
             headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8", .cacheControl: "no-store"],

@@ -30,6 +30,7 @@ enum MetricFamily: String, CaseIterable {
     case taskFailures = "reprise_maintenance_failures_total"
     case taskRows = "reprise_maintenance_removed_rows_total"
     case taskSeconds = "reprise_maintenance_seconds_total"
+    case findings = "reprise_findings"
 
     var type: String {
         switch self {
@@ -66,6 +67,7 @@ enum MetricFamily: String, CaseIterable {
         case .taskFailures: "Runs of background tasks that failed."
         case .taskRows: "Rows removed by background tasks."
         case .taskSeconds: "Time taken by background tasks."
+        case .findings: "Findings of GET /v1/diagnostics by severity, at most a minute old."
         }
     }
 }

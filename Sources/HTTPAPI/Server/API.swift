@@ -16,6 +16,7 @@ public struct Services: Sendable {
     public let meter = RequestMeter()
     public let access: AccessControl
     let bodies: BodyBudget
+    public let startup = StartupTime()
     let web: WebRules
 
     public init(
@@ -46,7 +47,9 @@ public struct Services: Sendable {
 
     /// Everything that is served.
     public var routes: RouteTable {
-        RouteTable(
+        let diagnostician = Diagnostician(
+            storage: storage, settings: settings, clock: clock, meter: meter, process: process, startup: startup)
+        return RouteTable(
             HealthRoutes(health: storage.health).routes
                 + DashboardRoutes().routes
                 + CacheNamespaceRoutes(cache: storage.cache, settings: settings).routes
@@ -64,12 +67,14 @@ public struct Services: Sendable {
                     history: storage.history, maintenance: storage.maintenance, settings: settings, clock: clock
                 ).routes
                 + PrometheusRoutes(
-                    meter: meter, refusals: access.refusals, operations: storage.operations, process: process
+                    meter: meter, refusals: access.refusals, operations: storage.operations,
+                    diagnostician: diagnostician, process: process
                 ).routes
                 + TokenRoutes(tokens: storage.accessTokens, clock: clock).routes
                 + ConfigRoutes(store: storage.settingsStore, settings: settings).routes
                 + MaintenanceRoutes(store: storage.maintenance, clock: clock).routes
                 + BackupRoutes(store: storage.backups).routes
+                + DiagnosticsRoutes(diagnostician: diagnostician).routes
                 + SQLRoutes(inspection: storage.inspection).routes)
     }
 }

@@ -4,6 +4,22 @@ import Domain
 import HTTPTypes
 import Synchronization
 
+/// Failures by minute and code, forgotten after an hour.
+struct RecentFailures: Sendable {
+    private static let minutes = Int(DiagnosticThresholds.windowMilliseconds / 60_000)
+    private var counts: [Int: [Failure.Code: Int]] = [:]
+
+    /// - Parameter minute: counts up and never goes back.
+    mutating func add(_ code: Failure.Code, minute: Int) {
+        if counts[minute] == nil { counts = counts.filter { $0.key > minute - Self.minutes } }
+        counts[minute, default: [:]][code, default: 0] += 1
+    }
+
+    func sums(minute: Int) -> [Failure.Code: Int] {
+        counts.filter { $0.key > minute - Self.minutes }.values.reduce(into: [:]) { $0.merge($1, uniquingKeysWith: +) }
+    }
+}
+
 /// What every request adds to: one short lock per route, no allocation, no text.
 ///
 /// Times run from the request's head to the answer's head; streaming a large value is not included.
@@ -95,6 +111,8 @@ public final class RequestMeter: Sendable {
     }
 
     private let table = Mutex<[RouteFigures]>([])
+    private let failures = Mutex(RecentFailures())
+    private let started = ContinuousClock.now
     /// For requests that no route answers, whatever their method: a caller must not choose either label.
     let unmatched = RouteFigures(method: "other", path: "unmatched")
     let inFlight = Atomic(0)
@@ -107,6 +125,20 @@ public final class RequestMeter: Sendable {
         table.withLock { $0.append(figures) }
         return figures
     }
+
+    /// Counts a failure of the service, not of the caller: those are too many, and say nothing about the service.
+    func count(_ code: Failure.Code) {
+        let minute = minute
+        failures.withLock { $0.add(code, minute: minute) }
+    }
+
+    /// The failures counted in the last hour.
+    var recentFailures: [Failure.Code: Int] {
+        let minute = minute
+        return failures.withLock { $0.sums(minute: minute) }
+    }
+
+    private var minute: Int { Int((ContinuousClock.now - started).seconds / 60) }
 
     var all: [RouteFigures] { table.withLock { $0 } + [unmatched] }
 

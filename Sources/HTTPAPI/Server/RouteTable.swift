@@ -152,7 +152,9 @@ public struct RouteTable: Sendable {
                     return response
                 } catch {
                     let failure = RequestMiddleware.failure(answering: error)
-                    figures.record(status: Problem.kind(of: failure.code).status.code, since: context.started)
+                    let status = Problem.kind(of: failure.code).status
+                    figures.record(status: status.code, since: context.started)
+                    if status.kind == .serverError { meter.count(failure.code) }
                     throw error
                 }
             }

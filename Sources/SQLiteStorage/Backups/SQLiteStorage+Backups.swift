@@ -38,7 +38,7 @@ extension SQLiteStorage: BackupStore {
                     "The database could not be copied, because commits failed or another program wrote to it.")
             }
             // What waits to be written delays syncs of the log.
-            let copiedBytes = step.copiedPages * Self.pageBytes
+            let copiedBytes = step.copiedPages * Connection.pageBytes
             if copiedBytes - syncedBytes >= StorageLimits.backupSyncBytes {
                 try await backupMaker.sync(partial)
                 syncedBytes = copiedBytes

@@ -75,6 +75,8 @@ final class AccessLedger: Sendable {
         var namespaces: [Int64: Tally] = [:]
         /// The look-ups that have been taken out of `namespaces` since the process started.
         var flushed: [Int64: Lookups] = [:]
+        /// How long after its removal an entry was asked for, by namespace and reason.
+        var delays: [Int64: [MissReason: MissDelays]] = [:]
         var trackedEntries = 0
         var lastTick: Int64 = 0
 
@@ -118,11 +120,16 @@ final class AccessLedger: Sendable {
         }
     }
 
-    func countMiss(namespaceID: Int64, reason: MissReason, at now: Instant) {
+    func countMiss(namespaceID: Int64, _ miss: CacheMiss, at now: Instant) {
         guard isCounting.load(ordering: .relaxed) else { return }
         state.withLock { state in
             withTally(of: namespaceID, in: &state) { tally in
-                tally.count(at: now) { $0.misses[reason, default: 0] += 1 }
+                tally.count(at: now) { $0.misses[miss.reason, default: 0] += 1 }
+            }
+            // For the reasons that a setting could change.
+            if miss.reason == .expired || miss.reason == .evicted, let removedAt = miss.removedAt {
+                state.delays[namespaceID, default: [:]][miss.reason, default: MissDelays()]
+                    .add(milliseconds: now.milliseconds(since: removedAt))
             }
         }
     }
@@ -216,6 +223,7 @@ final class AccessLedger: Sendable {
         return state.withLock { state in
             // Ids only grow: a higher one belongs to a namespace that was created in the meantime.
             state.flushed = state.flushed.filter { $0.key > newest || live.contains($0.key) }
+            state.delays = state.delays.filter { $0.key > newest || live.contains($0.key) }
             return namespaceIDs.map { id in
                 var lookups = state.flushed[id] ?? Lookups()
                 if let tally = state.namespaces[id] { lookups.add(tally.lookups) }
@@ -223,6 +231,9 @@ final class AccessLedger: Sendable {
             }
         }
     }
+
+    /// How late the misses of a reason came, by namespace, since the process started.
+    func delays() -> [Int64: [MissReason: MissDelays]] { state.withLock { $0.delays } }
 
     /// What was counted but not flushed yet, by namespace, without entries.
     func pending() -> [Int64: [Minute]] {

@@ -10,7 +10,7 @@ extension SQLiteStorage {
             let found = try readers.point { try $0.find(address, now: now) }
             guard let namespaceID = found.namespaceID else { throw Failure.miss(.absent) }
             guard case .live(let entry) = found.outcome else {
-                ledger.countMiss(namespaceID: namespaceID, reason: found.miss.reason, at: now)
+                ledger.countMiss(namespaceID: namespaceID, found.miss, at: now)
                 throw Failure.miss(found.miss)
             }
             guard let content = try content(of: entry) else {

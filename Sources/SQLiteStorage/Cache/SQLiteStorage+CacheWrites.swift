@@ -120,7 +120,7 @@ private struct BatchReading {
         let found = try connection.find(EntryAddress(namespace: namespace, key: key), now: now)
         guard case .live(let entry) = found.outcome else {
             if let id = found.namespaceID {
-                storage.ledger.countMiss(namespaceID: id, reason: found.miss.reason, at: now)
+                storage.ledger.countMiss(namespaceID: id, found.miss, at: now)
             }
             throw Failure.miss(found.miss)
         }

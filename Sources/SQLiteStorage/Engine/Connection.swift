@@ -189,6 +189,9 @@ final class Connection {
 
     // MARK: State
 
+    /// The version of the library: 3040001 for 3.40.1. https://sqlite.org/c3ref/libversion.html
+    static var libraryVersion: Int { Int(sqlite3_libversion_number()) }
+
     /// Rows the latest statement changed, not counting triggers.
     var changes: Int { Int(sqlite3_changes64(handle)) }
 

@@ -27,8 +27,8 @@ final class DatabaseLock: Sendable {
         let descriptor = open(path, O_RDWR | O_CLOEXEC)
         guard descriptor >= 0 else {
             throw OpeningError(
-                "cannot open \(path): \(String(cString: strerror(errno))). It must be writable for the user with the id "
-                    + "\(geteuid()).")
+                "cannot open \(path): \(String(cString: strerror(errno))). It must be writable for the user with the "
+                    + "id \(geteuid()).")
         }
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             let holder = Self.contents(of: descriptor)
@@ -65,9 +65,14 @@ final class DatabaseLock: Sendable {
     private static let header = "SQLite format 3"
 
     /// Looks at the first bytes of the database, which may be empty. SQLite would take a file that is shorter than its
-    /// header for an empty database.
+    /// header for an empty database. Where a log or journal lies beside the file, SQLite is asked instead: after a power
+    /// cut, the first page may be found there.
     /// - Throws: ``OpeningError`` if it is another kind of file.
     func checkHeader() throws(OpeningError) {
+        for suffix in ["-wal", "-journal"] {
+            var status = stat()
+            if stat(database + suffix, &status) == 0, status.st_size > 0 { return }
+        }
         var bytes = [UInt8](repeating: 0, count: Self.header.utf8.count)
         let length = pread(file, &bytes, bytes.count, 0)
         guard length <= 0 || bytes.elementsEqual(Self.header.utf8) else {

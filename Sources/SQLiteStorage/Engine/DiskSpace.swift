@@ -27,7 +27,7 @@ final class DiskSpace: Sendable {
         var trustMilliseconds = StorageLimits.checkMilliseconds
     }
 
-    struct Figures: Sendable {
+    struct Figures: Sendable, Equatable {
         var isShort = false
         var freeBytes: Int?
         var reserveBytes = 0

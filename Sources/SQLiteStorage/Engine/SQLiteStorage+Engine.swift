@@ -15,5 +15,6 @@ extension SQLiteStorage: StorageEngine {
     public var health: any HealthStore { self }
     public var operations: any OperationalStore { self }
     public var backups: (any BackupStore)? { self }
+    public var diagnostics: any DiagnosticStore { self }
     public var inspection: (any SQLInspection)? { self }
 }

@@ -36,6 +36,8 @@ public final class SQLiteStorage: Sendable {
         DatabaseLimit(setting: settings.current.integer(.maxDatabaseBytes))
     }
     let path: String
+    /// How long opening took.
+    let opening: OpeningTimes
     private let lock: DatabaseLock
 
     /// What is known in memory about the rows, so that the database need not be queried every second.
@@ -115,15 +117,17 @@ public final class SQLiteStorage: Sendable {
         lock = try DatabaseLock(database: path)
         try lock.checkHeader()
         let path = lock.database
+        var opening = OpeningTimes(microseconds)
         do {
             space = DiskSpace(database: path, logger: logger, volume: volume)
-            let connection = try Self.openWriter(path, space: space, clock: clock, logger: logger)
+            let connection = try Self.openWriter(path, space: space, clock: clock, logger: logger, times: &opening)
             space.start()
             signals = try Self.signals(connection)
             register = TokenRegister(try connection.tokens())
             clockWatch = ClockWatch(clock: clock, newest: try connection.latestInstant(), logger: logger)
             // Ranks from before the clock was set back must not be above those of later uses.
             ledger.raiseTick(to: try connection.highestRank())
+            opening.end(.preparation)
             let isDurable = settings.current.text(.durability) == "full"
             let snapshots = Snapshots(path: path)
             readers = Readers(path: path, snapshots: snapshots)
@@ -147,6 +151,7 @@ public final class SQLiteStorage: Sendable {
             throw OpeningError("cannot open \(path): \(error)")
         }
         self.path = path
+        self.opening = opening
         self.clock = clock
         self.settings = settings
         self.logger = logger
@@ -167,13 +172,13 @@ public final class SQLiteStorage: Sendable {
     /// Opens the connection that writes; on a full disk, in the reserve.
     /// - Throws: ``OpeningError``, ``SQLiteError``.
     private static func openWriter(
-        _ path: String, space: DiskSpace, clock: WallClock, logger: Logger
+        _ path: String, space: DiskSpace, clock: WallClock, logger: Logger, times: inout OpeningTimes
     ) throws -> Connection {
         // The index of the log is written through memory, and a file system that has no block for it ends the process.
         if !space.hasRoom(for: 0) { _ = space.giveUpReserve() }
         while true {
             do {
-                return try openWriter(path, clock: clock, logger: logger)
+                return try openWriter(path, clock: clock, logger: logger, times: &times)
             } catch let error as SQLiteError where error.isOfFullDisk && space.giveUpReserve() {
                 // Once more, in what was given up.
             }
@@ -181,17 +186,21 @@ public final class SQLiteStorage: Sendable {
     }
 
     /// Opens the connection that writes, with everything written that the program needs to run.
-    private static func openWriter(_ path: String, clock: WallClock, logger: Logger) throws -> Connection {
+    private static func openWriter(
+        _ path: String, clock: WallClock, logger: Logger, times: inout OpeningTimes
+    ) throws -> Connection {
         let connection = try Connection(path: path, mode: .writer)
         // Before anything is set, because some settings are written into the file.
         try Migrator().checkOwnership(connection)
         try connection.configureWriter()
         // After a full disk the log may hold pages that were never committed, and those behind them need its space.
         _ = try? connection.checkpoint(.truncate)
+        times.end(.recovery)
         let applied = try Migrator().migrate(connection, now: clock.now())
         if !applied.isEmpty {
             logger.info("applied migrations", metadata: ["versions": "\(applied)", "database": "\(path)"])
         }
+        times.end(.migration)
         try connection.run("UPDATE cache_openings SET openings = openings + 1")
         return connection
     }

@@ -74,6 +74,8 @@ enum StorageLimits {
     static let aggregateReads = ReadLane(threads: 2, maxQueued: 64, pageCacheKibibytes: 4096, niceness: 5)
     /// Background tasks, their dry runs, and the service's own metrics.
     static let upkeepReads = ReadLane(threads: 2, maxQueued: 64, pageCacheKibibytes: 1024, niceness: 5)
+    /// Page cache of the connection of `reprise doctor`, which reads each page once, in KiB.
+    static let doctorCacheKibibytes = 8192
     /// Prepared statements kept per connection.
     static let maxCachedStatements = 256
 

@@ -132,10 +132,7 @@ extension SQLiteStorage: OperationalStore {
             stored.stateKeyCount = sessions.keys - expired.keys
             stored.stateSizeBytes = sessions.bytes - expired.bytes
             let freePages = try connection.first("PRAGMA freelist_count") { $0.int(0) } ?? 0
-            for leftover in OperationalFigures.Leftover.allCases {
-                let late = try connection.oldest(leftover).map { max(now.milliseconds(since: $0), 0) } ?? 0
-                stored.lagSeconds[leftover] = Double(late) / 1000
-            }
+            stored.lagSeconds = try connection.lagSeconds(now: now)
             return (stored, namespaces.map(\.id), Connection.pageBytes * freePages)
         }
         // From memory, where they are exact and never go back, even if the process was killed.
@@ -146,6 +143,7 @@ extension SQLiteStorage: OperationalStore {
         return (stored, freeBytes)
     }
 
+    /// The size of a file; 0 if there is none.
     static func size(of path: String) -> Int {
         var status = stat()
         return stat(path, &status) == 0 ? Int(status.st_size) : 0
@@ -153,8 +151,18 @@ extension SQLiteStorage: OperationalStore {
 }
 
 extension Connection {
+    /// How late the oldest row of each kind is that should be gone; 0 if none is late.
+    func lagSeconds(now: Instant) throws(SQLiteError) -> [OperationalFigures.Leftover: Double] {
+        var seconds: [OperationalFigures.Leftover: Double] = [:]
+        for leftover in OperationalFigures.Leftover.allCases {
+            let late = try oldest(leftover).map { max(now.milliseconds(since: $0), 0) } ?? 0
+            seconds[leftover] = Double(late) / 1000
+        }
+        return seconds
+    }
+
     /// When the oldest of these expired or was cleared, or will expire.
-    fileprivate func oldest(_ leftover: OperationalFigures.Leftover) throws(SQLiteError) -> Instant? {
+    private func oldest(_ leftover: OperationalFigures.Leftover) throws(SQLiteError) -> Instant? {
         func one(_ sql: StaticString) throws(SQLiteError) -> Instant? {
             try first(sql) { $0.optionalInstant(0) } ?? nil
         }

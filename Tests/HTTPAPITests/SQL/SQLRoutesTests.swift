@@ -171,6 +171,7 @@ private struct PlainEngine: StorageEngine {
     var maintenance: any MaintenanceStore { base.maintenance }
     var health: any HealthStore { base.health }
     var operations: any OperationalStore { base.operations }
+    var diagnostics: any DiagnosticStore { base.diagnostics }
     var inspection: (any SQLInspection)? { nil }
     var backups: (any BackupStore)? { nil }
 

@@ -369,7 +369,7 @@ struct AccessLedgerTests {
     @Test func whatIsTakenOutGoesBackWithTheWriteThatIsUndone() {
         let ledger = AccessLedger()
         for entry: Int64 in 1...3 { ledger.countHit(namespaceID: 1, entryID: entry, at: now) }
-        ledger.countMiss(namespaceID: 1, reason: .absent, at: now)
+        ledger.countMiss(namespaceID: 1, .absent, at: now)
         let withdrawal = AccessLedger.Withdrawal(from: ledger)
         let counters = withdrawal.takeCounters(namespaceID: 1, entries: 2)
         #expect(counters.lookups.hits == 3 && counters.lookups.misses == [.absent: 1] && counters.entries.count == 2)
