@@ -17,8 +17,8 @@ COPY Sources Sources
 COPY Migrations Migrations
 COPY openapi.yaml ./
 # The manifest names the targets of the tests, so their folders must exist. Their contents are not needed.
-RUN for name in TestSupport PowerCutVFS DomainTests SQLiteStorageTests StorageContractTests FaultTests HTTPAPITests \
-        RepriseTests; do \
+RUN for name in TestSupport MutexAnnotations PowerCutVFS DomainTests SQLiteStorageTests StorageContractTests \
+        FaultTests HTTPAPITests RepriseTests; do \
         mkdir -p "Tests/${name}" && touch "Tests/${name}/Empty.swift"; \
     done
 RUN swift build -c release --static-swift-stdlib --product reprise \

@@ -47,6 +47,10 @@ test-week: build ## Runs the release binary for a week in ten minutes, with its 
 	@scripts/ensure-venv.sh
 	@.venv/bin/python -B Tests/Faults/week.py $(ARGS)
 
+.PHONY: test-sanitizers
+test-sanitizers: setup ## Runs the Swift tests under ThreadSanitizer and AddressSanitizer; builds everything for each
+	@scripts/test-sanitizers.sh
+
 .PHONY: fuzz
 fuzz: setup ## Runs our own parsers under libFuzzer, a minute each; SECONDS_EACH=600 for longer
 	@scripts/fuzz.sh

@@ -106,10 +106,11 @@ let package = Package(
             ],
             swiftSettings: swiftSettings
         ),
+        .target(name: "MutexAnnotations", path: "Tests/MutexAnnotations"),
         .target(
             name: "TestSupport",
             dependencies: [
-                "Domain",
+                "Domain", "MutexAnnotations",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
             ],
