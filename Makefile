@@ -41,6 +41,12 @@ test-faults: build ## Kills the release binary 50 times in the middle of writes,
 	@scripts/ensure-venv.sh
 	@.venv/bin/python -B Tests/Faults/kill_rounds.py $(ARGS)
 
+.PHONY: test-disk
+test-disk: build ## Fills the disk of the release binary, and prints what then works; needs root
+	@scripts/ensure-packages.sh sqlite3 python3 python3-venv
+	@scripts/ensure-venv.sh
+	@.venv/bin/python -B Tests/Faults/full_disk.py
+
 .PHONY: test-week
 test-week: build ## Runs the release binary for a week in ten minutes, with its clock accelerated
 	@scripts/ensure-packages.sh sqlite3 python3 python3-venv faketime
