@@ -18,7 +18,9 @@ struct ServerOptions: ParsableArguments {
     var url: String?
     @Option(
         name: .customLong("token-file"),
-        help: ArgumentHelp("A file that contains the token (environment: REPRISE_TOKEN).", valueName: "file"))
+        help: ArgumentHelp(
+            "A file that contains the token (environment: REPRISE_TOKEN; default: admin_token, if the settings have it "
+                + "and no URL is given).", valueName: "file"))
     var tokenFile: String?
     @Option(
         name: .customLong("ca-file"),
@@ -26,7 +28,11 @@ struct ServerOptions: ParsableArguments {
     var caFile: String?
 
     /// Whether a server was named, rather than left to the settings.
-    var namesServer: Bool { url != nil || ProcessInfo.processInfo.environment[Self.urlVariable] != nil }
+    var namesServer: Bool { namesServer(ProcessInfo.processInfo.environment) }
+
+    func namesServer(_ environment: [String: String]) -> Bool {
+        !(url ?? environment[Self.urlVariable] ?? "").isEmpty
+    }
 
     /// The environment's variables that are not settings.
     static let urlVariable = "REPRISE_URL"
@@ -81,7 +87,7 @@ struct ServerClient: Sendable {
         _ options: ServerOptions, settings: Settings,
         environment: [String: String] = ProcessInfo.processInfo.environment
     ) throws(ExitMessage) {
-        if let text = options.url ?? environment[ServerOptions.urlVariable], !text.isEmpty {
+        if options.namesServer(environment), let text = options.url ?? environment[ServerOptions.urlVariable] {
             let parts = try Self.parse(text)
             endpoint = parts.endpoint
             prefix = parts.prefix
@@ -91,7 +97,9 @@ struct ServerClient: Sendable {
             (endpoint, trust) = try Self.local(listening, caFile: options.caFile)
             prefix = ""
         }
-        token = try Self.token(options, environment)
+        // Only the server on this machine may see its own admin token.
+        let own = options.namesServer(environment) ? "" : settings.text(.adminToken)
+        token = try Self.token(options, environment) ?? (own.isEmpty ? nil : own)
     }
 
     /// Sends one request and waits for all of its answer.
@@ -208,16 +216,7 @@ struct ServerClient: Sendable {
         guard let path = options.tokenFile else {
             return environment[ServerOptions.tokenVariable].flatMap { $0.isEmpty ? nil : $0 }
         }
-        guard let bytes = FileManager.default.contents(atPath: path), bytes.count <= Limits.maxSecretFileBytes,
-            let text = String(validating: bytes, as: UTF8.self)
-        else {
-            throw ExitMessage(
-                message: "--token-file: \(path) cannot be read as a text of at most "
-                    + "\(Limits.maxSecretFileBytes) bytes.",
-                code: ExitMessage.wrongConfiguration)
-        }
-        let token = text.split(whereSeparator: \.isWhitespace).joined()
-        return token.isEmpty ? nil : token
+        return try SecretFile.read(path, namedBy: "--token-file")
     }
 
     // MARK: How
@@ -249,9 +248,11 @@ struct ServerClient: Sendable {
             return try await channel.executeThenClose { inbound, outbound in
                 let body = json.map { ByteBuffer(bytes: $0.utf8) }
                 let head = head(method, path, headers, bodyBytes: body?.readableBytes)
-                try await outbound.write(.head(head))
-                if let body { try await outbound.write(.body(.byteBuffer(body))) }
-                try await outbound.write(.end(nil))
+                var request: [HTTPClientRequestPart] = [.head(head)]
+                if let body { request.append(.body(.byteBuffer(body))) }
+                request.append(.end(nil))
+                // Who is refused may be answered before all of it is sent.
+                try? await outbound.write(contentsOf: request)
                 var parts = Parts(iterator: inbound.makeAsyncIterator())
                 while let part = try await parts.iterator.next() {
                     // Interim answers have no body.

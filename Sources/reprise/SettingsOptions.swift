@@ -27,6 +27,7 @@ struct SettingsOptions: ParsableArguments {
         environment: [String: String] = ProcessInfo.processInfo.environment, all: [Setting] = Setting.all
     ) async throws(ExitMessage) -> Settings {
         let file = config ?? environment["REPRISE_CONFIG"]
+        let secretFiles = all.filter { $0.isSecret && environment[$0.environmentFileName] != nil }.map(\.name)
         let environment = try Self.readingSecretFiles(environment, of: all)
         let sources: [(source: SettingSource, values: ConfigReader)] = [
             (.flag, try flags(all).reader(named: "flags")),
@@ -45,8 +46,10 @@ struct SettingsOptions: ParsableArguments {
                 do throws(Failure) {
                     settings.set(setting, to: try setting.parse(text), source: source)
                 } catch {
+                    let isInSecretFile = source == .environment && secretFiles.contains(setting.name)
+                    let place = Self.place(of: setting, source, file: file, isInSecretFile: isInSecretFile)
                     throw ExitMessage(
-                        message: "\(Self.place(of: setting, source, file: file)): \(error.errors[0].message)"
+                        message: "\(place): \(error.errors[0].message)"
                             + Self.hint(text, source), code: ExitMessage.wrongConfiguration)
                 }
                 break
@@ -67,15 +70,7 @@ struct SettingsOptions: ParsableArguments {
                     message: "\(setting.environmentName) and \(setting.environmentFileName) are both set: use one.",
                     code: ExitMessage.wrongConfiguration)
             }
-            guard let bytes = FileManager.default.contents(atPath: path), bytes.count <= Limits.maxSecretFileBytes,
-                var text = String(validating: bytes, as: UTF8.self)
-            else {
-                throw ExitMessage(
-                    message: "\(setting.environmentFileName): \(path) cannot be read as a text of at most "
-                        + "\(Limits.maxSecretFileBytes) bytes.", code: ExitMessage.wrongConfiguration)
-            }
-            while let last = text.last, last.isNewline { text.removeLast() }
-            environment[setting.environmentName] = text
+            environment[setting.environmentName] = try SecretFile.read(path, namedBy: setting.environmentFileName)
         }
         return environment
     }
@@ -130,9 +125,12 @@ struct SettingsOptions: ParsableArguments {
         }
     }
 
-    private static func place(of setting: Setting, _ source: SettingSource, file: String?) -> String {
+    private static func place(
+        of setting: Setting, _ source: SettingSource, file: String?, isInSecretFile: Bool
+    ) -> String {
         switch source {
         case .flag: "flag \(setting.name)"
+        case _ where isInSecretFile: "the file named by \(setting.environmentFileName)"
         case .environment: "environment variable \(setting.environmentName)"
         case .file: "\(file ?? ""): \(setting.name)"
         case .default, .runtime: setting.name

@@ -4,6 +4,7 @@ import ArgumentParser
 import Domain
 import Glibc
 import HTTPAPI
+import Logging
 import NIOHTTP1
 
 struct TokenCommand: AsyncParsableCommand {
@@ -52,8 +53,9 @@ struct TokenCommand: AsyncParsableCommand {
                     members.append(.init(name: "namespaces", value: .array(namespace.map { .string($0) })))
                 }
                 if let expiresIn { members.append(.init(name: "expires_in_seconds", value: .decimal(expiresIn))) }
-                let text = try await TokenAccess(server, options, isCreating: true).create(.object(members))
+                let (text, note) = try await TokenAccess(server, options, isCreating: true).create(.object(members))
                 announce(text + "\n")
+                if let note { _ = "reprise: \(note)\n".withCString { write(STDERR_FILENO, $0, strlen($0)) } }
             } catch {
                 error.exit()
             }
@@ -122,10 +124,12 @@ private struct TokenAccess {
     }
 
     private let place: Place
+    private let settings: Settings
 
     /// - Parameter isCreating: whether a missing database is created.
     init(_ server: ServerOptions, _ options: SettingsOptions, isCreating: Bool = false) async throws(ExitMessage) {
         let settings = try await options.load()
+        self.settings = settings
         // Whoever says where a server is, or has a token for it, does not mean the file.
         if server.namesServer || options.host != nil || options.port != nil || server.tokenFile != nil {
             place = .server(try ServerClient(server, settings: settings))
@@ -137,22 +141,29 @@ private struct TokenAccess {
             guard isCreating || access(path, F_OK) == 0 else {
                 throw Self.failed("there is no database at \(path). Name it with --database, or a server with --url.")
             }
-            place = .file(try openStorage(live, logger: StructuredLogHandler.bootstrap(live)))
+            var logger = StructuredLogHandler.bootstrap(live)
+            // The command itself says what happened.
+            if settings.source(of: .logLevel) == .default { logger.logLevel = .warning }
+            place = .file(try openStorage(live, logger: logger))
         } catch where error.isServerRunning {
             place = .server(try ServerClient(server, settings: settings))
         }
     }
 
     /// - Parameter draft: the body of `POST /v1/tokens`.
-    /// - Returns: the token's text.
-    func create(_ draft: JSON) async throws(ExitMessage) -> String {
+    /// - Returns: the token's text, and what its maker should know.
+    func create(_ draft: JSON) async throws(ExitMessage) -> (text: String, note: String?) {
         switch place {
         case .server(let client):
             let answer = try await client.request(.POST, "/v1/tokens", draft)
             guard answer.status == 201, let text = answer.json?["token"]?.stringValue else {
                 throw Self.failed(answer)
             }
-            return text
+            // Where no token was needed, one is now.
+            let isAdmin = answer.json?["scopes"]?.text.contains("admin") == true
+            let isStillAdmitted =
+                if isAdmin { true } else { try await client.request(.GET, "/v1/tokens?limit=1").status != 401 }
+            return (text, isStillAdmitted ? nil : Self.lockedOut)
         case .file(let storage):
             return try await closing(storage) {
                 var reader = try ObjectReader(draft)
@@ -160,10 +171,19 @@ private struct TokenAccess {
                 try reader.finish()
                 let (token, text) = draft.token(now: WallClock.system.now())
                 try await storage.accessTokens.addToken(token)
-                return text
+                let hasAdmin =
+                    !settings.text(.adminToken).isEmpty
+                    || storage.accessTokens.tokens.contains {
+                        $0.includes(.admin) && $0.namespaces == nil && $0.expiresAt == nil
+                    }
+                return (text, hasAdmin ? nil : Self.lockedOut)
             }
         }
     }
+
+    private static let lockedOut =
+        "no lasting token has the scope admin, so nobody can manage tokens, settings or backups of the running server. "
+        + "'reprise token create NAME --scope admin' makes one while the server is stopped."
 
     func list() async throws(ExitMessage) -> [JSON] {
         switch place {

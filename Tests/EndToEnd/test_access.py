@@ -62,9 +62,15 @@ def test_an_admin_token_must_be_usable(tmp_path):
     database = ["serve", "--port", "0", "--database", str(tmp_path / "test.db")]
     long = run(*database, REPRISE_ADMIN_TOKEN="x" * 513)
     assert long.returncode == 78 and "512 bytes" in long.stderr and "xxxx" not in long.stderr
-    empty = tmp_path / "empty"
-    empty.write_text("\n")
-    assert run(*database, REPRISE_ADMIN_TOKEN_FILE=str(empty)).returncode == 78
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "lines").write_text("x" * 32 + "\n" + "y" * 32)
+    (tmp_path / "spaced").write_text("x" * 20 + "\t" + "y" * 20)
+    (tmp_path / "binary").write_bytes(b"\xff" * 40)
+    for name, reason in [("empty", "is empty"), ("lines", "several lines"), ("binary", "is not text"),
+                         ("none", "No such file"), ("", "Is a directory"), ("spaced", "must be")]:
+        refused = run(*database, REPRISE_ADMIN_TOKEN_FILE=f"{tmp_path}/{name}")
+        assert refused.returncode == 78 and "REPRISE_ADMIN_TOKEN_FILE" in refused.stderr, refused.stderr
+        assert reason in refused.stderr and "xxxx" not in refused.stderr, refused.stderr
     server = Server(tmp_path, variables={"REPRISE_ADMIN_TOKEN": "short"})
     assert "short enough to be guessed" in server.log
     server.stop()
@@ -343,6 +349,38 @@ def test_the_dashboard_asks_for_a_token(server, browser):
 
 
 # The command
+
+def test_commands_have_the_admin_token_of_their_own_server(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 40)
+    server = Server(tmp_path, variables={"REPRISE_ADMIN_TOKEN_FILE": str(secret)})
+    other = f"http://127.0.0.1:{server.port}"
+    try:
+        settings = ["--port", str(server.port), "--database", server.database]
+        assert run("token", "list", *settings).returncode == 1
+        assert run("token", "list", *settings, REPRISE_ADMIN_TOKEN_FILE=str(secret)).returncode == 0
+        # Whoever is named by a URL may be somebody else.
+        asked = run("token", "list", "--url", other, REPRISE_ADMIN_TOKEN_FILE=str(secret))
+        assert asked.returncode == 1 and "did not accept the token" in asked.stderr
+    finally:
+        server.stop()
+
+
+def test_it_is_said_when_nobody_is_an_admin(tmp_path):
+    database = ["--database", str(tmp_path / "test.db")]
+    first = run("token", "create", "reader", *database)
+    assert first.returncode == 0 and "no lasting token has the scope admin" in first.stderr
+    assert run("token", "create", "owner", "--scope", "admin", *database).stderr == ""
+    assert run("token", "create", "reader", *database).stderr == ""
+    os.remove(tmp_path / "test.db")
+    server = Server(tmp_path)
+    try:
+        port = ["--port", str(server.port)]
+        locked = run("token", "create", "reader", *port)
+        assert locked.returncode == 0 and "no lasting token has the scope admin" in locked.stderr
+    finally:
+        server.stop()
+
 
 def test_tokens_by_command(tmp_path):
     database = ["--database", str(tmp_path / "test.db")]

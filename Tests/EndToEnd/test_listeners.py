@@ -137,7 +137,11 @@ def test_a_certificate_makes_the_only_port_secure(begin, pair):
     assert [url.split(":")[0] for url in server.urls] == ["https"]
     port = server.port("https")
     assert version("-k", f"https://127.0.0.1:{port}/health/ready") == "2 200"
-    assert curl(f"http://127.0.0.1:{port}/health/ready").returncode != 0
+    plain = curl(f"http://127.0.0.1:{port}/health/ready")
+    assert "This port speaks HTTPS" in plain.stdout
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"\0\1\2 neither")
+        assert connection.recv(1000)[:1] in (b"", b"\x15")
     assert curl("-k", "--tls-max", "1.1", f"https://127.0.0.1:{port}/health/ready").returncode != 0
 
 

@@ -193,7 +193,7 @@ final class ConnectionHandler: ChannelDuplexHandler, RemovableChannelHandler {
 
     private func writeParseProblem(_ context: ChannelHandlerContext, _ promise: EventLoopPromise<Void>?) {
         let failure = refusal ?? RequestHeadRules.failure(of: .unknown)
-        let requestID = RequestMiddleware.ofFullLength(String(UInt64.random(in: .min ... .max), radix: 16))
+        let requestID = RequestMiddleware.randomID()
         let body = ByteBuffer(bytes: Problem.json(failure, requestID: requestID).utf8)
         let head = HTTPResponse(
             status: Problem.kind(of: failure.code).status,

@@ -97,6 +97,9 @@ struct RequestMiddleware: RouterMiddleware {
         String(repeating: "0", count: max(0, 32 - id.utf8.count)) + id
     }
 
+    /// For what is answered before it is a request.
+    static func randomID() -> String { ofFullLength(String(UInt64.random(in: .min ... .max), radix: 16)) }
+
     /// The failure for an error thrown by a route.
     static func failure(answering error: any Error) -> Failure {
         switch error {

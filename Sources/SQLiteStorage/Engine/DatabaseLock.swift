@@ -65,8 +65,8 @@ final class DatabaseLock: Sendable {
     private static let header = "SQLite format 3"
 
     /// Looks at the first bytes of the database, which may be empty. SQLite would take a file that is shorter than its
-    /// header for an empty database. Where a log or journal lies beside the file, SQLite is asked instead: after a power
-    /// cut, the first page may be found there.
+    /// header for an empty database. Where a log or journal lies beside the file, SQLite is asked instead: after a
+    /// power cut, the first page may be found there.
     /// - Throws: ``OpeningError`` if it is another kind of file.
     func checkHeader() throws(OpeningError) {
         for suffix in ["-wal", "-journal"] {

@@ -20,7 +20,7 @@ extension SQLiteStorage: DiagnosticStore {
             figures.stored = stored
             databaseAge = createdAt.map { Double(now.milliseconds(since: $0)) / 1000 }
             condition = found
-            addWhatIsInMemory(to: &figures.stored!.namespaces, ids: ids)
+            addWhatIsInMemory(to: &figures.stored!.namespaces, ids: ids, since: Connection.windowStart(now))
         } catch {
             figures.problem = (error as? Failure)?.detail ?? "\(error)"
             condition.diskBytes = DatabaseCondition.disk(of: path).all
@@ -42,11 +42,15 @@ extension SQLiteStorage: DiagnosticStore {
         return figures
     }
 
-    private func addWhatIsInMemory(to namespaces: inout [DiagnosticFigures.Namespace], ids: [Int64]) {
+    private func addWhatIsInMemory(
+        to namespaces: inout [DiagnosticFigures.Namespace], ids: [Int64], since: Instant
+    ) {
         let pending = ledger.pending()
         let delays = ledger.delays()
         for (place, id) in ids.enumerated() {
-            for minute in pending[id] ?? [] { namespaces[place].activity += minute.lookups.activity }
+            for minute in pending[id] ?? [] where minute.start >= since {
+                namespaces[place].activity += minute.lookups.activity
+            }
             namespaces[place].delays = delays[id] ?? [:]
         }
     }
@@ -58,6 +62,12 @@ extension Connection {
         try first("SELECT min(applied_at_ms) FROM schema_migrations") { $0.optionalInstant(0) } ?? nil
     }
 
+    /// The minute in which the time that is judged begins.
+    static func windowStart(_ now: Instant) -> Instant {
+        now.advanced(milliseconds: -DiagnosticThresholds.windowMilliseconds)
+            .rounded(downTo: MetricResolution.minute.periodMilliseconds)
+    }
+
     /// What the rules for all engines need from the database, in look-ups whose cost is bounded by the number of
     /// namespaces.
     /// - Returns: also the ids of the namespaces, in their order.
@@ -66,7 +76,7 @@ extension Connection {
     ) throws(SQLiteError) -> (stored: DiagnosticFigures.Stored, namespaceIDs: [Int64]) {
         var stored = DiagnosticFigures.Stored()
         let rows = try namespaceRows(now: now)
-        let since = now.advanced(milliseconds: -DiagnosticThresholds.windowMilliseconds)
+        let since = Self.windowStart(now)
         let activity = Dictionary(uniqueKeysWithValues: try activity(since: since))
         let policies = Dictionary(
             uniqueKeysWithValues: try all(
@@ -104,7 +114,7 @@ extension Connection {
                 sum(misses_deleted) AS misses_deleted, sum(misses_cleared) AS misses_cleared,
                 sum(expirations) AS expirations, sum(evictions) AS evictions
             FROM cache_activity WHERE period_seconds = 60 AND start_ms >= ?1 GROUP BY namespace_id
-            """, .instant(since.rounded(downTo: MetricResolution.minute.periodMilliseconds))
+            """, .instant(since)
         ) { ($0.integer("namespace_id"), CacheActivity($0)) }
     }
 }
