@@ -1,5 +1,6 @@
-# syntax=docker/dockerfile:1
 # Builds Reprise with the Swift toolchain and ships only the binary.
+# The tags of the base images can be moved to other contents. To pin one, append @ and the digest (sha256:…) that
+# `docker buildx imagetools inspect TAG` prints.
 
 FROM swift:6.3.1-bookworm AS build
 RUN apt-get update \

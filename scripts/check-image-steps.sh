@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks the Dockerfile as far as that is possible without Docker: the image installs every library the binary links, the
-# build stage gets every file it needs, and the commands for start and health check work in the image's environment.
+# build stage gets every file it needs, the commands for start and health check work in the image's environment, and, as
+# root, the steps of the image lead to a root folder in which the server runs as it does in a container.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 server_binary=${REPRISE_BINARY:-$PWD/.build/release/reprise}
@@ -57,7 +58,7 @@ done
 # The health check and the stop as in the image: settings from the environment, no arguments except the command.
 folder=$(mktemp -d -t reprise-XXXXXX)
 pid=""
-trap '[[ -z $pid ]] || kill -KILL "$pid" 2>/dev/null || true; rm -rf "$folder"' EXIT
+trap '[[ -z $pid ]] || kill -KILL "$pid" 2>/dev/null || true; rm -rf --one-file-system "$folder"' EXIT
 unset REPRISE_BINARY
 export REPRISE_HOST=0.0.0.0 REPRISE_DATABASE="$folder/reprise.db" REPRISE_PORT
 unset REPRISE_ADMIN_TOKEN REPRISE_AUTHENTICATION
@@ -68,9 +69,72 @@ printf 'a token for this check\n' >"$folder/token"
 export REPRISE_ADMIN_TOKEN_FILE="$folder/token"
 (cd / && exec "$server_binary" serve >"$folder/out" 2>"$folder/log" </dev/null) &
 pid=$!
-for _ in {1..100}; do [[ -s $folder/out ]] && break; sleep 0.1; done
-"$server_binary" health || { cat "$folder/log" >&2; fail "the health check fails with a server"; }
-kill -TERM "$pid"
-wait "$pid" || fail "the server ended with exit code $?"
-pid=""
+
+# check_server COMMAND...: waits for the server $pid, checks its health with the command and stops it.
+check_server() {
+    for _ in {1..100}; do [[ -s $folder/out ]] && break; sleep 0.1; done
+    "$@" || { cat "$folder/log" >&2; fail "the health check fails with a server"; }
+    kill -TERM "$pid"
+    wait "$pid" || { cat "$folder/log" >&2; fail "the server ended with exit code $?"; }
+    pid=""
+}
+
+check_server "$server_binary" health
 echo "image steps: ok"
+
+if [[ $(id -u) -ne 0 ]] || ! command -v mmdebstrap >/dev/null; then
+    echo "image root: skipped, because it needs root and mmdebstrap"
+    exit 0
+fi
+
+# The final stage, step by step, in a new root folder with the Debian release of the base images.
+root=$folder/root
+mmdebstrap --quiet --mode=root --variant=apt --dpkgopt=force-unsafe-io \
+    "$(sed -nE 's/^FROM swift:[0-9.]+-([a-z]+).*/\1/p' Dockerfile)" "$root"
+variables=() entrypoint="" command="" health="" user="" workdir=""
+while read -r instruction rest; do
+    words=$(tr -d '[],"' <<<"$rest")
+    case "$instruction" in
+        RUN) chroot "$root" /bin/sh -c "$rest" >"$folder/log" 2>&1 || { cat "$folder/log" >&2; fail "RUN $rest"; } ;;
+        COPY) [[ $rest == "--from=build /out/reprise "* ]] || fail "what does COPY $rest copy?"
+            install -D "$server_binary" "$root${rest##* }" ;;
+        ENV) read -ra variables <<<"$rest" ;;
+        USER) user=$rest ;;
+        WORKDIR) workdir=$rest ;;
+        HEALTHCHECK) health=${words#*CMD } ;;
+        ENTRYPOINT) entrypoint=$words ;;
+        CMD) command=$words ;;
+        FROM | VOLUME | EXPOSE | STOPSIGNAL | "#"* | "") ;;
+        *) fail "the Dockerfile has the instruction $instruction, which this script does not know" ;;
+    esac
+done < <(awk '/^FROM/ { stage++ } stage == 2' <<<"$steps")
+install -D -m 0440 -g "$(chroot "$root" id -g "$user")" "$folder/token" "$root/run/secrets/token"
+variables+=(PATH=/usr/local/bin:/usr/bin:/bin REPRISE_ADMIN_TOKEN_FILE=/run/secrets/token "REPRISE_PORT=$REPRISE_PORT")
+
+# in_image COMMAND...: becomes the command, as the image's user, without capabilities, on a read-only root. Only the
+# volume can be written to.
+in_image() {
+    # shellcheck disable=SC2016
+    exec unshare --mount bash -ec 'root=$1; shift
+        mount --make-rprivate /
+        mount --bind "$root" "$root"
+        mount --bind "$root/data" "$root/data"
+        mount -t proc proc "$root/proc"
+        mount -o remount,bind,ro "$root"
+        exec chroot "$root" "$@"' in_image "$root" \
+        setpriv --reuid="$user" --regid="$user" --clear-groups --bounding-set=-all --no-new-privs \
+        env --ignore-environment --chdir="$workdir" "${variables[@]}" "$@"
+}
+
+rm -f "$folder/out"
+read -ra command <<<"$entrypoint $command"
+(in_image "${command[@]}" >"$folder/out" 2>"$folder/log" </dev/null) &
+pid=$!
+read -ra health <<<"$health"
+health() { (in_image "${health[@]}"); }
+check_server health
+(in_image test -w "$workdir") || fail "the volume cannot be written to"
+! (in_image test -w /usr/local/bin) || fail "the root can be written to"
+owner=$(stat -c %U:%a "$root/data/reprise.db")
+[[ $owner == *:600 ]] || fail "the database has the wrong mode: $owner"
+echo "image root: ok"

@@ -11,6 +11,7 @@ present() {
         python3-venv) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
         chromium-driver) command -v chromedriver >/dev/null ;;
         prometheus) command -v promtool >/dev/null ;;
+        systemd) command -v systemd-analyze >/dev/null ;;
         *) command -v "$1" >/dev/null ;;
     esac
 }

@@ -11,9 +11,10 @@ export REPRISE_BINARY="$PWD/.build/release/reprise"
 
 step "packages" scripts/ensure-packages.sh libsqlite3-dev libyaml-dev sqlite3 curl openssl python3 python3-venv
 # Tests that need these say so, and are skipped if they cannot be installed.
-step "browser and promtool" optional scripts/ensure-packages.sh chromium chromium-driver prometheus
+step "optional tools" optional scripts/ensure-packages.sh chromium chromium-driver prometheus systemd mmdebstrap
 step "toolchain" scripts/ensure-swift.sh
 step "Python tools" scripts/ensure-venv.sh
+step "deployment" scripts/check-deploy.sh
 step "pinned versions" scripts/versions.sh pin
 step "release build" swift build -c release --static-swift-stdlib --product reprise
 step "test build" swift build --build-tests

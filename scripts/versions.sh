@@ -49,7 +49,7 @@ check() {
     done < <(sed -nE 's/^ *\.package\(url: "([^"]+)", ([^)]*)\).*/\1|\2/p' Package.swift)
     ! grep -nvE '^(#.*|-c constraints\.txt|[A-Za-z0-9_.-]+==[^ ]+)$' Tests/requirements.txt Tests/constraints.txt >&2 \
         || fail "a Python package is not pinned with =="
-    ! grep -nE '^FROM ' Dockerfile | grep -vE ':[0-9]+\.[0-9]+(\.[0-9]+)?-[a-z]+( |$)' >&2 \
+    ! grep -nE '^FROM ' Dockerfile | grep -vE ':[0-9]+\.[0-9]+(\.[0-9]+)?-[a-z]+(@sha256:[0-9a-f]{64})?( |$)' >&2 \
         || fail "a base image in the Dockerfile has no exact tag"
 }
 
@@ -85,7 +85,7 @@ outdated() {
         echo "Dockerfile: swift $version, newest $newest"
         count=$((count + 1))
     fi
-    echo "Dockerfile: $(sed -nE 's/^FROM (debian:[^ ]+).*/\1/p' Dockerfile) is to be compared by hand: https://hub.docker.com/_/debian"
+    echo "Dockerfile: $(sed -nE 's/^FROM (debian:[^ @]+).*/\1/p' Dockerfile) is to be compared by hand: https://hub.docker.com/_/debian"
 
     local python=.venv/bin/python list
     if [[ ! -x $python ]]; then

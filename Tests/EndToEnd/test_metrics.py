@@ -145,6 +145,8 @@ def test_alerts_fire_when_they_should_and_only_then(tmp_path):
     if not shutil.which("promtool"):
         pytest.skip("needs promtool, from Debian's package prometheus")
     series = {
+        'up{instance="well",job="reprise"}': "1x20 0 1x40",
+        'up{instance="sick",job="reprise"}': "0x60",
         # Under load, but healthy.
         'reprise_http_requests_total{instance="well",status="2xx"}': "0+600000x60",
         'reprise_http_requests_total{instance="well",status="5xx"}': "0+600x60",

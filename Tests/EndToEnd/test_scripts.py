@@ -60,6 +60,14 @@ def test_a_version_that_drifts_is_refused(copy, name, pattern, replacement):
     assert run(copy, "scripts/versions.sh", "check").returncode == 1
 
 
+def test_a_base_image_may_have_a_digest(copy):
+    change(copy, "Dockerfile", r"(FROM debian:\S+)", rf"\1@sha256:{'0a' * 32}")
+    checked = run(copy, "scripts/versions.sh", "check")
+    assert checked.returncode == 0, checked.stderr
+    change(copy, "Dockerfile", r"(FROM swift:\S+)", r"\1@sha256:0a")
+    assert run(copy, "scripts/versions.sh", "check").returncode == 1
+
+
 def test_versions_are_pinned_again(copy, monkeypatch):
     (copy / "bin").mkdir()
     (copy / "bin" / "swift").write_text(SWIFT)
