@@ -25,6 +25,10 @@ public enum Limits {
     /// Size of one stored chunk of a large value. Also what one streaming request holds in memory at a time. Offsets in
     /// databases depend on it: changing it needs a migration.
     public static let chunkBytes = 64 * 1024
+    /// Large values that may be sent at the same time in parts of ``chunkBytes``, and in parts of a quarter of that;
+    /// for more, parts are a sixteenth, so that 4096 clients that read nothing hold less than 100 MiB.
+    public static let fewDownloads = 128
+    public static let manyDownloads = 512
     /// Upper bound of the setting `max_entry_bytes`: 1 GiB.
     public static let maxEntryBytesCeiling = 1024 * 1024 * 1024
     /// Bounds of the setting `max_database_bytes`: 64 MiB, because the log takes 28 MiB of it, to 16 TiB.

@@ -86,9 +86,17 @@ public enum StoredContent: Sendable {
 
 /// A large value being read. It stays readable while anyone holds it, even if its entry is replaced or removed.
 public protocol LargeValue: Sendable {
-    /// Up to ``Limits/chunkBytes`` bytes from `offset` on, at least one while `offset` lies inside the value.
+    /// Up to `count` bytes from `offset` on, at least one while `offset` lies inside the value.
+    /// - Parameter count: at most ``Limits/chunkBytes``.
     /// - Throws: `deadline_exceeded`, `overloaded` and the storage failures.
-    func read(from offset: Int) async throws -> [UInt8]
+    func read(from offset: Int, atMost count: Int) async throws -> [UInt8]
+}
+
+extension LargeValue {
+    /// As much as can be read at once.
+    public func read(from offset: Int) async throws -> [UInt8] {
+        try await read(from: offset, atMost: Limits.chunkBytes)
+    }
 }
 
 /// A large value being written. Invisible, and swept away if abandoned, until it becomes the content of a

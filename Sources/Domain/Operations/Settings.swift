@@ -159,7 +159,8 @@ public struct Setting: Sendable {
     /// Decimal settings are seconds, and the service counts whole milliseconds.
     private static func rounded(_ seconds: Double) -> Double { (seconds * 1000).rounded() / 1000 }
 
-    /// - Returns: nil for what is neither 0 nor in the range. What is rounded to 0 is not 0, which means something else.
+    /// - Returns: nil for what is neither 0 nor in the range. What is rounded to 0 is not 0, which means something
+    ///   else.
     private static func rounded(_ seconds: Double, toZeroOr range: ClosedRange<Double>) -> Double? {
         seconds == 0 || range.contains(rounded(seconds)) ? rounded(seconds) : nil
     }

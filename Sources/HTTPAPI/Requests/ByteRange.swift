@@ -49,12 +49,18 @@ extension ResponseBody {
     /// Some bytes of a large value, read piece by piece as the client takes them.
     init(_ value: any LargeValue, _ range: Range<Int>) {
         self.init(contentLength: range.count) { writer in
-            var offset = range.lowerBound
-            while offset < range.upperBound {
-                let bytes = try await value.read(from: offset)
-                let part = bytes.prefix(range.upperBound - offset)
-                try await writer.write(ByteBuffer(bytes: part))
-                offset += part.count
+            // Nothing but the part itself may be held while it waits.
+            func part(from offset: Int) async throws -> ByteBuffer {
+                let count = min(Downloads.all.partBytes, range.upperBound - offset)
+                return ByteBuffer(bytes: try await value.read(from: offset, atMost: count))
+            }
+            try await Downloads.all.counting {
+                var offset = range.lowerBound
+                while offset < range.upperBound {
+                    let part = try await part(from: offset)
+                    offset += part.readableBytes
+                    try await writer.write(part)
+                }
             }
             try await writer.finish(nil)
         }

@@ -17,7 +17,11 @@ struct EventLoopChannel<Base: ServerChildChannel>: ServerChildChannel {
         // A connection holds up to ten reads before it stops reading; with 64 KiB each, as by default, hundreds of
         // uploads would fill memory with data that nobody has read yet.
         let reads = AdaptiveRecvByteBufferAllocator(minimum: 1024, initial: 2048, maximum: 16 * 1024)
-        return channel.setOption(ChannelOptions.recvAllocator, value: reads).flatMap {
+        // What a client does not read waits in memory; those who do are not slower for that.
+        let writes = ChannelOptions.Types.WriteBufferWaterMark(low: 8 * 1024, high: 16 * 1024)
+        return channel.setOption(ChannelOptions.writeBufferWaterMark, value: writes).flatMap {
+            channel.setOption(ChannelOptions.recvAllocator, value: reads)
+        }.flatMap {
             base.setup(channel: channel, logger: logger)
         }
     }

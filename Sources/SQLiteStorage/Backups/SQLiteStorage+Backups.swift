@@ -116,10 +116,10 @@ private final class StoredBackup: LargeValue {
 
     deinit { if descriptor >= 0 { close(descriptor) } }
 
-    func read(from offset: Int) async throws -> [UInt8] {
+    func read(from offset: Int, atMost count: Int) async throws -> [UInt8] {
         try await threads.run { [self] in
-            let bytes = [UInt8](unsafeUninitializedCapacity: Limits.chunkBytes) { buffer, count in
-                count = max(pread(descriptor, buffer.baseAddress, buffer.count, off_t(offset)), 0)
+            let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, read in
+                read = max(pread(descriptor, buffer.baseAddress, buffer.count, off_t(offset)), 0)
             }
             guard !bytes.isEmpty else {
                 throw Failure(.storageUnavailable, "The backup could not be read: its file is shorter than it was.")

@@ -55,10 +55,10 @@ final class StoredBlob: LargeValue {
         self.check = check
     }
 
-    func read(from offset: Int) async throws -> [UInt8] {
+    func read(from offset: Int, atMost count: Int) async throws -> [UInt8] {
         let blobID = blobID
         let bytes = try await readers.pooled(.chunks) { connection in
-            try connection.chunk(of: blobID, from: offset)
+            try connection.chunk(of: blobID, from: offset, atMost: count)
         }
         try check?.add(bytes, from: offset)
         return bytes
@@ -76,12 +76,14 @@ extension Connection {
             .integer(blobID), .integer(number), .blob(bytes))
     }
 
-    /// The rest of the chunk in which `offset` lies.
-    func chunk(of blobID: Int64, from offset: Int) throws -> [UInt8] {
+    /// The rest of the chunk in which `offset` lies, or the beginning of it.
+    func chunk(of blobID: Int64, from offset: Int, atMost count: Int = Limits.chunkBytes) throws -> [UInt8] {
         let (number, skipped) = offset.quotientAndRemainder(dividingBy: Limits.chunkBytes)
         let sql: StaticString =
-            "SELECT substr(data, ?3) FROM cache_chunks WHERE blob_id = ?1 AND number = ?2"
-        let bytes = try first(sql, .integer(blobID), .integer(number), .integer(skipped + 1)) { $0.blob(0) }
+            "SELECT substr(data, ?3, ?4) FROM cache_chunks WHERE blob_id = ?1 AND number = ?2"
+        let bytes = try first(
+            sql, .integer(blobID), .integer(number), .integer(skipped + 1), .integer(count)
+        ) { $0.blob(0) }
         guard let bytes, !bytes.isEmpty else { throw Failure.valueMissing }
         return bytes
     }
