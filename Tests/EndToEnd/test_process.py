@@ -217,7 +217,7 @@ def started(tmp_path):
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o277])
 def test_new_files_are_their_owners_whatever_the_umask(tmp_path, started, mask):
-    names = ["test.db", "test.db-wal", "test.db-shm", "test.db.lock"]
+    names = ["test.db", "test.db-wal", "test.db-shm", "test.db.lock", "test.db.reserve"]
     assert started(tmp_path / "new" / "data", mask) == {"": 0o700, **{name: 0o600 for name in names}}
     assert modes(tmp_path / "new")[""] == 0o700
 
@@ -230,4 +230,5 @@ def test_modes_that_the_operator_chose_stay(tmp_path, started):
     (folder / "test.db").chmod(0o640)
     # The log is created again at each start, with the mode of the database.
     assert started(folder, 0o077) == {
-        "": 0o750, "test.db": 0o640, "test.db-wal": 0o640, "test.db-shm": 0o640, "test.db.lock": 0o600}
+        "": 0o750, "test.db": 0o640, "test.db-wal": 0o640, "test.db-shm": 0o640, "test.db.lock": 0o600,
+        "test.db.reserve": 0o600}

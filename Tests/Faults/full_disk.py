@@ -107,7 +107,6 @@ def run(folder, log_path):
     fill(folder)
     answers = [server.request("DELETE", f"/v1/cache/n/entries/{key}")[0] for key in stored[:half]]
     check("single removals that work", f"{answers.count(204):,} of {half:,}", answers.count(204) == half)
-    fill(folder)
     status = server.request("DELETE", "/v1/cache/n/entries?prefix=k")[0]
     check("clear by prefix", str(status), status == 200)
     runs = server.json("POST", "/v1/maintenance/cleanup", {})["tasks"]

@@ -205,7 +205,8 @@ extension DiskSpace.Volume {
             return FreeSpace.bytes(at: folder)
         },
         allocate: { path, bytes in
-            let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+            guard (try? PrivateFile.createIfMissing(path)) != nil else { return false }
+            let descriptor = open(path, O_RDWR | O_CLOEXEC)
             guard descriptor >= 0 else { return false }
             defer { close(descriptor) }
             var status = stat()
