@@ -27,8 +27,8 @@ public enum Limits {
     public static let chunkBytes = 64 * 1024
     /// Large values that may be sent at the same time in parts of ``chunkBytes``, and in parts of a quarter of that;
     /// for more, parts are a sixteenth, so that 4096 clients that read nothing hold less than 100 MiB.
-    public static let fewDownloads = 128
-    public static let manyDownloads = 512
+    public static let fewDownloads = 64
+    public static let manyDownloads = 256
     /// Upper bound of the setting `max_entry_bytes`: 1 GiB.
     public static let maxEntryBytesCeiling = 1024 * 1024 * 1024
     /// Bounds of the setting `max_database_bytes`: 64 MiB, because the log takes 28 MiB of it, to 16 TiB.
@@ -204,10 +204,12 @@ public enum Limits {
     public static let maxReportedErrors = 20
     /// Longest `X-Request-Id` accepted from a caller.
     public static let maxRequestIDBytes = 128
+    /// Bytes of an answer that the system takes before the client's machine has room for them.
+    public static let maxUnsentBytes = 128 * 1024
     /// Bytes of one request's header fields; above it the answer is 431.
     public static let maxHeaderBytes = 32 * 1024
     /// What incomplete heads of more than ``maxShortHeadBytes`` may take together; above that, the oldest give way.
-    public static let maxHeldHeadBytes = 32 * 1024 * 1024
+    public static let maxHeldHeadBytes = 8 * 1024 * 1024
     public static let maxShortHeadBytes = 4 * 1024
     /// Header fields of one request.
     public static let maxHeaderFields = 200

@@ -126,7 +126,7 @@ def test_there_is_time_to_stop():
 
 def test_the_limits_are_the_same_everywhere():
     limits = [CONTAINER["resources"]["limits"]["memory"], *unit()["MemoryMax"], COMPOSE["mem_limit"]]
-    assert limits == ["1536Mi", "1536M", "1536m"]
+    assert limits == ["1024Mi", "1024M", "1024m"]
     connections = int(re.search(r"\| connections \| (\d+);", text("README.md")).group(1))
     assert int(unit()["LimitNOFILE"][0]) > connections + 1000
 

@@ -17,8 +17,11 @@ final class ConnectionActivity: Sendable {
     private let bodyBytes = Atomic(0)
     /// Since when the client has read nothing of an answer that is waiting for it; 0 if it reads.
     private let stalledSince = Atomic<UInt64>(0)
-    /// What has arrived of a head that is not complete.
+    /// What has arrived of a head that is not complete, and since when.
     private let headBytes = Atomic(0)
+    private let headSince = Atomic<UInt64>(0)
+    /// Whether it gives way for its head, and counts no more.
+    private let isLeaving = Atomic(false)
 
     init(channel: any Channel, now: NIODeadline = .now()) {
         self.channel = channel
@@ -45,9 +48,17 @@ final class ConnectionActivity: Sendable {
 
     /// Notes how much has arrived of an incomplete head.
     /// - Returns: how much more that is than before.
-    fileprivate func head(_ count: Int) -> Int { count - headBytes.exchange(count, ordering: .relaxed) }
+    fileprivate func head(_ count: Int, now: NIODeadline) -> Int {
+        let count = isLeaving.load(ordering: .relaxed) ? 0 : count
+        let before = headBytes.exchange(count, ordering: .relaxed)
+        if before == 0 { headSince.store(now.uptimeNanoseconds, ordering: .relaxed) }
+        return count - before
+    }
 
-    fileprivate var holdsHead: Bool { headBytes.load(ordering: .relaxed) > 0 }
+    /// Since when a long head has been arriving, and how much of it is there.
+    fileprivate var head: (since: UInt64, bytes: Int) {
+        (headSince.load(ordering: .relaxed), headBytes.load(ordering: .relaxed))
+    }
 
     /// Who goes first; nil for a connection that does not give way.
     ///
@@ -73,15 +84,23 @@ final class ConnectionActivity: Sendable {
     }
 
     /// Closes the connection at once. Over TLS, a client could otherwise delay the end by not agreeing to it.
-    fileprivate func giveWay() {
+    /// - Parameter isUrgent: whether that must happen before its event loop reads more for others, if possible.
+    fileprivate func giveWay(isUrgent: Bool = false) {
         let channel = channel
-        channel.eventLoop.execute {
+        @Sendable func close() {
             if let secure = try? channel.pipeline.syncOperations.context(handlerType: NIOSSLServerHandler.self) {
                 secure.close(promise: nil)
             } else {
                 channel.close(promise: nil)
             }
         }
+        if isUrgent, channel.eventLoop.inEventLoop { close() } else { channel.eventLoop.execute { close() } }
+    }
+
+    /// - Returns: how many bytes of a head it held.
+    fileprivate func leave() -> Int {
+        isLeaving.store(true, ordering: .relaxed)
+        return headBytes.exchange(0, ordering: .relaxed)
     }
 
     fileprivate struct Rank: Comparable {
@@ -161,23 +180,37 @@ final class ConnectionGate: Sendable {
 
     /// Notes how much has arrived of a head that is not complete; 0 when it is.
     ///
-    /// Incomplete heads are held in memory. When they are too many bytes, those that began first give way.
+    /// Incomplete heads are held in memory. When they are too many bytes, those that began first give way, however
+    /// shortly ago that was: an honest head of that size is complete in an instant.
     func head(_ count: Int, of activity: ConnectionActivity, now: NIODeadline = .now()) {
-        let change = activity.head(count)
+        let change = activity.head(count, now: now)
         guard change != 0 else { return }
         let held = heldHeadBytes.add(change, ordering: .relaxed).newValue
-        if change > 0, held > Limits.maxHeldHeadBytes { makeRoom(now: now) { $0.holdsHead } }
+        if change > 0, held > Limits.maxHeldHeadBytes { dropHeads(of: held) }
+    }
+
+    /// Closes connections until those that are left hold three quarters of what they may.
+    private func dropHeads(of held: Int) {
+        let holders = state.withLock { state in
+            state.connections.values.map { ($0, $0.head) }.filter { $0.1.bytes > 0 }
+        }
+        var excess = held - Limits.maxHeldHeadBytes / 4 * 3
+        for (activity, _) in holders.sorted(by: { $0.1.since < $1.1.since }) where excess > 0 {
+            let bytes = activity.leave()
+            heldHeadBytes.subtract(bytes, ordering: .relaxed)
+            excess -= bytes
+            activity.giveWay(isUrgent: true)
+        }
     }
 
     /// Closes some of the connections that give way.
-    /// - Parameter isAmong: which of them are meant.
     /// - Returns: how many are about to be closed.
     @discardableResult
-    func makeRoom(now: NIODeadline = .now(), _ isAmong: (ConnectionActivity) -> Bool = { _ in true }) -> Int {
+    func makeRoom(now: NIODeadline = .now()) -> Int {
         let (first, leaving) = state.withLock { state in
             guard state.leaving.isEmpty else { return ([ConnectionActivity](), state.leaving.count) }
             let ranked = state.connections.values.compactMap { activity in
-                isAmong(activity) ? activity.rank(now: now).map { (activity, $0) } : nil
+                activity.rank(now: now).map { (activity, $0) }
             }
             let first = ranked.sorted { $0.1 > $1.1 }.prefix(Limits.connectionsThatGiveWay).map(\.0)
             state.leaving = Set(first.map { ObjectIdentifier($0.channel) })

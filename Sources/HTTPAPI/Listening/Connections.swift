@@ -32,6 +32,10 @@ struct HTTP1Connection: ServerChildChannel, HTTPChannelHandler {
 
     var responder: Responder { options.responder }
 
+    /// Parts of requests that wait to be read: one with a short body, which has three, never stops the next read.
+    private static let waitingParts = NIOAsyncSequenceProducerBackPressureStrategies.HighLowWatermark(
+        lowWatermark: 1, highWatermark: 4)
+
     func setup(
         channel: any Channel, logger: Logger
     ) -> EventLoopFuture<NIOAsyncChannel<HTTPRequestPart, HTTPResponsePart>> {
@@ -57,7 +61,8 @@ struct HTTP1Connection: ServerChildChannel, HTTPChannelHandler {
             try pipeline.addHandler(
                 HTTPConnectionStateHandler(idleTimeout: Duration(options.idleTimeout), logger: logger))
             return try NIOAsyncChannel(
-                wrappingChannelSynchronously: channel, configuration: .init(isOutboundHalfClosureEnabled: true))
+                wrappingChannelSynchronously: channel,
+                configuration: .init(backPressureStrategy: Self.waitingParts, isOutboundHalfClosureEnabled: true))
         }
     }
 

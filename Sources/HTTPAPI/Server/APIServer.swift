@@ -128,7 +128,10 @@ private struct Door: Sendable {
         switch listener.address {
         case .tcp(let host, let port):
             do {
-                server = try await bootstrap.bind(host: host, port: port, childChannelInitializer: setup)
+                server = try await bootstrap
+                    // Connections inherit it. Otherwise the system takes megabytes for each client that reads nothing.
+                    .serverChannelOption(Self.maxUnsentBytes, value: SocketOptionValue(Limits.maxUnsentBytes))
+                    .bind(host: host, port: port, childChannelInitializer: setup)
             } catch {
                 throw ListenError(
                     "cannot listen on \(host):\(port): \(Self.reason(error)). Is another program using the port? "
@@ -148,6 +151,9 @@ private struct Door: Sendable {
         self.listener = listener
         self.quiescing = quiescing
     }
+
+    /// `TCP_NOTSENT_LOWAT`, which glibc does not declare for Swift (include/uapi/linux/tcp.h).
+    private static let maxUnsentBytes = ChannelOptions.Types.SocketOption(level: .tcp, name: .init(rawValue: 25))
 
     private static func setup(
         _ connection: some ServerChildChannel, _ logger: Logger

@@ -14,13 +14,15 @@ struct EventLoopChannel<Base: ServerChildChannel>: ServerChildChannel {
     let base: Base
 
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Base.Value> {
-        // A connection holds up to ten reads before it stops reading; with 64 KiB each, as by default, hundreds of
-        // uploads would fill memory with data that nobody has read yet.
+        // What has arrived waits in memory until its request is read. By default that is 64 KiB four times at once, and
+        // thousands of uploads would fill memory. See also ``HTTP1Connection/waitingParts``.
         let reads = AdaptiveRecvByteBufferAllocator(minimum: 1024, initial: 2048, maximum: 16 * 1024)
         // What a client does not read waits in memory; those who do are not slower for that.
-        let writes = ChannelOptions.Types.WriteBufferWaterMark(low: 8 * 1024, high: 16 * 1024)
+        let writes = ChannelOptions.Types.WriteBufferWaterMark(low: 4 * 1024, high: 8 * 1024)
         return channel.setOption(ChannelOptions.writeBufferWaterMark, value: writes).flatMap {
             channel.setOption(ChannelOptions.recvAllocator, value: reads)
+        }.flatMap {
+            channel.setOption(ChannelOptions.maxMessagesPerRead, value: 1)
         }.flatMap {
             base.setup(channel: channel, logger: logger)
         }

@@ -113,17 +113,24 @@ struct ConnectionGateTests {
         let count = Limits.maxHeldHeadBytes / Limits.maxHeaderBytes
         let others = try connection()
         let holders = try (0...count).map { _ in try connection() }
-        for holder in holders.prefix(count) { gate.head(Limits.maxHeaderBytes, of: holder.activity, now: later(10)) }
-        loop.run()
-        #expect(gate.count == count + 2)
+        for (place, holder) in holders.prefix(count).enumerated() {
+            gate.head(Limits.maxHeaderBytes, of: holder.activity, now: later(Double(place)))
+        }
+        // The first is complete, and begins another.
         gate.head(0, of: holders[0].activity)
-        gate.head(Limits.maxHeaderBytes, of: holders[0].activity, now: later(10))
+        gate.head(Limits.maxHeaderBytes, of: holders[0].activity, now: later(5000))
         loop.run()
         #expect(gate.count == count + 2)
-        gate.head(1, of: holders[count].activity, now: later(10))
+        gate.head(1, of: holders[count].activity, now: later(5001))
         loop.run()
-        #expect(gate.count == count + 2 - Limits.connectionsThatGiveWay)
-        #expect(others.channel.isActive)
+        // The oldest go until a quarter is free.
+        let dropped = count / 4 + 1
+        #expect(gate.count == count + 2 - dropped)
+        #expect(holders[1...dropped].allSatisfy { !$0.channel.isActive })
+        #expect(others.channel.isActive && holders[0].channel.isActive && holders[dropped + 1].channel.isActive)
+        // What they held is free for others.
+        for holder in holders[1...dropped] { gate.head(Limits.maxHeaderBytes, of: holder.activity) }
+        #expect(gate.count == count + 2 - dropped)
     }
 
     @Test func theEndOfABurstIsToldOnce() throws {
