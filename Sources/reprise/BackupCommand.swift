@@ -217,7 +217,11 @@ struct BackupCommand: AsyncParsableCommand {
     }
 
     private static func refusal(_ answer: ServerClient.Answer) -> ExitMessage {
-        ExitMessage(message: "the server answered: \(answer.explanation)", code: ExitMessage.failed)
+        let explanation =
+            answer.status == 401
+            ? "it did not accept the token, or needs one: pass --token-file FILE, or set REPRISE_TOKEN"
+            : answer.explanation
+        return ExitMessage(message: "the server answered: \(explanation)", code: ExitMessage.failed)
     }
 
     // MARK: What is printed

@@ -35,6 +35,11 @@ struct RestoreCommand: AsyncParsableCommand {
             }
             announce("restored \(restored.sizeBytes) bytes to \(database.path)\n")
             announce("SHA-256 \(restored.entityTag.hex)\n")
+            if !restored.hadHash {
+                announce(
+                    "there is no .json with its hash beside the backup: its structure was verified, its values were "
+                        + "not; 'reprise doctor --deep' does\n")
+            }
             if let kept = restored.keptPath {
                 announce("the database that was there is \(kept); remove it when you no longer need it\n")
             }

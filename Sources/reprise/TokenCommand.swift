@@ -130,10 +130,18 @@ private struct TokenAccess {
     init(_ server: ServerOptions, _ options: SettingsOptions, isCreating: Bool = false) async throws(ExitMessage) {
         let settings = try await options.load()
         self.settings = settings
-        // Whoever says where a server is, or has a token for it, does not mean the file.
-        if server.namesServer || options.host != nil || options.port != nil || server.tokenFile != nil {
+        // Whoever says where a server is, or has a token for it, does not mean the file; whoever gives the flags of the
+        // server does, when it is stopped.
+        if server.namesServer || server.tokenFile != nil {
             place = .server(try ServerClient(server, settings: settings))
             return
+        }
+        if options.host != nil || options.port != nil {
+            let client = try ServerClient(server, settings: settings)
+            if (try? await client.request(.GET, "/health/live")) != nil {
+                place = .server(client)
+                return
+            }
         }
         do throws(ExitMessage) {
             let live = LiveSettings(settings)

@@ -372,3 +372,41 @@ def test_a_damaged_database_is_replaced_and_all_of_it_kept(stopped):
     kept = [name for name in files(stopped.folder) if ".replaced-" in name]
     assert [name.endswith("-wal") for name in kept] == [False, True]
     assert value(stopped) == b"before"
+
+
+def test_a_restore_that_fails_leaves_nothing(tmp_path):
+    (tmp_path / "text").write_text("no database, but long enough to be one. " * 200)
+    for source in ("missing", "text"):
+        target = tmp_path / f"{source}.db"
+        refused = run("restore", str(tmp_path / source), "--database", str(target))
+        assert refused.returncode == 1, refused.stderr
+        assert not target.exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_is_no_file_is_no_database(tmp_path, kind):
+    path = tmp_path / "odd"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    for command in (["restore", "x", "--force"], ["doctor"], ["serve", "--port", "0"], ["token", "list"]):
+        refused = run(*command, "--database", str(path))
+        assert refused.returncode in (1, 2), (command, refused.stderr)
+        assert "a folder or a device" in refused.stdout + refused.stderr, (command, refused.stderr)
+
+
+def test_a_backup_without_its_hash_is_told(server, tmp_path):
+    server.request("PUT", "/v1/cache/n/entries/key", b"value")
+    made = server.json("POST", "/v1/backups", {})
+    assert server.stop() == 0
+    source = os.path.join(server.folder, "backups", made["name"])
+    known = run("restore", source, "--database", str(tmp_path / "known.db"))
+    assert known.returncode == 0 and "doctor --deep" not in known.stdout + known.stderr
+    with open(source + ".json", "w") as file:
+        file.write("{bad")
+    damaged = run("restore", source, "--database", str(tmp_path / "damaged.db"))
+    assert damaged.returncode == 1 and ".json" in damaged.stderr and not (tmp_path / "damaged.db").exists()
+    os.remove(source + ".json")
+    unknown = run("restore", source, "--database", str(tmp_path / "unknown.db"))
+    assert unknown.returncode == 0 and "doctor --deep" in unknown.stdout + unknown.stderr
+    with open(source + "-journal", "w") as file:
+        file.write("x" * 600)
+    assert "-journal" in run("restore", source, "--database", str(tmp_path / "hot.db")).stderr

@@ -134,6 +134,11 @@ def test_a_file_that_goes_under_the_running_server(server, how, suffix):
     assert status == 503 and b'"database_replaced"' in body and b"Put the file" in body
     assert server.request("GET", "/v1/cache/n/entries/k")[2] == b"v"
     assert server.log.count("writes are refused") == 1
+    found = server.json("GET", "/v1/diagnostics")
+    assert found["status"] == "critical" and found["findings"][0]["code"] == "database_replaced"
+    if how == "removed" and not suffix:
+        told = run("doctor", "--port", str(server.port), "--database", server.database)
+        assert told.returncode == 2 and "Put " in told.stdout
     # The remedy.
     os.rename(kept, path)
     if how == "renamed":

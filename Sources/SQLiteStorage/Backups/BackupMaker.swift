@@ -88,7 +88,7 @@ final class BackupMaker: Sendable {
                 logger.notice("a backup was ended by the shutdown")
             } else {
                 state.withLock { $0.figures.failures += 1 }
-                logger.error("a backup failed", metadata: ["error": "\(error)", "folder": "\(folder.path)"])
+                logger.error("a backup failed", metadata: ["error": "\(failure.detail)", "folder": "\(folder.path)"])
             }
             throw failure
         }

@@ -10,6 +10,8 @@ public final class StoppedDatabase: Sendable {
     /// The path without symbolic links.
     public let path: String
     private let lock: DatabaseLock
+    /// Whether there was a file before it was locked.
+    private let existed: Bool
     private let clock: WallClock
     private let folder: BackupFolder
 
@@ -26,6 +28,7 @@ public final class StoppedDatabase: Sendable {
         } catch {
             throw OpeningError("\(error).")
         }
+        existed = access(path, F_OK) == 0
         lock = try DatabaseLock(database: path)
         self.path = lock.database
         self.clock = clock
@@ -78,6 +81,8 @@ public final class StoppedDatabase: Sendable {
         public var entityTag: EntityTag
         /// Where the database is that was there before; nil if there was none.
         public var keptPath: String?
+        /// Whether the hash of the backup was known, and is the same.
+        public var hadHash: Bool
     }
 
     /// Puts a copy of a backup in the place of the database.
@@ -88,6 +93,9 @@ public final class StoppedDatabase: Sendable {
     /// - Parameter isForced: whether a database that is there may be replaced.
     /// - Throws: ``RestoreError``, after which the old database is as it was.
     public func restore(from source: String, isForced: Bool, progress: Progress) throws -> Restored {
+        var isRestored = false
+        // The lock has created it.
+        defer { if !existed && !isRestored { unlink(path) } }
         try checkSource(source)
         let hadDatabase = (BackupFolder.size(of: path) ?? 0) > 0
         guard !hadDatabase || isForced else {
@@ -103,7 +111,10 @@ public final class StoppedDatabase: Sendable {
         let kept = path + ".replaced-" + clock.now().rfc3339.filter { $0 != "-" && $0 != ":" }
         try detachOldLog(movingTo: kept)
         let keptPath = try swap(copy, with: hadDatabase ? kept : nil)
-        return Restored(sizeBytes: sizeBytes, entityTag: entityTag, keptPath: keptPath)
+        isRestored = true
+        return Restored(
+            sizeBytes: sizeBytes, entityTag: entityTag, keptPath: keptPath,
+            hadHash: access(source + ".json", F_OK) == 0)
     }
 
     private func checkSource(_ source: String) throws(RestoreError) {
@@ -117,9 +128,9 @@ public final class StoppedDatabase: Sendable {
         if stat(path, &own) == 0, own.st_ino == given.st_ino, own.st_dev == given.st_dev {
             throw RestoreError("\(source) is the database itself, not a backup of it.")
         }
-        if (BackupFolder.size(of: source + "-wal") ?? 0) > 0 {
+        for suffix in ["-wal", "-journal"] where (BackupFolder.size(of: source + suffix) ?? 0) > 0 {
             throw RestoreError(
-                "\(source) has a write-ahead log beside it (-wal), so it is a database in use and not a backup: the "
+                "\(source) has a log beside it (\(suffix)), so it is a database in use and not a backup: the "
                     + "newest commits are not in the file. Make a backup of it with 'reprise backup'.")
         }
     }
@@ -165,7 +176,13 @@ public final class StoppedDatabase: Sendable {
     }
 
     private func verify(_ copy: String, _ entityTag: EntityTag, of source: String) throws {
-        if let facts = BackupFacts(contentsOf: source + ".json"), facts.entityTag != entityTag {
+        let facts = BackupFacts(contentsOf: source + ".json")
+        guard facts != nil || access(source + ".json", F_OK) != 0 else {
+            throw RestoreError(
+                "\(source).json, which has the hash of the backup, is damaged. Choose another backup; or remove that "
+                    + "file, and check the values of the restored database with 'reprise doctor --deep'.")
+        }
+        if let facts, facts.entityTag != entityTag {
             throw RestoreError(
                 "\(source) is damaged: its SHA-256 is \(entityTag.hex), and it was \(facts.entityTag.hex) when it was "
                     + "made. Choose another backup.")

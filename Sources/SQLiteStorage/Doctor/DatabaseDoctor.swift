@@ -84,6 +84,7 @@ public struct DatabaseDoctor: Sendable {
         guard stat(path, &status) == 0 else {
             let code = errno
             guard code == ENOENT else { return ([unreadable(code)], false) }
+            guard !isServed else { return ([.databaseReplaced(path)], false) }
             return (
                 [
                     Finding(
@@ -303,7 +304,9 @@ public final class FileClaim: Sendable {
         let real = realpath(path, nil)
         defer { free(real) }
         database = real.map { String(cString: $0) } ?? path
-        descriptors = [database + ".lock", database].map { (file: String) in open(file, O_RDONLY | O_CLOEXEC) }
+        descriptors = [database + ".lock", database].map { (file: String) in
+            open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        }
         let isServed = descriptors.contains { descriptor in
             descriptor >= 0 && flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK
         }

@@ -18,6 +18,11 @@ final class DatabaseLock: Sendable {
         let database = try Self.withoutLinks(given)
         self.database = database
         let path = database + ".lock"
+        // A pipe would keep whoever opens it waiting.
+        var kind = stat()
+        guard stat(database, &kind) != 0 || kind.st_mode & S_IFMT == S_IFREG else {
+            throw OpeningError("\(database) is a folder or a device. Give the path of a file with --database.")
+        }
         do {
             // The database too: SQLite gives the log and its index the same mode.
             for file in [path, database] { try PrivateFile.createIfMissing(file) }

@@ -357,6 +357,9 @@ final class Writer: Sendable {
         while !rest.isEmpty { rest = commitFront(of: rest, on: connection) }
     }
 
+    /// Asks the file system whether the files are still those that were opened.
+    var areFilesInPlace: Bool { files.areInPlace }
+
     private func areFilesInPlace(for group: ArraySlice<Operation>) -> Bool {
         let now = monotonicMilliseconds()
         if !mustSync(group), now - filesCheckedAt.load(ordering: .relaxed) < StorageLimits.checkMilliseconds {

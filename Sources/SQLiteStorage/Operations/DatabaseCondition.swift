@@ -12,6 +12,7 @@ extension Finding.Code {
     static let sqliteDefect = Self(rawValue: "sqlite_wal_reset_defect")
     static let diskNearlyFull = Self(rawValue: "disk_nearly_full")
     static let diskFull = Self(rawValue: "disk_full")
+    static let databaseReplaced = Self(rawValue: "database_replaced")
     static let clockSet = Self(rawValue: "clock_set")
     static let writerSaturated = Self(rawValue: "writer_saturated")
 }
@@ -34,6 +35,8 @@ struct DatabaseCondition: Sendable, Equatable {
     var space = DiskSpace.Figures()
     /// Writes that wait; nil without a server.
     var queuedWrites: Int?
+    /// Whether the file that a server has open is no longer the one under its name.
+    var isReplaced = false
     /// Values that were found to be damaged since the server was started.
     var damagedReads = 0
     /// How often the clock was set since then, in the last ``DiagnosticThresholds/clockJumpMilliseconds``.
@@ -62,9 +65,11 @@ struct DatabaseCondition: Sendable, Equatable {
         return (Int(status.f_bavail) * Int(status.f_frsize), Int(status.f_blocks) * Int(status.f_frsize))
     }
 
-    var findings: [Finding] { log + freePages + objects + library + disk + writer + damage + clock }
+    var findings: [Finding] { replacement + log + freePages + objects + library + disk + writer + damage + clock }
 
     private typealias Thresholds = DiagnosticThresholds
+
+    private var replacement: [Finding] { isReplaced ? [.databaseReplaced(path)] : [] }
 
     private var log: [Finding] {
         guard logBytes > Thresholds.logBytes else { return [] }
@@ -248,5 +253,16 @@ struct DatabaseCondition: Sendable, Equatable {
                     + "disk. durability=normal does not wait for the disk, but may lose the last commits in a power "
                     + "cut.")
         ]
+    }
+}
+
+extension Finding {
+    static func databaseReplaced(_ path: String) -> Finding {
+        Finding(
+            .critical, .databaseReplaced, "The database's file was removed, moved or replaced while the server runs",
+            detail: "Writes are refused with 503 database_replaced. Reads go on, from the file that the server has "
+                + "open.",
+            remedy: "Put \(path) and its -wal back: the server notices. If they are lost, POST /v1/backups still "
+                + "copies the open file; then stop the server, and restore the backup.")
     }
 }

@@ -26,6 +26,7 @@ extension SQLiteStorage: DiagnosticStore {
             condition.diskBytes = DatabaseCondition.disk(of: path).all
         }
         condition.space = space.figures
+        condition.isReplaced = !writer.areFilesInPlace
         condition.damagedReads = valueCheck.damagedCount
         let jumps = clockWatch.jumps
         if let latest = jumps.latest,
