@@ -5,19 +5,12 @@ Usage: compare.py BINARY BASE. Prints the medians of the rounds, and the ratios 
 processor time that a request takes of the server. The latter depends less on what else the machine is doing.
 """
 
-import os
 import statistics
 import sys
 import tempfile
 
 import server as servers
 from throughput import CONNECTIONS, ROUNDS, SECONDS, requests, wrk
-
-
-def processor_seconds(process):
-    with open(f"/proc/{process.pid}/stat") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main():
@@ -30,9 +23,9 @@ def main():
             servers.BINARY = binary
             with servers.Server() as server, tempfile.TemporaryDirectory() as folder:
                 for name, url, script in requests(server, folder):
-                    before = processor_seconds(server.process)
+                    before = server.processor_seconds()
                     rate = wrk(url, script)
-                    used = processor_seconds(server.process) - before
+                    used = server.processor_seconds() - before
                     rates.setdefault(name, {}).setdefault(binary, []).append(rate)
                     costs.setdefault(name, {}).setdefault(binary, []).append(used / (rate * SECONDS))
     print(f"{CONNECTIONS} connections, {ROUNDS} rounds of {SECONDS} s each, medians\n")

@@ -45,7 +45,9 @@ struct DoctorCommand: AsyncParsableCommand {
         if json {
             announce(diagnosis.json.text + "\n")
         } else {
-            announce(DoctorReport(source: source, diagnosis: diagnosis, isColoured: DoctorReport.wantsColours).text)
+            let report = DoctorReport(
+                source: source, diagnosis: diagnosis, isDeep: deep, isColoured: DoctorReport.wantsColours)
+            announce(report.text)
         }
         Glibc.exit(Self.exitCode(of: diagnosis.status))
     }

@@ -7,6 +7,8 @@ struct DoctorReport {
     /// What was examined.
     let source: String
     let diagnosis: Diagnosis
+    /// Whether all of the file was checked.
+    let isDeep: Bool
     let isColoured: Bool
 
     /// Columns of text.
@@ -54,7 +56,8 @@ struct DoctorReport {
             count(.info, "note", "notes"),
         ].compactMap { $0 }
         let state = diagnosis.status == .ok ? "healthy" : diagnosis.status.rawValue
-        return counts.isEmpty ? "\(state): nothing was found" : "\(state): \(counts.joined(separator: ", "))"
+        let result = counts.isEmpty ? "\(state): nothing was found" : "\(state): \(counts.joined(separator: ", "))"
+        return isDeep || diagnosis.status != .ok ? result : "\(result) (pages and values are checked by --deep)"
     }
 
     /// Breaks a text at blanks; longer words stay whole, so that a command can be copied.

@@ -90,6 +90,14 @@ def run(folder, log_path):
             failures.append(name)
 
     server = Server(folder, log_path)
+    try:
+        examine(server, folder, rows, check)
+    finally:
+        server.kill()
+    return rows, failures
+
+
+def examine(server, folder, rows, check):
     stored = write_until_full(server, rows)
     check("acknowledged and lost", str(lost(server, stored)), lost(server, stored) == 0)
     fill(folder)
@@ -116,8 +124,6 @@ def run(folder, log_path):
     rows.append(("free then", f"{free(folder) / MEGABYTE:.1f} MiB"))
     sound = server.query("PRAGMA integrity_check; PRAGMA foreign_key_check")
     check("integrity_check and foreign_key_check", sound[0], sound == ["ok"])
-    server.stop()
-    return rows, failures
 
 
 def main():

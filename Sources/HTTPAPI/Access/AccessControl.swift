@@ -107,22 +107,34 @@ public final class AccessControl: Sendable {
         guard let form = TokenText(text) else {
             // Anything else can only be the configured token.
             if isAdminGuessable, attempts.isExhausted(caller) { throw tooManyAttempts }
-            if let adminDigest, adminDigest == SHA256.hash(data: Array(text.utf8)) { return .configuredAdmin }
+            if let adminDigest, adminDigest == Self.digest(of: text) { return .configuredAdmin }
             // Without tokens, this is for somebody else: a proxy in front that asks for passwords of its own.
             guard isRequired else { return .anyone }
             throw refuse(.invalid, "The token is not valid.", tokenWasSent: true)
         }
         // The digests are compared in constant time. An id is no secret.
-        guard let token = tokens.token(form.id), SHA256.hash(data: Array(form.text.utf8)) == token.digest else {
-            if let adminDigest, adminDigest == SHA256.hash(data: Array(text.utf8)) { return .configuredAdmin }
+        guard let token = tokens.token(form.id), Self.digest(of: form.text) == token.digest else {
+            if let adminDigest, adminDigest == Self.digest(of: text) { return .configuredAdmin }
             throw refuse(.invalid, "The token is not valid, or it was revoked.", tokenWasSent: true)
         }
         let now = clock.now()
         if let expiresAt = token.expiresAt, expiresAt <= now {
             throw refuse(.expired, "The token expired at \(expiresAt.rfc3339).", tokenWasSent: true)
         }
-        tokens.noteUse(ofToken: token.id, at: now)
+        // Precise to a second, because each note is another look-up.
+        if token.lastUsedAt.map({ now.milliseconds(since: $0) >= 1000 }) ?? true {
+            tokens.noteUse(ofToken: token.id, at: now)
+        }
         return .token(token)
+    }
+
+    private static func digest(of text: String) -> SHA256Digest {
+        var text = text
+        return text.withUTF8 { bytes in
+            var hasher = SHA256()
+            hasher.update(bufferPointer: UnsafeRawBufferPointer(bytes))
+            return hasher.finalize()
+        }
     }
 
     private func require(_ scope: RouteScope, of token: AccessToken, namespace: () -> String?) throws(Refusal) {

@@ -16,7 +16,7 @@ enum ByteRange {
         if parts[1].contains(",") { return nil }
         guard let range = resolve(parts[1].trimmed, length: length), !range.isEmpty else {
             var failure = Failure(
-                .rangeNotSatisfiable, "The value has \(length) bytes; the range '\(header)' is outside it.")
+                .rangeNotSatisfiable, "There are \(length) bytes, and the range '\(header)' is outside of them.")
             failure.completeLength = length
             throw failure
         }

@@ -121,8 +121,8 @@ public final class StoppedDatabase: Sendable {
         var given = stat()
         guard stat(source, &given) == 0, given.st_mode & S_IFMT == S_IFREG else {
             throw RestoreError(
-                "there is no backup \(source), neither in \(folder.path) nor as a file. 'reprise backup list' lists "
-                    + "the backups.")
+                "there is no backup '\(source)', neither in \(folder.path) nor as a file. 'reprise backup list' lists "
+                    + "the backups of a database; of another one, give the path.")
         }
         var own = stat()
         if stat(path, &own) == 0, own.st_ino == given.st_ino, own.st_dev == given.st_dev {
@@ -188,7 +188,9 @@ public final class StoppedDatabase: Sendable {
                     + "made. Choose another backup.")
         }
         if let problem = try BackupCheck(path: copy).problem(forThisVersion: true) {
-            throw RestoreError("\(source) cannot be restored: \(problem)")
+            throw RestoreError(
+                "\(source) cannot be restored: \(problem.split(separator: "\n").joined(separator: " ")). Choose "
+                    + "another backup: 'reprise backup list' lists them.")
         }
     }
 

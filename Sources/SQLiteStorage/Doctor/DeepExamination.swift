@@ -181,8 +181,10 @@ struct DeepExamination {
                     "damaged_values": .integer(damaged), "checked_values": .integer(checked),
                     "checked_bytes": .integer(bytes),
                 ],
-                remedy: "Remove each with DELETE /v1/cache/{namespace}/entries/{key}; it is then computed again. Check "
-                    + "the disk, because a healthy one does not change what was written."))
+                remedy: findings.contains { $0.code == .databaseDamaged }
+                    ? "Leave them as they are: the structure is damaged too, so keep the files and restore a backup."
+                    : "Remove each with DELETE /v1/cache/{namespace}/entries/{key}; it is then computed again. Check "
+                        + "the disk, because a healthy one does not change what was written."))
     }
 
     /// A few at a time, because each is read in full.
@@ -295,33 +297,22 @@ struct DeepExamination {
     // MARK: Counters
 
     private mutating func checkNamespaces(_ progress: (ExaminationProgress) -> Void) throws {
-        var wrong = 0
-        var checked = 0
-        var last: Int64 = .min
-        while true {
-            let page = try connection.consistently {
-                () throws(SQLiteError) -> (last: Int64, checked: Int, wrong: Int)? in
-                let rows = try connection.all(
-                    """
-                    SELECT generation_id, entry_count, size_bytes FROM cache_generations
-                    WHERE generation_id > ?1 ORDER BY generation_id LIMIT 20
-                    """, .integer(last)
-                ) { (id: $0.integer(0), counts: [$0.integer(1), $0.integer(2)]) }
-                var wrong = 0
-                for row in rows {
-                    let counts = try connection.first(
-                        "SELECT count(*), coalesce(sum(size_bytes), 0) FROM cache_entries WHERE generation_id = ?1",
-                        .integer(row.id)
-                    ) { [$0.integer(0), $0.integer(1)] }
-                    if counts != row.counts { wrong += 1 }
-                }
-                return rows.last.map { ($0.id, rows.count, wrong) }
+        let (checked, wrong) = try compare("counters of namespaces", progress) { last throws(SQLiteError) in
+            let rows = try connection.all(
+                """
+                SELECT generation_id, entry_count, size_bytes FROM cache_generations
+                WHERE generation_id > ?1 ORDER BY generation_id LIMIT 20
+                """, .integer(last)
+            ) { (id: $0.integer(0), counts: [$0.integer(1), $0.integer(2)]) }
+            var wrong = 0
+            for row in rows {
+                let counts = try connection.first(
+                    "SELECT count(*), coalesce(sum(size_bytes), 0) FROM cache_entries WHERE generation_id = ?1",
+                    .integer(row.id)
+                ) { [$0.integer(0), $0.integer(1)] }
+                if counts != row.counts { wrong += 1 }
             }
-            guard let page else { break }
-            last = page.last
-            checked += page.checked
-            wrong += page.wrong
-            progress(ExaminationProgress(what: "counters of namespaces", done: checked, total: nil))
+            return rows.last.map { ($0.id, rows.count, wrong) }
         }
         guard wrong > 0 else { return }
         findings.append(
@@ -333,40 +324,29 @@ struct DeepExamination {
     }
 
     private mutating func checkSessions(_ progress: (ExaminationProgress) -> Void) throws {
-        var wrong = 0
-        var checked = 0
-        var last: Int64 = .min
-        while true {
-            let page = try connection.consistently {
-                () throws(SQLiteError) -> (last: Int64, checked: Int, wrong: Int)? in
-                let rows = try connection.all(
+        let (checked, wrong) = try compare("counters of sessions", progress) { last throws(SQLiteError) in
+            let rows = try connection.all(
+                """
+                SELECT session_ref, state_key_count, state_size_bytes, temporary_key_count, history_count,
+                    history_size_bytes
+                FROM sessions WHERE session_ref > ?1 ORDER BY session_ref LIMIT 100
+                """, .integer(last)
+            ) { row in (id: row.integer(0), counts: (1...5).map { row.integer(Int32($0)) }) }
+            var wrong = 0
+            for row in rows {
+                let state = try connection.first(
                     """
-                    SELECT session_ref, state_key_count, state_size_bytes, temporary_key_count, history_count,
-                        history_size_bytes
-                    FROM sessions WHERE session_ref > ?1 ORDER BY session_ref LIMIT 100
-                    """, .integer(last)
-                ) { row in (id: row.integer(0), counts: (1...5).map { row.integer(Int32($0)) }) }
-                var wrong = 0
-                for row in rows {
-                    let state = try connection.first(
-                        """
-                        SELECT count(*), coalesce(sum(size_bytes), 0), coalesce(sum(is_temporary), 0)
-                        FROM session_state WHERE session_ref = ?1
-                        """, .integer(row.id)
-                    ) { [$0.integer(0), $0.integer(1), $0.integer(2)] }
-                    let history = try connection.first(
-                        "SELECT count(*), coalesce(sum(size_bytes), 0) FROM history_items WHERE session_ref = ?1",
-                        .integer(row.id)
-                    ) { [$0.integer(0), $0.integer(1)] }
-                    if (state ?? []) + (history ?? []) != row.counts { wrong += 1 }
-                }
-                return rows.last.map { ($0.id, rows.count, wrong) }
+                    SELECT count(*), coalesce(sum(size_bytes), 0), coalesce(sum(is_temporary), 0)
+                    FROM session_state WHERE session_ref = ?1
+                    """, .integer(row.id)
+                ) { [$0.integer(0), $0.integer(1), $0.integer(2)] }
+                let history = try connection.first(
+                    "SELECT count(*), coalesce(sum(size_bytes), 0) FROM history_items WHERE session_ref = ?1",
+                    .integer(row.id)
+                ) { [$0.integer(0), $0.integer(1)] }
+                if (state ?? []) + (history ?? []) != row.counts { wrong += 1 }
             }
-            guard let page else { break }
-            last = page.last
-            checked += page.checked
-            wrong += page.wrong
-            progress(ExaminationProgress(what: "counters of sessions", done: checked, total: nil))
+            return rows.last.map { ($0.id, rows.count, wrong) }
         }
         guard wrong > 0 else { return }
         findings.append(
@@ -377,6 +357,23 @@ struct DeepExamination {
                     + "WHERE v.session_ref = s.session_ref), (history_count, history_size_bytes) = (SELECT count(*), "
                     + "coalesce(sum(size_bytes), 0) FROM history_items h WHERE h.session_ref = s.session_ref)\"")
         )
+    }
+
+    /// Compares counters with their rows, page by page.
+    /// - Parameter page: what follows the row with this id, on one snapshot; nil at the end.
+    private func compare(
+        _ what: String, _ progress: (ExaminationProgress) -> Void,
+        page: (Int64) throws(SQLiteError) -> (last: Int64, checked: Int, wrong: Int)?
+    ) throws -> (checked: Int, wrong: Int) {
+        var (checked, wrong) = (0, 0)
+        var last: Int64 = .min
+        while let next = try connection.consistently({ () throws(SQLiteError) in try page(last) }) {
+            last = next.last
+            checked += next.checked
+            wrong += next.wrong
+            progress(ExaminationProgress(what: what, done: checked, total: nil))
+        }
+        return (checked, wrong)
     }
 
     private func countersWrong(_ title: String, _ checked: Int, _ wrong: Int, _ repair: String) -> Finding {
