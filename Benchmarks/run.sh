@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every benchmark against the release build and prints the tables of README and docs/design.
+# Runs the benchmarks against the release build and prints the tables of README and docs/design. greedy.py, which takes
+# ten minutes, and compare.py, which needs a second binary, are run by themselves.
 # Needs wrk (Debian package wrk) and python3. Fails if a benchmark is below its threshold.
 set -euo pipefail
 cd "$(dirname "$0")"

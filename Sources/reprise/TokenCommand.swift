@@ -145,7 +145,7 @@ private struct TokenAccess {
         }
         do throws(ExitMessage) {
             let live = LiveSettings(settings)
-            let path = settings.text(.database)
+            let path = switch try StorageSelection(database: settings.text(.database)) { case .sqlite(let path): path }
             guard isCreating || access(path, F_OK) == 0 else {
                 throw Self.failed("there is no database at \(path). Name it with --database, or a server with --url.")
             }

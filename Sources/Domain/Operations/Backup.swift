@@ -69,7 +69,4 @@ public protocol BackupStore: Sendable {
 
     /// The latest one that was made, from memory; nil if there is none.
     var latestBackup: Backup? { get }
-
-    /// Ends the backup that is being made, if any, with `shutting_down`, and refuses new ones.
-    func endBackups()
 }

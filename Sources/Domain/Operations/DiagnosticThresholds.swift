@@ -7,7 +7,7 @@ public enum DiagnosticThresholds {
     /// A start usually takes less than a tenth of a second, however large the database is; probes and supervisors give
     /// up after a few seconds.
     public static let startupSeconds = 2.0
-    /// The limits on what is held in memory (docs/operations.md) add up to some 600 MiB, of which ordinary use needs
+    /// The limits on what is held in memory (docs/operations.md) add up to some 640 MiB, of which ordinary use needs
     /// less than 100. Half of it is worth a look.
     public static let residentBytes: Int64 = 300 << 20
     /// Share of the machine's memory, or of the control group's limit, in percent: above the first there is no room for

@@ -1,7 +1,6 @@
 // A request by plain HTTP where TLS is expected.
 
 import Domain
-import HTTPTypes
 import NIOCore
 
 /// Answers a request that comes without TLS, so that its sender learns more than that the connection was closed.

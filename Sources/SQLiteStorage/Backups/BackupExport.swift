@@ -66,5 +66,7 @@ public final class BackupExport: Sendable {
         guard fsync(descriptor) == 0, rename(partial, path) == 0 else {
             throw RestoreError(FileError(errno, "complete \(path)").description)
         }
+        // Whoever cannot sync the folder has the file all the same.
+        try? BackupFolder.syncFolder(path.lastIndex(of: "/").map { String(path[...$0]) } ?? ".")
     }
 }

@@ -194,13 +194,11 @@ final class PartialBackup: Sendable {
     /// Whether nobody is making the partial file with this path.
     static func isAbandoned(_ path: String) -> Bool {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return true }
+        // Of what cannot be opened, nobody knows.
+        guard descriptor >= 0 else { return errno == ENOENT }
         defer { close(descriptor) }
         return flock(descriptor, LOCK_EX | LOCK_NB) == 0
     }
-
-    /// Bytes written so far.
-    var sizeBytes: Int { BackupFolder.size(of: path) ?? 0 }
 
     /// Returns once everything written so far is on disk.
     func sync() throws(FileError) {

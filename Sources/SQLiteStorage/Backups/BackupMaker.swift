@@ -83,7 +83,7 @@ final class BackupMaker: Sendable {
                 ])
             return backup
         } catch {
-            let failure = Self.failure(error)
+            let failure = signal.isRaised ? .shuttingDown : Self.failure(error)
             if failure.code == .shuttingDown {
                 logger.notice("a backup was ended by the shutdown")
             } else {

@@ -95,8 +95,6 @@ extension SQLiteStorage: BackupStore {
     }
 
     public var latestBackup: Backup? { backupMaker.figures.latest }
-
-    public func endBackups() { backupMaker.stop() }
 }
 
 /// A backup that is being sent.

@@ -113,7 +113,8 @@ public final class StoppedDatabase: Sendable {
         let keptPath = try swap(copy, with: hadDatabase ? kept : nil)
         isRestored = true
         return Restored(
-            sizeBytes: sizeBytes, entityTag: entityTag, keptPath: keptPath,
+            sizeBytes: sizeBytes, entityTag: entityTag,
+            keptPath: keptPath ?? (access(kept + "-wal", F_OK) == 0 ? kept + "-wal" : nil),
             hadHash: access(source + ".json", F_OK) == 0)
     }
 

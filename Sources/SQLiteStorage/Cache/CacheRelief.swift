@@ -15,15 +15,23 @@ import Synchronization
 extension SQLiteStorage {
     /// Evicts entries until this many pages of the database are free, or nothing is left to evict, or the bound for one
     /// transaction is reached. Inside a transaction of the writer.
-    /// - Returns: to be called when the transaction is over.
-    func makeRoom(pages: Int, on connection: Connection) throws -> @Sendable () -> Void {
+    /// - Returns: to be called when the transaction is over, with whether it was committed.
+    func makeRoom(pages: Int, on connection: Connection) throws -> @Sendable (_ isCommitted: Bool) -> Void {
         let withdrawal = AccessLedger.Withdrawal(from: ledger)
         let transaction = CacheTransaction(
             connection: connection, storage: self, withdrawal: withdrawal, now: clock.now())
         var relief = CacheRelief(transaction)
-        try relief.run(until: pages)
+        do {
+            try relief.run(until: pages)
+        } catch {
+            // The transaction is rolled back, so the values are there again.
+            withdrawal.undo()
+            for blobID in relief.condemned { leases.forget(blobID) }
+            throw error
+        }
         let condemned = relief.condemned
-        return { [leases] in
+        return { [leases] isCommitted in
+            if !isCommitted { withdrawal.undo() }
             for blobID in condemned { leases.forget(blobID) }
         }
     }

@@ -159,7 +159,7 @@ public final class SQLiteStorage: Sendable {
         let ledger = ledger
         settings.observe { ledger.isCounting.store($0.boolean(.enableMonitoring), ordering: .relaxed) }
         writer.makeRoom { [weak self] pages, connection in
-            try self?.makeRoom(pages: pages, on: connection) ?? {}
+            try self?.makeRoom(pages: pages, on: connection) ?? { _ in }
         }
         let (writer, signals) = (writer, signals)
         settings.observe {
@@ -285,7 +285,7 @@ public final class SQLiteStorage: Sendable {
 extension SQLiteStorage: HealthStore {
     public func checkReadiness() async throws -> Int {
         if space.isShort { throw Failure.storageFull }
-        return try await writer.perform { connection in
+        return try await writer.perform(.foreground, .durable, .shrinking) { connection in
             // Changes nothing, but writes a page to the log, which proves that the file can be written.
             try connection.run("UPDATE schema_migrations SET applied_at_ms = applied_at_ms WHERE version = 1")
             return try connection.first("SELECT max(version) FROM schema_migrations") { $0.int(0) } ?? 0

@@ -192,6 +192,8 @@ enum StorageLimits {
 
     // MARK: A full disk
 
+    /// SQLite's own maximum of pages in a file. https://sqlite.org/limits.html
+    static let maxDatabasePages = 4_294_967_294
     /// Disk space kept in reserve, so that rows can be removed when the rest is used up: the log that is written back
     /// every ``checkpointPages``, and as much again for the steps of a sweep.
     static let reserveBytes = 8 * 1024 * 1024

@@ -71,7 +71,7 @@ final class Writer: Sendable {
         let reply: () -> Void
     }
 
-    typealias RoomMaker = @Sendable (_ pages: Int, Connection) throws -> @Sendable () -> Void
+    typealias RoomMaker = @Sendable (_ pages: Int, Connection) throws -> @Sendable (_ isCommitted: Bool) -> Void
 
     private struct Queue {
         var foreground = Deque<Operation>()
@@ -99,6 +99,8 @@ final class Writer: Sendable {
     private let limit = Mutex<DatabaseLimit?>(nil)
     /// Frees pages for what is written, in a transaction; what it returns is called after that.
     private let roomMaker = Mutex<RoomMaker?>(nil)
+    /// The limit that SQLite has been told. Used on the writer's thread only.
+    private let heldPages = Atomic(StorageLimits.maxDatabasePages)
     private let limitLoggedAt = Atomic<Int64>(.min)
     private let microseconds: @Sendable () -> Int64
     /// When the current operation must end its step, and when it must do so if a foreground operation is waiting.
@@ -406,12 +408,12 @@ final class Writer: Sendable {
 
     /// Whether a group of writes fits under the limit; what is in the way is evicted.
     private func fitsLimit(_ group: ArraySlice<Operation>, _ connection: Connection) -> Bool {
-        guard let limit = limit.withLock({ $0 }) else { return true }
-        let bytes = group.reduce(0) { $0 + $1.bytes }
-        let pages = DatabaseLimit.pages(of: group.count, bytes: bytes)
+        let limit = limit.withLock { $0 }
         do {
-            // SQLite holds the limit itself, in case the estimate is too low.
-            try connection.execute("PRAGMA max_page_count = \(limit.pages)")
+            try hold(limit, connection)
+            guard let limit else { return true }
+            let bytes = group.reduce(0) { $0 + $1.bytes }
+            let pages = DatabaseLimit.pages(of: group.count, bytes: bytes)
             let excess = try connection.pages() + pages - limit.growingPages
             if try connection.freePages() < excess {
                 // Some more, so that this need not be done for each group.
@@ -423,6 +425,13 @@ final class Writer: Sendable {
             logger.warning("no room could be made under max_database_bytes", metadata: ["error": "\(error)"])
             return false
         }
+    }
+
+    /// Lets SQLite hold the limit itself, in case an estimate is too low.
+    private func hold(_ limit: DatabaseLimit?, _ connection: Connection) throws(SQLiteError) {
+        let pages = limit?.pages ?? StorageLimits.maxDatabasePages
+        guard heldPages.exchange(pages, ordering: .relaxed) != pages else { return }
+        try connection.execute("PRAGMA max_page_count = \(pages)")
     }
 
     private func hasLogRoom(for bytes: Int, under limit: DatabaseLimit, _ connection: Connection) throws -> Bool {
@@ -440,14 +449,15 @@ final class Writer: Sendable {
             }
             try connection.execute("PRAGMA synchronous = NORMAL")
             try connection.run("BEGIN IMMEDIATE")
-            var finish: @Sendable () -> Void = {}
-            defer { finish() }
+            var finish: @Sendable (Bool) -> Void = { _ in }
             do {
                 finish = try maker(pages, connection)
                 try snapshots.commit { () throws(SQLiteError) in
                     try connection.run("COMMIT")
                 }
+                finish(true)
             } catch {
+                finish(false)
                 guard connection.isInTransaction else { throw error }
                 try? connection.run("ROLLBACK")
                 throw error

@@ -55,14 +55,7 @@ struct DatabaseCondition: Sendable, Equatable {
         // 2 is INCREMENTAL. https://sqlite.org/pragma.html#pragma_auto_vacuum
         returnsSpace = try connection.first("PRAGMA auto_vacuum") { $0.int(0) } == 2
         schema = try SchemaComparison(connection, version: version)
-        (space.freeBytes, diskBytes) = Self.disk(of: path)
-    }
-
-    /// Bytes free for this process and in all, on the file system of a path.
-    static func disk(of path: String) -> (free: Int?, all: Int?) {
-        var status = statvfs()
-        guard statvfs(path, &status) == 0 else { return (nil, nil) }
-        return (Int(status.f_bavail) * Int(status.f_frsize), Int(status.f_blocks) * Int(status.f_frsize))
+        (space.freeBytes, diskBytes) = FreeSpace.figures(at: path)
     }
 
     var findings: [Finding] { replacement + log + freePages + objects + library + disk + writer + damage + clock }

@@ -1,7 +1,6 @@
 // What the clock's being set back makes necessary: deadlines that are too far away are shortened.
 
 import Domain
-import Synchronization
 
 extension SQLiteStorage {
     /// Gives everything that was written or used in the future, by the clock of now, the lifetime it would have if that

@@ -23,7 +23,7 @@ extension SQLiteStorage: DiagnosticStore {
             addWhatIsInMemory(to: &figures.stored!.namespaces, ids: ids, since: Connection.windowStart(now))
         } catch {
             figures.problem = (error as? Failure)?.detail ?? "\(error)"
-            condition.diskBytes = DatabaseCondition.disk(of: path).all
+            condition.diskBytes = FreeSpace.figures(at: path).all
         }
         condition.space = space.figures
         condition.isReplaced = !writer.areFilesInPlace

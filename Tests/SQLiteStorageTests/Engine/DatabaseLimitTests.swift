@@ -119,7 +119,8 @@ struct DatabaseLimitTests {
             #expect(refusal?.detail.contains("max_database_bytes") == true)
             #expect(sessions > 10)
             #expect(try await storage.keys() == [])
-            #expect(await code { try await storage.checkReadiness() } == nil || refusal != nil)
+            // Reads and removals go on, so it is ready.
+            #expect(await code { try await storage.checkReadiness() } == nil)
             // The remedy: remove something …
             try await storage.removeSession(Name(stored: "s0"))
             try await storage.removeSession(Name(stored: "s1"))
@@ -160,6 +161,18 @@ struct DatabaseLimitTests {
             #expect(storage.unfinishedUploadBytes.load(ordering: .relaxed) == 0)
             _ = try await storage.perform(.blobOrphans, isDryRun: false)
             try await storage.put("again", bytes(7, Self.megabyte))
+        }
+    }
+
+    @Test func withoutALimitTheDatabaseGrowsAgain() async throws {
+        try await run { storage, _ in
+            try await storage.put("k", bytes(1, Self.megabyte))
+            live.apply(SettingOverrides(values: ["max_database_bytes": "0"], version: 1))
+            for number in 0..<(Self.limit / Self.megabyte + 6) {
+                try await storage.put("k\(number)", bytes(2, Self.megabyte), lifetime: .never)
+            }
+            #expect(size > Self.limit)
+            #expect(try await storage.bytes("k0").count == Self.megabyte)
         }
     }
 
