@@ -1,6 +1,8 @@
 // The forms of the Authorization field.
 
+import Crypto
 import Domain
+import HTTPTypes
 import Testing
 
 @testable import HTTPAPI
@@ -18,6 +20,28 @@ struct CredentialsTests {
         "Basic dXNlcjo=", "Basic /w==",
     ])
     func others(field: String) { #expect(Credentials(field: field) == .unreadable) }
+
+    @Test func twoFieldsAreNone() {
+        var request = HTTPRequest(method: .get, scheme: nil, authority: nil, path: "/")
+        #expect(Credentials(request) == .none)
+        request.headerFields.append(HTTPField(name: .authorization, value: "Bearer rpr_abc"))
+        #expect(Credentials(request) == .token("rpr_abc"))
+        request.headerFields.append(HTTPField(name: .authorization, value: "Bearer rpr_abc"))
+        #expect(Credentials(request) == .unreadable)
+    }
+
+    @Test func digestsAreEqualInEveryByteOrNot() {
+        let digest = SHA256.hash(data: Array("rpr_abc".utf8))
+        #expect(digest.equals(Array(digest)))
+        for index in 0..<SHA256.byteCount {
+            var other = Array(digest)
+            other[index] ^= 1
+            #expect(!digest.equals(other))
+        }
+        #expect(!digest.equals([]))
+        #expect(!digest.equals(digest.dropLast()))
+        #expect(!digest.equals(digest + [0]))
+    }
 
     @Test func lengthsAreBounded() {
         let long = String(repeating: "a", count: Limits.maxTokenBytes * 2)
