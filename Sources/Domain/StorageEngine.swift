@@ -34,3 +34,10 @@ public protocol StorageEngine: Sendable {
     /// `shutting_down`. Failures are logged: there is nobody left to handle them.
     func close() async
 }
+
+/// What a process has the storage open for.
+public enum StorageUse: String, Sendable {
+    case server
+    /// It ends by itself.
+    case command
+}

@@ -35,11 +35,7 @@ struct BackupCommand: AsyncParsableCommand {
                 self = .server(try ServerClient(server, settings: settings))
                 return
             }
-            let selection = try StorageSelection(database: settings.text(.database))
-            let path =
-                switch selection {
-                case .sqlite(let path): path
-                }
+            let path = try StorageSelection(settings).path
             guard access(path, F_OK) == 0 else {
                 self = .lost(path: path)
                 return

@@ -58,7 +58,7 @@ struct DoctorCommand: AsyncParsableCommand {
         let path: String
         do throws(ExitMessage) {
             settings = try await options.load()
-            path = switch try StorageSelection(database: settings.text(.database)) { case .sqlite(let path): path }
+            path = try StorageSelection(settings).path
         } catch {
             return ("the settings", Diagnosis([SetupChecks.invalid(error)]))
         }
@@ -72,7 +72,7 @@ struct DoctorCommand: AsyncParsableCommand {
         bar.end()
         var snapshot = DiagnosticSnapshot(settings: settings, figures: figures)
         let place = "\(path)\(deep ? ", all of it," : ",") read"
-        guard let process = claim.server else {
+        guard claim.isServed else {
             snapshot.process = Self.ownLimits
             return (place, Diagnosis(snapshot.diagnosis.findings + SetupChecks.findings(settings, path: path)))
         }
@@ -80,7 +80,7 @@ struct DoctorCommand: AsyncParsableCommand {
         let (findings, isComplete) = await ask(settings)
         let known = Set(findings.map(\.code))
         let own = snapshot.diagnosis.findings.filter { !known.contains($0.code) }
-        let name = "the server\(process.isEmpty ? "" : " (process \(process))")"
+        let name = "the server\(claim.server.map { " (process \($0))" } ?? "")"
         return ("\(place) beside \(name)\(isComplete ? ", which was asked too" : "")", Diagnosis(findings + own))
     }
 

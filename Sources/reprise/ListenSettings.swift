@@ -46,6 +46,17 @@ struct ListenSettings: Equatable {
         }
     }
 
+    /// Reads the files of the certificate; nil without any.
+    /// - Throws: ``ExitMessage`` naming the file that is wrong.
+    func loadCertificate() throws(ExitMessage) -> ServerCertificate? {
+        guard let files = certificate else { return nil }
+        do {
+            return try ServerCertificate(certificateFile: files.certificate, keyFile: files.key)
+        } catch {
+            throw Self.wrong("\(error)")
+        }
+    }
+
     /// - Parameter certificate: the one of ``certificate``, loaded.
     func listeners(_ certificate: ServerCertificate?) -> [Listener] {
         var listeners: [Listener] = []

@@ -17,7 +17,7 @@ struct MigrateCommand: AsyncParsableCommand {
     func run() async throws {
         do {
             let settings = LiveSettings(try await options.load())
-            let storage = try openStorage(settings, logger: StructuredLogHandler.bootstrap(settings))
+            let storage = try openStorage(settings, for: .command, logger: StructuredLogHandler.bootstrap(settings))
             let version = try await storage.health.checkReadiness()
             await storage.close()
             announce("\(settings.current.text(.database)) is at schema version \(version)\n")

@@ -61,11 +61,7 @@ extension StoppedDatabase {
     /// The database that the settings choose.
     /// - Throws: ``ExitMessage``, also if a server has it open.
     static func open(_ settings: Settings) throws(ExitMessage) -> StoppedDatabase {
-        let selection = try StorageSelection(database: settings.text(.database))
-        let path =
-            switch selection {
-            case .sqlite(let path): path
-            }
+        let path = try StorageSelection(settings).path
         do {
             return try StoppedDatabase(path: path, backupDirectory: settings.text(.backupDirectory))
         } catch {

@@ -44,7 +44,7 @@ struct SQLCommand: AsyncParsableCommand {
     func run() async throws {
         do throws(ExitMessage) {
             let settings = try await options.load()
-            let path = switch try StorageSelection(database: settings.text(.database)) { case .sqlite(let path): path }
+            let path = try StorageSelection(settings).path
             guard let query else {
                 print(SQLTable.list(SQLInspector(path: path).relations))
                 return

@@ -51,8 +51,8 @@ func serve(_ settings: LiveSettings) async throws {
     let logger = StructuredLogHandler.bootstrap(settings)
     // Wrong files are reported before anything is opened.
     let addresses = try ListenSettings(settings.current)
-    let certificate = try loadCertificate(addresses)
-    let storage = try openStorage(settings, logger: logger)
+    let certificate = try addresses.loadCertificate()
+    let storage = try openStorage(settings, for: .server, logger: logger)
     try await applyOverrides(of: storage.settingsStore, to: settings, logger: logger)
     let values = settings.current
     let maintenance = MaintenanceService(
@@ -102,16 +102,6 @@ func serve(_ settings: LiveSettings) async throws {
         throw ExitMessage(message: "the server failed: \(error)", code: ExitMessage.failed)
     }
     await storage.close()
-}
-
-/// - Throws: ``ExitMessage`` naming the file that is wrong.
-private func loadCertificate(_ addresses: ListenSettings) throws(ExitMessage) -> ServerCertificate? {
-    guard let files = addresses.certificate else { return nil }
-    do {
-        return try ServerCertificate(certificateFile: files.certificate, keyFile: files.key)
-    } catch {
-        throw ExitMessage(message: "\(error)", code: ExitMessage.wrongConfiguration)
-    }
 }
 
 /// Warns of a token that can be guessed.

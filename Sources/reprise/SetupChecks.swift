@@ -19,7 +19,14 @@ enum SetupChecks {
 
     /// For a machine on which no server runs.
     static func findings(_ settings: Settings, path: String) -> [Finding] {
-        listening(host: settings.text(.host), port: settings.integer(.port)) + folder(of: path)
+        do throws(ExitMessage) {
+            let addresses = try ListenSettings(settings)
+            _ = try addresses.loadCertificate()
+            let ports = [addresses.httpPort, addresses.httpsPort].compactMap { $0 }
+            return ports.flatMap { listening(host: addresses.host, port: $0) } + folder(of: path)
+        } catch {
+            return [invalid(error)] + folder(of: path)
+        }
     }
 
     private static func listening(host: String, port: Int) -> [Finding] {
@@ -28,8 +35,9 @@ enum SetupChecks {
             Finding(
                 .critical, .cannotListen, "A server could not listen on \(host):\(port)", detail: "\(reason).",
                 evidence: ["port": .integer(port)],
-                remedy: "If another program uses the port, stop it ('ss -ltnp' names it) or choose another --port. If "
-                    + "the address is not one of this machine, choose another --host.")
+                remedy: "If another program uses the port, stop it ('ss -ltnp' names it) or choose another --port or "
+                    + "--tls-port. If the address is not one of this machine, choose another --host. It is no problem "
+                    + "if no server is to run on this database while the other program runs.")
         ]
     }
 

@@ -31,6 +31,16 @@ enum StorageSelection: Equatable {
         self = .sqlite(path: database)
     }
 
+    /// The one that the setting `database` means.
+    init(_ settings: Settings) throws(ExitMessage) { try self.init(database: settings.text(.database)) }
+
+    /// The path of the file, for commands that look at it themselves.
+    var path: String {
+        switch self {
+        case .sqlite(let path): path
+        }
+    }
+
     /// The scheme of a URL with an authority; nil for anything else. https://www.rfc-editor.org/rfc/rfc3986#section-3.1
     private static func scheme(of text: String) -> String? {
         guard let end = text.firstRange(of: "://")?.lowerBound, let first = text.unicodeScalars.first,
@@ -46,11 +56,13 @@ enum StorageSelection: Equatable {
 
     /// Opens the engine, creating what is missing and updating its schema.
     /// - Throws: ``ExitMessage`` with the remedy.
-    func open(_ settings: LiveSettings, clock: WallClock, logger: Logger) throws(ExitMessage) -> any StorageEngine {
+    func open(
+        _ settings: LiveSettings, for use: StorageUse, clock: WallClock, logger: Logger
+    ) throws(ExitMessage) -> any StorageEngine {
         switch self {
         case .sqlite(let path):
             do {
-                return try SQLiteStorage(path: path, settings: settings, clock: clock, logger: logger)
+                return try SQLiteStorage(path: path, for: use, settings: settings, clock: clock, logger: logger)
             } catch {
                 throw ExitMessage(
                     message: error.description, code: ExitMessage.failed, isServerRunning: error.isHeldByServer)
@@ -61,6 +73,8 @@ enum StorageSelection: Equatable {
 
 /// Opens the storage engine that the setting `database` chooses.
 /// - Throws: ``ExitMessage`` with the remedy.
-func openStorage(_ settings: LiveSettings, logger: Logger) throws(ExitMessage) -> any StorageEngine {
-    try StorageSelection(database: settings.current.text(.database)).open(settings, clock: .system, logger: logger)
+func openStorage(
+    _ settings: LiveSettings, for use: StorageUse, logger: Logger
+) throws(ExitMessage) -> any StorageEngine {
+    try StorageSelection(settings.current).open(settings, for: use, clock: .system, logger: logger)
 }

@@ -145,14 +145,14 @@ private struct TokenAccess {
         }
         do throws(ExitMessage) {
             let live = LiveSettings(settings)
-            let path = switch try StorageSelection(database: settings.text(.database)) { case .sqlite(let path): path }
+            let path = try StorageSelection(settings).path
             guard isCreating || access(path, F_OK) == 0 else {
                 throw Self.failed("there is no database at \(path). Name it with --database, or a server with --url.")
             }
             var logger = StructuredLogHandler.bootstrap(live)
             // The command itself says what happened.
             if settings.source(of: .logLevel) == .default { logger.logLevel = .warning }
-            place = .file(try openStorage(live, logger: logger))
+            place = .file(try openStorage(live, for: .command, logger: logger))
         } catch where error.isServerRunning {
             place = .server(try ServerClient(server, settings: settings))
         }

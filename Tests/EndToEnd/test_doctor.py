@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from conftest import run
+from conftest import certificate, run
 
 # What depends on the machine, not on the database.
 OF_THE_MACHINE = {"sqlite_wal_reset_defect", "descriptor_limit_low", "disk_nearly_full"}
@@ -166,6 +166,22 @@ def test_a_port_in_use_is_a_finding(filled):
         assert done.returncode == 2
         assert "cannot_listen" in {finding["code"] for finding in json.loads(done.stdout)["findings"]}
     assert "cannot_listen" in doctor(filled, "--host", "192.0.2.1")[1]
+
+
+def test_the_port_and_the_certificate_of_https_are_checked(filled, tmp_path):
+    names = certificate(tmp_path)
+
+    def found(**settings):
+        flags = [flag for name, value in settings.items() for flag in ("--set", f"{name}={value}")]
+        return doctor(filled, *flags)[1]
+
+    files = {"tls_certificate_file": names[0], "tls_key_file": names[1]}
+    assert found(**files) == {}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert port in found(tls_port=port, **files)["cannot_listen"]["title"]
+    assert list(found(tls_port=1)) == ["settings_invalid"]
+    assert "none.pem" in found(**{**files, "tls_certificate_file": tmp_path / "none.pem"})["settings_invalid"]["detail"]
 
 
 def test_a_log_that_a_killed_server_left_is_read(server, tmp_path):

@@ -13,17 +13,7 @@ import time
 
 import pytest
 
-from conftest import BINARY, environment, run
-
-
-def certificate(folder, name="localhost", prefix=""):
-    """Makes a self-signed certificate and its key; their paths."""
-    paths = str(folder / f"{prefix}cert.pem"), str(folder / f"{prefix}key.pem")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-out", paths[0], "-keyout", paths[1]],
-        check=True, capture_output=True)
-    return paths
+from conftest import BINARY, certificate, environment, run
 
 
 @pytest.fixture

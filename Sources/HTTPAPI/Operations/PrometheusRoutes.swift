@@ -26,7 +26,7 @@ struct PrometheusRoutes: Sendable {
         self.process = process
     }
 
-    var routes: [Route] { [Route(.get, "/metrics", scope: .read, answersJSON: false, metrics)] }
+    var routes: [Route] { [Route(.get, "/metrics", scope: .read, answersJSON: false, computesLong: true, metrics)] }
 
     @Sendable func metrics(_ request: Request, _ context: APIContext) async throws -> Response {
         try request.refuseQuery()

@@ -59,7 +59,7 @@ struct BackupCheck: Sendable {
         passing each: (UnsafeRawBufferPointer) throws -> Void = { _ in }
     ) throws -> (entityTag: EntityTag, sizeBytes: Int) {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw FileError(errno, "open the backup") }
+        guard descriptor >= 0 else { throw FileError("open \(path)") }
         defer {
             // It is not read again soon, and should not displace the database from the system's memory.
             posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED)
@@ -74,7 +74,7 @@ struct BackupCheck: Sendable {
             guard !signal.isRaised else { throw Failure.shuttingDown }
             let count = read(descriptor, buffer.baseAddress, buffer.count)
             if count < 0, errno == EINTR { continue }
-            guard count >= 0 else { throw FileError(errno, "read the backup") }
+            guard count >= 0 else { throw FileError("read \(path)") }
             if count == 0 { break }
             let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
             hasher.update(bufferPointer: bytes)

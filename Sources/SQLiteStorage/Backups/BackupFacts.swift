@@ -2,7 +2,6 @@
 
 import Domain
 import FoundationEssentials
-import Glibc
 
 /// The facts about a backup, as JSON. What a later version adds is ignored.
 struct BackupFacts: Equatable {
@@ -23,7 +22,7 @@ struct BackupFacts: Equatable {
 
     /// - Returns: nil if there is no such file, or if it is not what this program writes.
     init?(contentsOf path: String) {
-        guard let size = BackupFolder.size(of: path), size <= StorageLimits.maxBackupFactsBytes,
+        guard let size = FileSystem.size(of: path), size <= StorageLimits.maxBackupFactsBytes,
             let bytes = FileManager.default.contents(atPath: path), let json = try? JSON(parsing: Array(bytes)),
             let createdAt = json["created_at"]?.stringValue.flatMap(Instant.init(rfc3339:)),
             let sizeBytes = json["size_bytes"]?.integerValue,
@@ -48,13 +47,10 @@ struct BackupFacts: Equatable {
             "duration_seconds": .decimal(durationSeconds), "database": .string(database),
             "reprise_version": .string(Version.current),
         ]
-        let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, PrivateFile.mode)
-        guard descriptor >= 0 else { throw FileError(errno, "create the file with the facts about the backup") }
-        defer { close(descriptor) }
-        fchmod(descriptor, PrivateFile.mode)
-        let bytes = json.utf8 + [UInt8(ascii: "\n")]
-        guard Glibc.write(descriptor, bytes, bytes.count) == bytes.count, fsync(descriptor) == 0 else {
-            throw FileError(errno, "write the facts about the backup")
+        let file = try NewFile(path)
+        try (json.utf8 + [UInt8(ascii: "\n")]).withUnsafeBufferPointer { (bytes) throws(FileError) in
+            try file.write(UnsafeRawBufferPointer(bytes))
         }
+        try file.sync()
     }
 }

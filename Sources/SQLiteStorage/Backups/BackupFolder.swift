@@ -60,34 +60,25 @@ struct BackupFolder: Sendable {
     /// What is known about a backup; nil if the file with the facts is missing or damaged, or tells of another size
     /// than the backup has.
     private func facts(of name: String) -> (backup: Backup, database: String)? {
-        guard let size = Self.size(of: "\(path)/\(name)"), let facts = BackupFacts(contentsOf: factsPath(of: name)),
-            facts.sizeBytes == size
+        guard let size = FileSystem.size(of: "\(path)/\(name)"),
+            let facts = BackupFacts(contentsOf: factsPath(of: name)), facts.sizeBytes == size
         else { return nil }
         return (facts.backup(named: Name(stored: name)), facts.database)
     }
 
     private func factsPath(of name: String) -> String { "\(path)/\(name)\(Self.factsSuffix)" }
 
-    static func size(of path: String) -> Int? {
-        var status = stat()
-        return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG ? Int(status.st_size) : nil
-    }
-
     // MARK: Making one
 
     /// Creates the folder, if it is missing, and an empty partial file in it.
     /// - Throws: ``FileError``.
     func beginPartial(now: Instant) throws -> PartialBackup {
-        do {
-            try PrivateFile.createFolder(path)
-        } catch {
-            throw FileError(error.number, "create the folder of the backups")
-        }
+        try PrivateFile.createFolder(path)
         for number in 0..<100 {
             let stem = Self.prefix + Self.stamp(now.advanced(milliseconds: Int64(number)))
             if let partial = try PartialBackup(path: "\(path)/\(stem)\(Self.partialInfix)") { return partial }
         }
-        throw FileError(EEXIST, "create the backup's file")
+        throw FileError(EEXIST, "create a file in \(path)")
     }
 
     /// Makes a complete and synced partial file a backup.
@@ -103,9 +94,9 @@ struct BackupFolder: Sendable {
         do {
             try facts.write(to: factsPath)
             // From here on it is a backup.
-            guard rename(partial.path, "\(path)/\(name)") == 0 else { throw FileError(errno, "rename the backup") }
+            guard rename(partial.path, "\(path)/\(name)") == 0 else { throw FileError("rename \(partial.path)") }
             partial.isPublished.store(true, ordering: .relaxed)
-            try Self.syncFolder(path)
+            try FileSystem.syncFolder(path)
         } catch {
             unlink(factsPath)
             unlink("\(path)/\(name)")
@@ -117,13 +108,6 @@ struct BackupFolder: Sendable {
     /// `20261123T071400.123Z`: of the same length for every instant, so that names sort by it.
     private static func stamp(_ instant: Instant) -> String {
         String(instant.rfc3339.filter { $0 != "-" && $0 != ":" })
-    }
-
-    static func syncFolder(_ path: String) throws(FileError) {
-        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw FileError(errno, "open the folder") }
-        defer { close(descriptor) }
-        guard fsync(descriptor) == 0 else { throw FileError(errno, "sync the folder") }
     }
 
     // MARK: Removing
@@ -174,18 +158,13 @@ final class PartialBackup: Sendable {
     /// - Throws: ``FileError``.
     init?(path: String) throws(FileError) {
         self.path = path
-        descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, PrivateFile.mode)
-        guard descriptor >= 0 else {
-            if errno == EEXIST { return nil }
-            throw FileError(errno, "create the backup's file")
-        }
-        fchmod(descriptor, PrivateFile.mode)
+        guard let descriptor = try PrivateFile.create(path) else { return nil }
+        self.descriptor = descriptor
         // Marks it as being made. SQLite's own locks are of another kind, and do not meet this one.
         flock(descriptor, LOCK_EX | LOCK_NB)
     }
 
     deinit {
-        guard descriptor >= 0 else { return }
         close(descriptor)
         guard !isPublished.load(ordering: .relaxed) else { return }
         for suffix in ["", "-journal", "-wal", "-shm"] { unlink(path + suffix) }
@@ -202,20 +181,6 @@ final class PartialBackup: Sendable {
 
     /// Returns once everything written so far is on disk.
     func sync() throws(FileError) {
-        guard fsync(descriptor) == 0 else { throw FileError(errno, "sync the backup") }
+        guard fsync(descriptor) == 0 else { throw FileError("sync \(path)") }
     }
-}
-
-/// A call on a file that failed.
-struct FileError: Error, CustomStringConvertible {
-    let number: Int32
-    /// What could not be done.
-    let what: String
-
-    init(_ number: Int32, _ what: String) {
-        self.number = number
-        self.what = what
-    }
-
-    var description: String { "cannot \(what): \(String(cString: strerror(number)))" }
 }

@@ -12,7 +12,7 @@ final class BackupMaker: Sendable {
     /// Reads of backups that are downloaded, lists, removals.
     let files = BoundedThreads(
         count: 2, maxQueued: Limits.maxConnections, refusal: "Too many reads of backups are waiting.")
-    /// Syncs, checks and hashes of the one that is being made.
+    /// Syncs, checks and hashes of the one that is being made, and what is done once it is there.
     private let work = BoundedThreads(
         count: 1, maxQueued: 1, niceness: StorageLimits.backupNiceness, refusal: "Another backup is being checked.")
     private let clock: WallClock
@@ -70,11 +70,7 @@ final class BackupMaker: Sendable {
         try begin()
         defer { state.withLock { $0.isRunning = false } }
         do {
-            let backup = try await made(databaseBytes: databaseBytes, copy)
-            let removed = folder.removeExcess(keeping: keep, and: backup.name)
-            look()
-            // Also where the clock was set back, and others have later names.
-            state.withLock { $0.figures.latest = backup }
+            let (backup, removed) = try await made(databaseBytes: databaseBytes, keep: keep, copy)
             logger.info(
                 "made a backup",
                 metadata: [
@@ -105,14 +101,17 @@ final class BackupMaker: Sendable {
     }
 
     private func made(
-        databaseBytes: Int, _ copy: (PartialBackup) async throws -> Instant
-    ) async throws -> Backup {
+        databaseBytes: Int, keep: Int, _ copy: (PartialBackup) async throws -> Instant
+    ) async throws -> (backup: Backup, removed: [Name]) {
         let started = ContinuousClock.now
-        let partial = try folder.beginPartial(now: clock.now())
-        try checkSpace(for: databaseBytes)
+        let partial = try await work.run { [self] in
+            let partial = try folder.beginPartial(now: clock.now())
+            try checkSpace(for: databaseBytes)
+            return partial
+        }
         logger.info("making a backup", metadata: ["database_bytes": "\(databaseBytes)", "folder": "\(folder.path)"])
         let createdAt = try await copy(partial)
-        return try await work.run { [folder, signal] in
+        return try await work.run { [self] in
             let check = BackupCheck(path: partial.path, signal: signal)
             try check.detachFromLog()
             try partial.sync()
@@ -124,11 +123,16 @@ final class BackupMaker: Sendable {
             }
             let (entityTag, sizeBytes) = try check.digest()
             let seconds = (ContinuousClock.now - started).seconds
-            return try folder.publish(
+            let backup = try folder.publish(
                 partial,
                 BackupFacts(
                     createdAt: createdAt, sizeBytes: sizeBytes, entityTag: entityTag,
                     durationSeconds: (seconds * 1000).rounded() / 1000, database: folder.database))
+            let removed = folder.removeExcess(keeping: keep, and: backup.name)
+            look()
+            // Also where the clock was set back, and others have later names.
+            state.withLock { $0.figures.latest = backup }
+            return (backup, removed)
         }
     }
 

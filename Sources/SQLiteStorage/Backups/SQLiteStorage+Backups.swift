@@ -6,7 +6,7 @@ import Logging
 
 extension SQLiteStorage: BackupStore {
     public func createBackup() async throws -> Backup {
-        let bytes = BackupFolder.size(of: path) ?? 0
+        let bytes = FileSystem.size(of: path) ?? 0
         return try await backupMaker.make(
             databaseBytes: bytes, keep: settings.current.integer(.backupKeep)
         ) { partial in
@@ -108,7 +108,7 @@ private final class StoredBackup: LargeValue {
         self.threads = threads
         guard descriptor >= 0 else {
             if errno == ENOENT { throw Failure(.backupNotFound, "The backup was removed.") }
-            throw FileError(errno, "open the backup").failure
+            throw FileError("open \(path)").failure
         }
     }
 
@@ -116,8 +116,16 @@ private final class StoredBackup: LargeValue {
 
     func read(from offset: Int, atMost count: Int) async throws -> [UInt8] {
         try await threads.run { [self] in
-            let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, read in
-                read = max(pread(descriptor, buffer.baseAddress, buffer.count, off_t(offset)), 0)
+            let bytes = try [UInt8](unsafeUninitializedCapacity: count) { buffer, read in
+                read = pread(descriptor, buffer.baseAddress, buffer.count, off_t(offset))
+                while read < 0, errno == EINTR {
+                    read = pread(descriptor, buffer.baseAddress, buffer.count, off_t(offset))
+                }
+                guard read >= 0 else {
+                    let error = FileError("read the backup")
+                    read = 0
+                    throw error.failure
+                }
             }
             guard !bytes.isEmpty else {
                 throw Failure(.storageUnavailable, "The backup could not be read: its file is shorter than it was.")

@@ -29,7 +29,7 @@ public final class StoppedDatabase: Sendable {
             throw OpeningError("\(error).")
         }
         existed = access(path, F_OK) == 0
-        lock = try DatabaseLock(database: path)
+        lock = try DatabaseLock(database: path, for: .command)
         self.path = lock.database
         self.clock = clock
         folder = BackupFolder(setting: backupDirectory, database: lock.database)
@@ -41,19 +41,30 @@ public final class StoppedDatabase: Sendable {
     /// - Throws: as ``BackupStore/createBackup()``; ``OpeningError``.
     public func createBackup(keep: Int, logger: Logger, progress: @escaping Progress) async throws -> Backup {
         let maker = BackupMaker(folder: folder, clock: clock, logger: logger)
-        return try await maker.make(databaseBytes: BackupFolder.size(of: path) ?? 0, keep: keep) { partial in
-            let connection = try Connection(path: path, mode: .reader)
-            guard try Migrator().isOwn(connection) else {
-                throw Failure(.databaseDamaged, "\(path) is not a database of Reprise.")
+        do {
+            let backup = try await maker.make(databaseBytes: FileSystem.size(of: path) ?? 0, keep: keep) { partial in
+                try copy(to: partial.path, progress)
+                return clock.now()
             }
-            try connection.beginCopy(to: partial.path)
-            while let copy = connection.copy, !copy.isComplete {
-                try copy.advance(pages: Self.pagesPerReport)
-                progress(copy.copiedPages, copy.allPages)
-            }
-            connection.endCopy()
-            return clock.now()
+            await maker.close()
+            return backup
+        } catch {
+            await maker.close()
+            throw error
         }
+    }
+
+    private func copy(to copy: String, _ progress: Progress) throws {
+        let connection = try Connection(path: path, mode: .reader)
+        guard try Migrator().isOwn(connection) else {
+            throw Failure(.databaseDamaged, "\(path) is not a database of Reprise.")
+        }
+        try connection.beginCopy(to: copy)
+        while let copy = connection.copy, !copy.isComplete {
+            try copy.advance(pages: Self.pagesPerReport)
+            progress(copy.copiedPages, copy.allPages)
+        }
+        connection.endCopy()
     }
 
     private static let pagesPerReport = 4096
@@ -97,7 +108,7 @@ public final class StoppedDatabase: Sendable {
         // The lock has created it.
         defer { if !existed && !isRestored { unlink(path) } }
         try checkSource(source)
-        let hadDatabase = (BackupFolder.size(of: path) ?? 0) > 0
+        let hadDatabase = (FileSystem.size(of: path) ?? 0) > 0
         guard !hadDatabase || isForced else {
             throw RestoreError(
                 "there is a database at \(path). To replace it, add --force: it is kept beside the new one, under "
@@ -107,7 +118,7 @@ public final class StoppedDatabase: Sendable {
         defer { unlink(copy) }
         let (entityTag, sizeBytes) = try makeCopy(of: source, at: copy, progress)
         try verify(copy, entityTag, of: source)
-        try adoptOwner(of: hadDatabase ? path : Self.folder(of: path), for: copy)
+        try adoptOwner(of: hadDatabase ? path : FileSystem.folder(of: path), for: copy)
         let kept = path + ".replaced-" + clock.now().rfc3339.filter { $0 != "-" && $0 != ":" }
         try detachOldLog(movingTo: kept)
         let keptPath = try swap(copy, with: hadDatabase ? kept : nil)
@@ -129,7 +140,7 @@ public final class StoppedDatabase: Sendable {
         if stat(path, &own) == 0, own.st_ino == given.st_ino, own.st_dev == given.st_dev {
             throw RestoreError("\(source) is the database itself, not a backup of it.")
         }
-        for suffix in ["-wal", "-journal"] where (BackupFolder.size(of: source + suffix) ?? 0) > 0 {
+        for suffix in ["-wal", "-journal"] where (FileSystem.size(of: source + suffix) ?? 0) > 0 {
             throw RestoreError(
                 "\(source) has a log beside it (\(suffix)), so it is a database in use and not a backup: the "
                     + "newest commits are not in the file. Make a backup of it with 'reprise backup'.")
@@ -139,8 +150,8 @@ public final class StoppedDatabase: Sendable {
     private func makeCopy(
         of source: String, at copy: String, _ progress: Progress
     ) throws -> (entityTag: EntityTag, sizeBytes: Int) {
-        let needed = BackupFolder.size(of: source) ?? 0
-        if let free = FreeSpace.bytes(at: Self.folder(of: path)), free < needed {
+        let needed = FileSystem.size(of: source) ?? 0
+        if let free = FreeSpace.bytes(at: FileSystem.folder(of: path)), free < needed {
             throw RestoreError(
                 "the disk of \(path) has no room: the backup takes \(needed) bytes, and \(free) are free.")
         }
@@ -151,25 +162,15 @@ public final class StoppedDatabase: Sendable {
     private func copyFile(
         _ source: String, to copy: String, progress: (Int) -> Void = { _ in }
     ) throws -> (entityTag: EntityTag, sizeBytes: Int) {
-        unlink(copy)
-        let descriptor = open(copy, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, PrivateFile.mode)
-        guard descriptor >= 0 else { throw RestoreError(FileError(errno, "create \(copy)").description) }
-        defer { close(descriptor) }
-        fchmod(descriptor, PrivateFile.mode)
-        var done = 0
         do {
+            let file = try NewFile(copy)
+            var done = 0
             let result = try BackupCheck(path: source).digest { bytes in
-                var rest = bytes[...]
-                while !rest.isEmpty {
-                    let count = write(descriptor, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
-                    if count < 0, errno == EINTR { continue }
-                    guard count > 0 else { throw FileError(errno, "write \(copy)") }
-                    rest = rest.dropFirst(count)
-                }
+                try file.write(bytes)
                 done += bytes.count
                 progress(done)
             }
-            guard fsync(descriptor) == 0 else { throw FileError(errno, "sync \(copy)") }
+            try file.sync()
             return result
         } catch let error as FileError {
             throw RestoreError(error.description)
@@ -200,7 +201,7 @@ public final class StoppedDatabase: Sendable {
         var status = stat()
         guard stat(model, &status) == 0 else { return }
         if geteuid() == 0, chown(copy, status.st_uid, status.st_gid) != 0 {
-            throw RestoreError(FileError(errno, "give \(copy) to the owner of \(model)").description)
+            throw RestoreError(FileError("give \(copy) to the owner of \(model)").description)
         }
         if status.st_mode & S_IFMT == S_IFREG { chmod(copy, status.st_mode & 0o777) }
     }
@@ -210,8 +211,8 @@ public final class StoppedDatabase: Sendable {
     private func detachOldLog(movingTo kept: String) throws {
         let (log, keptLog) = (path + "-wal", kept + "-wal")
         // SQLite removes the log of a file that it takes for none of its own.
-        if (BackupFolder.size(of: log) ?? 0) > 0 { _ = try copyFile(log, to: keptLog) }
-        if (BackupFolder.size(of: path) ?? 0) > 0 {
+        if (FileSystem.size(of: log) ?? 0) > 0 { _ = try copyFile(log, to: keptLog) }
+        if (FileSystem.size(of: path) ?? 0) > 0 {
             do {
                 let old = try Connection(path: path, mode: .writer)
                 try Migrator().checkOwnership(old)
@@ -238,11 +239,11 @@ public final class StoppedDatabase: Sendable {
     /// - Returns: where the old one is now.
     private func swap(_ copy: String, with kept: String?) throws -> String? {
         guard let kept else {
-            guard rename(copy, path) == 0 else { throw RestoreError(FileError(errno, "rename \(copy)").description) }
+            guard rename(copy, path) == 0 else { throw RestoreError(FileError("rename \(copy)").description) }
             try syncFolder()
             return nil
         }
-        guard rename(copy, kept) == 0 else { throw RestoreError(FileError(errno, "rename \(copy)").description) }
+        guard rename(copy, kept) == 0 else { throw RestoreError(FileError("rename \(copy)").description) }
         try syncFolder()
         if reprise_exchange_files(kept, path) == 0 {
             try syncFolder()
@@ -251,7 +252,7 @@ public final class StoppedDatabase: Sendable {
         // A file system that cannot exchange files: the old one gets a second name before it loses the first.
         let old = kept + ".db"
         guard link(path, old) == 0, rename(kept, path) == 0 else {
-            let error = FileError(errno, "put the backup in the place of \(path)")
+            let error = FileError("put the backup in the place of \(path)")
             unlink(old)
             unlink(kept)
             throw RestoreError(error.description)
@@ -262,15 +263,10 @@ public final class StoppedDatabase: Sendable {
 
     private func syncFolder() throws {
         do {
-            try BackupFolder.syncFolder(Self.folder(of: path))
+            try FileSystem.syncFolder(FileSystem.folder(of: path))
         } catch {
             throw RestoreError(error.description)
         }
-    }
-
-    private static func folder(of path: String) -> String {
-        guard let slash = path.lastIndex(of: "/") else { return "." }
-        return slash == path.startIndex ? "/" : String(path[..<slash])
     }
 }
 

@@ -117,11 +117,3 @@ private struct CacheRelief {
         try connection.run("DELETE FROM cache_blobs WHERE blob_id = ?1", .integer(blobID))
     }
 }
-
-extension Connection {
-    /// Pages of the file that hold nothing.
-    func freePages() throws(SQLiteError) -> Int { try first("PRAGMA freelist_count") { $0.int(0) } ?? 0 }
-
-    /// All pages of the file, once the log is written back.
-    func pages() throws(SQLiteError) -> Int { try first("PRAGMA page_count") { $0.int(0) } ?? 0 }
-}

@@ -25,7 +25,7 @@ public struct DatabaseDoctor: Sendable {
     public let path: String
     private let now: Instant
     /// Whether a server has the file open, which then sweeps it.
-    private let isServed: Bool
+    private let isHeld: Bool
     private let backups: BackupFolder
 
     /// - Parameters:
@@ -36,7 +36,7 @@ public struct DatabaseDoctor: Sendable {
         self.path = path
         backups = BackupFolder(setting: backupDirectory, database: claim.database)
         self.now = now
-        isServed = claim.isServed
+        isHeld = claim.isHeld
     }
 
     /// - Parameters:
@@ -84,7 +84,7 @@ public struct DatabaseDoctor: Sendable {
         guard stat(path, &status) == 0 else {
             let code = errno
             guard code == ENOENT else { return ([unreadable(code)], false) }
-            guard !isServed else { return ([.databaseReplaced(path)], false) }
+            guard !isHeld else { return ([.databaseReplaced(path)], false) }
             return (
                 [
                     Finding(
@@ -182,8 +182,8 @@ public struct DatabaseDoctor: Sendable {
     // MARK: The database
 
     private func open() throws -> Connection {
-        let hasLog = SQLiteStorage.size(of: path + "-wal") > 0
-        let connection = try Connection(path: path, mode: hasLog || isServed ? .reader : .immutable)
+        let hasLog = FileSystem.size(of: path + "-wal") ?? 0 > 0
+        let connection = try Connection(path: path, mode: hasLog || isHeld ? .reader : .immutable)
         try connection.configureReader(cacheKibibytes: StorageLimits.doctorCacheKibibytes)
         try Migrator().checkOwnership(connection)
         return connection
@@ -242,7 +242,7 @@ public struct DatabaseDoctor: Sendable {
         try connection.consistently {
             var stored = try connection.diagnosticRows(now: now).stored
             // Without a server nobody sweeps, so nothing is late.
-            if !isServed {
+            if !isHeld {
                 figures.findings += try leftovers(connection)
                 stored.lagSeconds = [:]
             }
@@ -291,14 +291,21 @@ public struct ExaminationProgress: Sendable {
 
 /// Keeps servers away from a file as long as it exists, without creating anything. Several can exist at a time.
 public final class FileClaim: Sendable {
-    /// The id of the process of the server that has the file; empty if it does not say. nil if no server has it.
-    public let server: String?
+    /// Who has the file; nil if nobody has.
+    private let holder: LockHolder?
     /// The database's path without symbolic links, if it exists.
     let database: String
     /// The lock file, and the database itself: a server locks both, because the database can have several names.
     private let descriptors: [Int32]
 
-    public var isServed: Bool { server != nil }
+    /// Whether a server or a command has the file.
+    public var isHeld: Bool { holder != nil }
+
+    /// Whether a server has it.
+    public var isServed: Bool { holder?.use == .server }
+
+    /// The id of the server's process, if it is known.
+    public var server: Int32? { isServed ? holder?.process : nil }
 
     public init(path: String) {
         let real = realpath(path, nil)
@@ -307,16 +314,10 @@ public final class FileClaim: Sendable {
         descriptors = [database + ".lock", database].map { (file: String) in
             open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         }
-        let isServed = descriptors.contains { descriptor in
+        let isHeld = descriptors.contains { descriptor in
             descriptor >= 0 && flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK
         }
-        guard isServed else {
-            server = nil
-            return
-        }
-        var buffer = [UInt8](repeating: 0, count: 20)
-        let count = pread(descriptors[0], &buffer, buffer.count, 0)
-        server = String(decoding: buffer.prefix(max(count, 0)), as: UTF8.self)
+        holder = isHeld ? LockHolder(of: descriptors[0]) : nil
     }
 
     deinit {

@@ -217,7 +217,7 @@ final class Connection {
             }, logPages)
     }
 
-    /// Pages in the write-ahead log after the latest commit, once ``watchLog()`` was called.
+    /// Pages in the write-ahead log after the latest commit or truncation, once ``watchLog()`` was called.
     var pagesInLog: Int { Int(logPages.pointee) }
 
     /// The size of the log's file, now or with so many bytes more. Once it is written back, it is used again.
@@ -228,10 +228,15 @@ final class Connection {
         return max(size, pagesInLog * Self.pageBytes + bytes)
     }
 
+    /// Pages of the file that hold nothing.
+    func freePages() throws(SQLiteError) -> Int { try first("PRAGMA freelist_count") { $0.int(0) } ?? 0 }
+
+    /// All pages of the file, once the log is written back.
+    func pages() throws(SQLiteError) -> Int { try first("PRAGMA page_count") { $0.int(0) } ?? 0 }
+
     /// By how much the database's file will grow when the log is written back.
     var bytesBeyondFile: Int {
-        let pages = (try? first("PRAGMA page_count") { $0.int(0) }) ?? nil
-        guard let pages, let path = sqlite3_db_filename(handle, nil) else { return 0 }
+        guard let pages = try? pages(), let path = sqlite3_db_filename(handle, nil) else { return 0 }
         var status = stat()
         guard stat(path, &status) == 0 else { return 0 }
         return max(0, pages * Self.pageBytes - Int(status.st_size))
@@ -247,6 +252,8 @@ final class Connection {
             &checkpointed)
         // A reader in the way is not an error: the rest is written back next time.
         guard code == SQLITE_OK || code & 0xFF == SQLITE_BUSY else { throw SQLiteError(code: code, handle: handle) }
+        // Otherwise only the next commit would tell.
+        if mode == .truncate, code == SQLITE_OK { logPages.pointee = 0 }
         return code == SQLITE_OK && logFrames == checkpointed
     }
 

@@ -38,11 +38,44 @@ struct DatabaseLimit: Sendable, Equatable {
     }
 }
 
-extension Failure {
-    static func databaseLimitReached(_ limit: DatabaseLimit) -> Failure {
-        Failure(
-            .storageFull,
-            "The database has reached max_database_bytes, \(limit.bytes) bytes: nothing was stored. Delete entries, "
-                + "sessions or namespaces, which still works, or raise max_database_bytes.")
+extension DatabaseLimit {
+    /// Why a write does not fit.
+    enum Obstacle: Equatable {
+        /// What is stored takes all there is, and none of it may be evicted.
+        case data(DatabaseLimit)
+        /// The log takes its part, and cannot be written back.
+        case log(DatabaseLimit)
+
+        var limit: DatabaseLimit {
+            switch self {
+            case .data(let limit), .log(let limit): limit
+            }
+        }
+
+        /// For the log of the service.
+        var summary: String {
+            switch self {
+            case .data: "the database has reached max_database_bytes, and the cache is empty: most writes are refused"
+            case .log:
+                "the write-ahead log has reached its part of max_database_bytes, and a long read or another program "
+                    + "keeps it from being written back: most writes are refused"
+            }
+        }
+
+        var failure: Failure {
+            switch self {
+            case .data(let limit):
+                Failure(
+                    .storageFull,
+                    "The database has reached max_database_bytes, \(limit.bytes) bytes: nothing was stored. Delete "
+                        + "entries, sessions or namespaces, which still works, or raise max_database_bytes.")
+            case .log(let limit):
+                Failure(
+                    .storageFull,
+                    "The write-ahead log has reached its part of max_database_bytes, \(limit.logBytes) of "
+                        + "\(limit.bytes) bytes, and a long read or another program keeps it from being written "
+                        + "back: nothing was stored. Try again later, or raise max_database_bytes.")
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
-// One server for one file.
+// One process for one file.
 
+import Domain
 import Glibc
 
 /// Holds `<database>.lock` until it is released or no longer used. The kernel releases it when the process ends,
@@ -14,7 +15,7 @@ final class DatabaseLock: Sendable {
     private let file: Int32
 
     /// - Throws: ``OpeningError`` naming the process that holds it, or saying why the path cannot be used.
-    init(database given: String) throws(OpeningError) {
+    init(database given: String, for use: StorageUse = .server) throws(OpeningError) {
         let database = try Self.withoutLinks(given)
         self.database = database
         let path = database + ".lock"
@@ -36,11 +37,13 @@ final class DatabaseLock: Sendable {
                     + "id \(geteuid()).")
         }
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-            let holder = Self.contents(of: descriptor)
+            // Examinations share the lock, and leave what the last holder wrote.
+            let isExamined = flock(descriptor, LOCK_SH | LOCK_NB) == 0
+            let holder = LockHolder(of: descriptor)
             close(descriptor)
-            throw OpeningError(
-                "another reprise\(holder.isEmpty ? "" : " (process \(holder))") serves \(database). "
-                    + "Stop it, or choose another --database.", isHeldByServer: true)
+            throw isExamined
+                ? OpeningError("'reprise doctor' examines \(database). Wait until it has ended, or stop it.")
+                : holder.refusal(of: database)
         }
         // Under another name SQLite would keep another log, and the file would be damaged.
         // https://sqlite.org/howtocorrupt.html#unlinking_or_renaming_a_database_file_while_in_use
@@ -61,7 +64,7 @@ final class DatabaseLock: Sendable {
         }
         (self.descriptor, self.file) = (descriptor, file)
         // In this order, so that the id can be replaced on a full disk.
-        let text = "\(getpid())"
+        let text = LockHolder(process: getpid(), use: use).text
         _ = text.withCString { pwrite(descriptor, $0, strlen($0), 0) }
         ftruncate(descriptor, off_t(text.utf8.count))
     }
@@ -116,10 +119,42 @@ final class DatabaseLock: Sendable {
         flock(descriptor, LOCK_UN)
         if file >= 0 { flock(file, LOCK_UN) }
     }
+}
 
-    private static func contents(of descriptor: Int32) -> String {
-        var buffer = [UInt8](repeating: 0, count: 20)
+/// Who holds the lock on a database.
+struct LockHolder: Sendable, Equatable {
+    /// nil if the file does not say: its holder has only just locked it.
+    var process: Int32?
+    var use: StorageUse
+
+    /// What is written into the lock file: `1234 server`.
+    var text: String { "\(process.map { "\($0)" } ?? "") \(use.rawValue)" }
+
+    init(process: Int32?, use: StorageUse) {
+        self.process = process
+        self.use = use
+    }
+
+    /// Reads what the holder has written. One that has written nothing is taken for a server.
+    init(of descriptor: Int32) {
+        var buffer = [UInt8](repeating: 0, count: 40)
         let count = pread(descriptor, &buffer, buffer.count, 0)
-        return String(decoding: buffer.prefix(max(count, 0)), as: UTF8.self)
+        let words = buffer.prefix(max(count, 0)).split(separator: UInt8(ascii: " ")).map {
+            String(decoding: $0, as: UTF8.self)
+        }
+        process = words.first.flatMap { Int32($0) }
+        use = words.dropFirst().first.flatMap(StorageUse.init) ?? .server
+    }
+
+    fileprivate func refusal(of database: String) -> OpeningError {
+        let name = process.map { " (process \($0))" } ?? ""
+        return switch use {
+        case .server:
+            OpeningError(
+                "another reprise\(name) serves \(database). Stop it, or choose another --database.",
+                isHeldByServer: true)
+        case .command:
+            OpeningError("a command of reprise\(name) works on \(database). Wait until it has ended, or stop it.")
+        }
     }
 }

@@ -96,17 +96,17 @@ public final class SQLiteStorage: Sendable {
     ///   - settings: `durability` is read once; settings about entries, at each write.
     /// - Throws: ``OpeningError`` with the remedy.
     public convenience init(
-        path: String, settings: LiveSettings, clock: WallClock, logger: Logger
+        path: String, for use: StorageUse = .server, settings: LiveSettings, clock: WallClock, logger: Logger
     ) throws(OpeningError) {
         try self.init(
-            path: path, settings: settings, clock: clock, logger: logger, microseconds: monotonicMicroseconds)
+            path: path, for: use, settings: settings, clock: clock, logger: logger, microseconds: monotonicMicroseconds)
     }
 
     /// - Parameters:
     ///   - microseconds: the clock by which the writer ends steps; it never steps itself.
     ///   - volume: the file system of the database.
     init(
-        path: String, settings: LiveSettings, clock: WallClock, logger: Logger,
+        path: String, for use: StorageUse = .server, settings: LiveSettings, clock: WallClock, logger: Logger,
         microseconds: @escaping @Sendable () -> Int64 = monotonicMicroseconds, volume: DiskSpace.Volume = .system
     ) throws(OpeningError) {
         do {
@@ -114,7 +114,7 @@ public final class SQLiteStorage: Sendable {
         } catch {
             throw OpeningError("\(error). Create it, or choose another --database.")
         }
-        lock = try DatabaseLock(database: path)
+        lock = try DatabaseLock(database: path, for: use)
         try lock.checkHeader()
         let path = lock.database
         var opening = OpeningTimes(microseconds)

@@ -102,6 +102,8 @@ final class Writer: Sendable {
     /// The limit that SQLite has been told. Used on the writer's thread only.
     private let heldPages = Atomic(StorageLimits.maxDatabasePages)
     private let limitLoggedAt = Atomic<Int64>(.min)
+    /// Writes refused because of the limit.
+    let limitRefusals = Atomic(0)
     private let microseconds: @Sendable () -> Int64
     /// When the current operation must end its step, and when it must do so if a foreground operation is waiting.
     private let stepEnds = Atomic<Int64>(.max)
@@ -352,9 +354,9 @@ final class Writer: Sendable {
             guard group.count == 1 else { return commitSingly(group, on: connection) }
             return refuse(group.first!, connection)
         }
-        if group.contains(where: { $0.growth == .growing }), !fitsLimit(group, connection) {
+        if group.contains(where: { $0.growth == .growing }), let obstacle = obstacle(to: group, connection) {
             guard group.count == 1 else { return commitSingly(group, on: connection) }
-            if let limit = limit.withLock({ $0 }) { return refuse(group.first!, by: limit) }
+            return refuse(group.first!, because: obstacle)
         }
         while !rest.isEmpty { rest = commitFront(of: rest, on: connection) }
     }
@@ -406,24 +408,25 @@ final class Writer: Sendable {
     /// Calls `maker` when there is no room under the limit.
     func makeRoom(_ maker: @escaping RoomMaker) { roomMaker.withLock { $0 = maker } }
 
-    /// Whether a group of writes fits under the limit; what is in the way is evicted.
-    private func fitsLimit(_ group: ArraySlice<Operation>, _ connection: Connection) -> Bool {
+    /// Why a group of writes does not fit under the limit, after as much as necessary was evicted; nil if it fits.
+    private func obstacle(to group: ArraySlice<Operation>, _ connection: Connection) -> DatabaseLimit.Obstacle? {
         let limit = limit.withLock { $0 }
         do {
             try hold(limit, connection)
-            guard let limit else { return true }
+            guard let limit else { return nil }
             let bytes = group.reduce(0) { $0 + $1.bytes }
             let pages = DatabaseLimit.pages(of: group.count, bytes: bytes)
             let excess = try connection.pages() + pages - limit.growingPages
             if try connection.freePages() < excess {
                 // Some more, so that this need not be done for each group.
-                try relieve(excess + limit.pages / 64, under: limit, on: connection)
-                guard try connection.freePages() >= excess else { return false }
+                let couldGoOn = try relieve(excess + limit.pages / 64, under: limit, on: connection)
+                guard try connection.freePages() >= excess else { return couldGoOn ? .data(limit) : .log(limit) }
             }
-            return try hasLogRoom(for: DatabaseLimit.logBytes(of: group.count, bytes: bytes), under: limit, connection)
+            let logBytes = DatabaseLimit.logBytes(of: group.count, bytes: bytes)
+            return try hasLogRoom(for: logBytes, under: limit, connection) ? nil : .log(limit)
         } catch {
             logger.warning("no room could be made under max_database_bytes", metadata: ["error": "\(error)"])
-            return false
+            return limit.map { .data($0) }
         }
     }
 
@@ -440,13 +443,13 @@ final class Writer: Sendable {
     }
 
     /// Evicts entries until this many pages are free, in transactions of their own.
-    private func relieve(_ pages: Int, under limit: DatabaseLimit, on connection: Connection) throws {
-        guard let maker = roomMaker.withLock({ $0 }) else { return }
+    /// - Returns: false if there was no room in the log to go on.
+    private func relieve(_ pages: Int, under limit: DatabaseLimit, on connection: Connection) throws -> Bool {
+        guard let maker = roomMaker.withLock({ $0 }) else { return true }
         while true {
             let before = try connection.freePages()
-            guard before < pages, try hasLogRoom(for: StorageLimits.reliefLogBytes, under: limit, connection) else {
-                return
-            }
+            guard before < pages else { return true }
+            guard try hasLogRoom(for: StorageLimits.reliefLogBytes, under: limit, connection) else { return false }
             try connection.execute("PRAGMA synchronous = NORMAL")
             try connection.run("BEGIN IMMEDIATE")
             var finish: @Sendable (Bool) -> Void = { _ in }
@@ -462,21 +465,19 @@ final class Writer: Sendable {
                 try? connection.run("ROLLBACK")
                 throw error
             }
-            if try connection.freePages() <= before { return }
+            if try connection.freePages() <= before { return true }
         }
     }
 
-    private func refuse(_ operation: Operation, by limit: DatabaseLimit) {
+    private func refuse(_ operation: Operation, because obstacle: DatabaseLimit.Obstacle) {
         let now = monotonicMilliseconds()
         let last = limitLoggedAt.load(ordering: .relaxed)
         if last == .min || now - last >= StorageLimits.shortageReminderMilliseconds {
             limitLoggedAt.store(now, ordering: .relaxed)
-            logger.error(
-                "the database has reached max_database_bytes, and the cache is empty: most writes are refused",
-                metadata: ["max_database_bytes": "\(limit.bytes)"])
+            logger.error("\(obstacle.summary)", metadata: ["max_database_bytes": "\(obstacle.limit.bytes)"])
         }
-        _ = space.refusal()
-        operation.refuse(Failure.databaseLimitReached(limit))
+        limitRefusals.wrappingAdd(1, ordering: .relaxed)
+        operation.refuse(obstacle.failure)
     }
 
     private func commitSingly(_ group: ArraySlice<Operation>, on connection: Connection) {
@@ -544,7 +545,7 @@ final class Writer: Sendable {
         if let limit = limit.withLock({ $0 }), operation.growth == .growing {
             let pages = (try? connection.pages()) ?? 0
             if pages + DatabaseLimit.pages(of: 1, bytes: operation.bytes) > limit.growingPages {
-                return refuse(operation, by: limit)
+                return refuse(operation, because: .data(limit))
             }
         }
         guard operation.growth == .shrinking else { return refuse(operation, connection) }

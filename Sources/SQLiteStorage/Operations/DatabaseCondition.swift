@@ -48,10 +48,10 @@ struct DatabaseCondition: Sendable, Equatable {
     /// - Parameter version: of the database's schema.
     init(_ connection: Connection, path: String, version: Int) throws {
         self.path = path
-        fileBytes = SQLiteStorage.size(of: path)
-        logBytes = SQLiteStorage.size(of: path + "-wal")
+        fileBytes = FileSystem.size(of: path) ?? 0
+        logBytes = FileSystem.size(of: path + "-wal") ?? 0
         let pageBytes = try connection.first("PRAGMA page_size") { $0.int(0) } ?? 0
-        freeBytes = pageBytes * (try connection.first("PRAGMA freelist_count") { $0.int(0) } ?? 0)
+        freeBytes = pageBytes * (try connection.freePages())
         // 2 is INCREMENTAL. https://sqlite.org/pragma.html#pragma_auto_vacuum
         returnsSpace = try connection.first("PRAGMA auto_vacuum") { $0.int(0) } == 2
         schema = try SchemaComparison(connection, version: version)

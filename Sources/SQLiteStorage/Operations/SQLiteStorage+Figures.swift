@@ -39,10 +39,11 @@ extension SQLiteStorage: OperationalStore {
                 "reprise_writer_commit_duration_seconds", "Time each commit takes.",
                 .histogram(statistics.commitSeconds)),
             EngineFigure(
-                "reprise_database_size_bytes", "Size of the database file.", .gauge(Double(Self.size(of: path)))),
+                "reprise_database_size_bytes", "Size of the database file.",
+                .gauge(Double(FileSystem.size(of: path) ?? 0))),
             EngineFigure(
                 "reprise_database_wal_size_bytes", "Size of the write-ahead log.",
-                .gauge(Double(Self.size(of: path + "-wal")))),
+                .gauge(Double(FileSystem.size(of: path + "-wal") ?? 0))),
         ]
         figures += backupFigures
         let space = space.figures
@@ -51,8 +52,9 @@ extension SQLiteStorage: OperationalStore {
                 "reprise_storage_full", "1 while writes are refused because the disk is full.",
                 .gauge(space.isShort ? 1 : 0)),
             EngineFigure(
-                "reprise_storage_refused_writes_total", "Writes refused because the disk is full.",
-                .counter(Double(space.refusedWrites))),
+                "reprise_storage_refused_writes_total",
+                "Writes refused because the disk is full or max_database_bytes is reached.",
+                .counter(Double(space.refusedWrites + writer.limitRefusals.load(ordering: .relaxed)))),
             EngineFigure(
                 "reprise_storage_reserve_bytes", "Disk space held in reserve for removing data when the disk is full.",
                 .gauge(Double(space.reserveBytes))),
@@ -131,7 +133,7 @@ extension SQLiteStorage: OperationalStore {
             stored.sessionCount = sessions.sessions - expired.sessions
             stored.stateKeyCount = sessions.keys - expired.keys
             stored.stateSizeBytes = sessions.bytes - expired.bytes
-            let freePages = try connection.first("PRAGMA freelist_count") { $0.int(0) } ?? 0
+            let freePages = try connection.freePages()
             stored.lagSeconds = try connection.lagSeconds(now: now)
             return (stored, namespaces.map(\.id), Connection.pageBytes * freePages)
         }
@@ -141,12 +143,6 @@ extension SQLiteStorage: OperationalStore {
             stored.namespaces[index].misses = lookups.misses
         }
         return (stored, freeBytes)
-    }
-
-    /// The size of a file; 0 if there is none.
-    static func size(of path: String) -> Int {
-        var status = stat()
-        return stat(path, &status) == 0 ? Int(status.st_size) : 0
     }
 }
 

@@ -138,9 +138,8 @@ extension SQLiteStorage: MaintenanceStore {
         var freed = 0
         while true {
             let pages = try await writer.perform(.background, .durable, .shrinking) { connection in
-                func pragma(_ sql: StaticString) throws -> Int { try connection.first(sql) { $0.int(0) } ?? 0 }
-                let free = try pragma("PRAGMA freelist_count")
-                let all = try pragma("PRAGMA page_count")
+                let free = try connection.freePages()
+                let all = try connection.pages()
                 // All of them on a full disk, and as many as are above a limit that was lowered.
                 let owed = self.space.isShort ? free : min(free, max(0, all - (self.databaseLimit?.pages ?? all)))
                 let step = max(min(owed, StorageLimits.vacuumStepPages), Self.sparePages(free: free, of: all))
@@ -151,7 +150,7 @@ extension SQLiteStorage: MaintenanceStore {
                     if self.writer.isStepOver { break }
                 }
                 guard step > 0 else { return 0 }
-                return free - (try pragma("PRAGMA freelist_count"))
+                return free - (try connection.freePages())
             }
             guard pages > 0 else { break }
             freed += pages * Connection.pageBytes
@@ -166,9 +165,8 @@ extension SQLiteStorage: MaintenanceStore {
 
     private func countSparePages() async throws -> Removal {
         try await readers.pooled(.upkeep) { connection in
-            func pragma(_ sql: StaticString) throws -> Int { try connection.first(sql) { $0.int(0) } ?? 0 }
-            var free = try pragma("PRAGMA freelist_count")
-            var all = try pragma("PRAGMA page_count")
+            var free = try connection.freePages()
+            var all = try connection.pages()
             var freed = 0
             while case let step = Self.sparePages(free: free, of: all), step > 0 {
                 free -= step

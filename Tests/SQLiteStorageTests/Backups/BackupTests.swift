@@ -156,7 +156,7 @@ struct BackupTests {
                     for number in 0... {
                         if Task.isCancelled { break }
                         try await storage.put("writing-\(number % 64)", [UInt8](repeating: 7, count: 60_000))
-                        longest = max(longest, BackupFolder.size(of: log) ?? 0)
+                        longest = max(longest, FileSystem.size(of: log) ?? 0)
                     }
                     return longest
                 }

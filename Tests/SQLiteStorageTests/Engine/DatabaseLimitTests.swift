@@ -38,7 +38,7 @@ struct DatabaseLimitTests {
     }
 
     private var size: Int {
-        SQLiteStorage.size(of: folder.file("reprise.db")) + SQLiteStorage.size(of: folder.file("reprise.db-wal"))
+        ["reprise.db", "reprise.db-wal"].reduce(0) { $0 + (FileSystem.size(of: folder.file($1)) ?? 0) }
     }
 
     private func bytes(_ seed: UInt8, _ count: Int) -> [UInt8] { [UInt8](repeating: seed, count: count) }
@@ -116,7 +116,10 @@ struct DatabaseLimitTests {
                 #expect(size <= Self.limit)
             }
             #expect(refusal?.code == .storageFull)
-            #expect(refusal?.detail.contains("max_database_bytes") == true)
+            #expect(refusal?.detail.contains("has reached max_database_bytes") == true)
+            // The disk is not full.
+            #expect(storage.writer.limitRefusals.load(ordering: .relaxed) == 1)
+            #expect(storage.space.figures.refusedWrites == 0)
             #expect(sessions > 10)
             #expect(try await storage.keys() == [])
             // Reads and removals go on, so it is ready.
@@ -130,6 +133,27 @@ struct DatabaseLimitTests {
                 SettingOverrides(values: ["max_database_bytes": "\(2 * Self.limit)"], version: 1))
             for number in 0..<10 { try await storage.put("k\(number)", bytes(5, Self.megabyte)) }
             #expect(try await storage.keys().count == 11)
+        }
+    }
+
+    /// While a transaction of another program reads, the log cannot be written back.
+    @Test func aLogThatIsHeldIsNamed() async throws {
+        try await run { storage, _ in
+            try await storage.put("k")
+            let other = try Connection(path: folder.file("reprise.db"), mode: .reader)
+            try other.execute("BEGIN")
+            _ = try other.pages()
+            var refusal: Failure?
+            for number in 0..<60 where refusal == nil {
+                refusal = await failure { try await storage.put("k\(number)", bytes(4, Self.megabyte)) }
+                #expect(size <= Self.limit)
+            }
+            #expect(refusal?.code == .storageFull)
+            #expect(refusal?.detail.contains("keeps it from being written back") == true)
+            #expect(storage.writer.limitRefusals.load(ordering: .relaxed) == 1)
+            try other.execute("COMMIT")
+            // Not only once something was removed.
+            try await storage.put("again", bytes(4, Self.megabyte))
         }
     }
 

@@ -1,6 +1,7 @@
 // One server per file.
 
 import Domain
+import FoundationEssentials
 import Glibc
 import TestSupport
 import Testing
@@ -26,6 +27,46 @@ struct DatabaseLockTests {
         #expect(refusal?.contains("process \(getpid())") == true)
         #expect(refusal?.contains(path) == true)
         withExtendedLifetime(first) {}
+    }
+
+    @Test(arguments: [
+        (StorageUse.server, true, "serves"), (.command, false, "a command of reprise (process \(getpid()))"),
+    ])
+    func theSecondIsToldWhatItIsHeldFor(use: StorageUse, isServer: Bool, words: String) throws {
+        let path = folder.file("test.db")
+        let first = try DatabaseLock(database: path, for: use)
+        let refusal = #expect(throws: OpeningError.self) { try DatabaseLock(database: path) }
+        #expect(refusal?.isHeldByServer == isServer)
+        #expect(refusal?.description.contains(words) == true)
+        let claim = FileClaim(path: path)
+        #expect(claim.isHeld)
+        #expect(claim.isServed == isServer)
+        withExtendedLifetime(first) {}
+    }
+
+    /// It says nothing about itself, and the file still names the last holder, which is gone.
+    @Test func anExaminationIsNoServer() throws {
+        let path = folder.file("test.db")
+        do { _ = try DatabaseLock(database: path) }
+        let claim = FileClaim(path: path)
+        let refusal = #expect(throws: OpeningError.self) { try DatabaseLock(database: path) }
+        #expect(refusal?.isHeldByServer == false)
+        #expect(refusal?.description.contains("reprise doctor") == true)
+        #expect(refusal?.description.contains("process") == false)
+        withExtendedLifetime(claim) {}
+    }
+
+    @Test(arguments: [
+        ("12 server", LockHolder(process: 12, use: .server)), ("12 command", LockHolder(process: 12, use: .command)),
+        ("12", LockHolder(process: 12, use: .server)), ("", LockHolder(process: nil, use: .server)),
+        ("x y z", LockHolder(process: nil, use: .server)),
+    ])
+    func itsFileSaysWhoHasIt(text: String, holder: LockHolder) throws {
+        let path = folder.file("lock")
+        try text.write(toFile: path, atomically: false, encoding: .utf8)
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        defer { close(descriptor) }
+        #expect(LockHolder(of: descriptor) == holder)
     }
 
     /// If a refused lock's descriptor were closed twice, that could close another file that got its number in between.
