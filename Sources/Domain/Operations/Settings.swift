@@ -259,7 +259,7 @@ extension Setting {
         unit: "seconds", summary: "How long roll-ups by minute, hour and six hours are kept.", isMutable: true)
     public static let authentication = Setting(
         name: "authentication", kind: .choice(["auto", "required", "none"]), defaultValue: .text("auto"), unit: "",
-        summary: "Whether callers need a token; auto: unless none exists and only this machine can connect.")
+        summary: "Whether callers need a token. auto: yes, except while none exists and only this machine can connect.")
     public static let adminToken = Setting(
         name: "admin_token", kind: .text, defaultValue: .text(""), unit: "",
         summary: "A token that may do everything, to begin with.", isSecret: true)
