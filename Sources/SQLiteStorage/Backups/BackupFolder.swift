@@ -94,8 +94,7 @@ struct BackupFolder: Sendable {
         do {
             try facts.write(to: factsPath)
             // From here on it is a backup.
-            guard rename(partial.path, "\(path)/\(name)") == 0 else { throw FileError("rename \(partial.path)") }
-            partial.isPublished.store(true, ordering: .relaxed)
+            try partial.publish(as: "\(path)/\(name)")
             try FileSystem.syncFolder(path)
         } catch {
             unlink(factsPath)
@@ -147,11 +146,11 @@ struct BackupFolder: Sendable {
     }
 }
 
-/// A backup that is being made. Removed with the last reference, unless it was published.
+/// A backup that is being made. Removed with the last reference at the latest, unless it was published.
 final class PartialBackup: Sendable {
     let path: String
-    /// Whether it has its final name. Another may have the old one by now.
-    let isPublished = Atomic(false)
+    /// Whether it has its final name, or is removed. Another may have the old one by now.
+    private let isGone = Atomic(false)
     private let descriptor: Int32
 
     /// - Returns: nil if there is a file with this name.
@@ -165,9 +164,20 @@ final class PartialBackup: Sendable {
     }
 
     deinit {
+        remove()
         close(descriptor)
-        guard !isPublished.load(ordering: .relaxed) else { return }
+    }
+
+    /// Removes the file, unless it was published.
+    func remove() {
+        guard !isGone.exchange(true, ordering: .relaxed) else { return }
         for suffix in ["", "-journal", "-wal", "-shm"] { unlink(path + suffix) }
+    }
+
+    /// Gives the file its final name.
+    func publish(as name: String) throws(FileError) {
+        guard rename(path, name) == 0 else { throw FileError("rename \(path)") }
+        isGone.store(true, ordering: .relaxed)
     }
 
     /// Whether nobody is making the partial file with this path.

@@ -104,36 +104,46 @@ final class BackupMaker: Sendable {
         databaseBytes: Int, keep: Int, _ copy: (PartialBackup) async throws -> Instant
     ) async throws -> (backup: Backup, removed: [Name]) {
         let started = ContinuousClock.now
-        let partial = try await work.run { [self] in
-            let partial = try folder.beginPartial(now: clock.now())
-            try checkSpace(for: databaseBytes)
-            return partial
-        }
-        logger.info("making a backup", metadata: ["database_bytes": "\(databaseBytes)", "folder": "\(folder.path)"])
-        let createdAt = try await copy(partial)
-        return try await work.run { [self] in
-            let check = BackupCheck(path: partial.path, signal: signal)
-            try check.detachFromLog()
-            try partial.sync()
-            if let problem = try check.problem() {
-                throw Failure(
-                    .databaseDamaged,
-                    "The copy of the database is not sound: \(problem). The database is probably damaged: keep the "
-                        + "older backups, and check the disk.")
+        let partial = try await work.run { [self] in try folder.beginPartial(now: clock.now()) }
+        do {
+            try await work.run { [self] in try checkSpace(for: databaseBytes) }
+            logger.info(
+                "making a backup", metadata: ["database_bytes": "\(databaseBytes)", "folder": "\(folder.path)"])
+            let createdAt = try await copy(partial)
+            return try await work.run { [self] in
+                let backup = try verifyAndPublish(partial, createdAt: createdAt, started: started)
+                let removed = folder.removeExcess(keeping: keep, and: backup.name)
+                look()
+                // Also where the clock was set back, and others have later names.
+                state.withLock { $0.figures.latest = backup }
+                return (backup, removed)
             }
-            let (entityTag, sizeBytes) = try check.digest()
-            let seconds = (ContinuousClock.now - started).seconds
-            let backup = try folder.publish(
-                partial,
-                BackupFacts(
-                    createdAt: createdAt, sizeBytes: sizeBytes, entityTag: entityTag,
-                    durationSeconds: (seconds * 1000).rounded() / 1000, database: folder.database))
-            let removed = folder.removeExcess(keeping: keep, and: backup.name)
-            look()
-            // Also where the clock was set back, and others have later names.
-            state.withLock { $0.figures.latest = backup }
-            return (backup, removed)
+        } catch {
+            // Now, whoever still refers to it.
+            try? await work.run { partial.remove() }
+            throw error
         }
+    }
+
+    private func verifyAndPublish(
+        _ partial: PartialBackup, createdAt: Instant, started: ContinuousClock.Instant
+    ) throws -> Backup {
+        let check = BackupCheck(path: partial.path, signal: signal)
+        try check.detachFromLog()
+        try partial.sync()
+        if let problem = try check.problem() {
+            throw Failure(
+                .databaseDamaged,
+                "The copy of the database is not sound: \(problem). The database is probably damaged: keep the older "
+                    + "backups, and check the disk.")
+        }
+        let (entityTag, sizeBytes) = try check.digest()
+        let seconds = (ContinuousClock.now - started).seconds
+        return try folder.publish(
+            partial,
+            BackupFacts(
+                createdAt: createdAt, sizeBytes: sizeBytes, entityTag: entityTag,
+                durationSeconds: (seconds * 1000).rounded() / 1000, database: folder.database))
     }
 
     /// Syncs what has been copied, at low priority.
