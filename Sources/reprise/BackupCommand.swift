@@ -45,7 +45,7 @@ struct BackupCommand: AsyncParsableCommand {
                     try StoppedDatabase(path: path, backupDirectory: settings.text(.backupDirectory)), settings)
             } catch {
                 guard error.isHeldByServer else { throw ExitMessage(failed: error) }
-                self = .server(try ServerClient(server, settings: settings))
+                self = .server(try ServerClient(server, settings: settings, serving: path))
             }
         }
     }
@@ -100,18 +100,11 @@ struct BackupCommand: AsyncParsableCommand {
         func run() async throws {
             do throws(ExitMessage) {
                 let settings = try await options.load()
-                let backups =
-                    switch try Place(server, settings) {
-                    case .server(let client): try await BackupCommand.backups(at: client)
-                    case .file(let database, _): database.backups()
-                    case .lost(let path):
-                        StoppedDatabase.backups(
-                            ofDatabase: path, backupDirectory: settings.text(.backupDirectory))
-                    }
+                let (backups, folder) = try await BackupCommand.backups(of: try Place(server, settings), settings)
                 if json {
                     announce(JSON.object([.init(name: "items", value: .array(backups.map(\.json)))]).text + "\n")
                 } else if backups.isEmpty {
-                    announce("there are no backups\n")
+                    announce("there are no backups\(folder.map { " in \($0)" } ?? "")\n")
                 } else {
                     announce(BackupCommand.table(of: backups))
                 }
@@ -123,6 +116,31 @@ struct BackupCommand: AsyncParsableCommand {
 
     /// Longest time a server may take to make a backup: that of a terabyte or so.
     private static let longestSeconds: Int64 = 6 * 3600
+
+    /// - Returns: the backups, and the path of their folder if it is on this machine for sure.
+    private static func backups(
+        of place: Place, _ settings: Settings
+    ) async throws(ExitMessage) -> (backups: [Backup], folder: String?) {
+        switch place {
+        case .server(let client): return (try await backups(at: client), nil)
+        case .file(let database, _):
+            do { return (try database.backups(), database.backupFolder) } catch { throw ExitMessage(failed: error) }
+        case .lost(let path):
+            let found: (backups: [Backup], folder: String)
+            do {
+                found = try StoppedDatabase.backups(
+                    ofDatabase: path, backupDirectory: settings.text(.backupDirectory))
+            } catch {
+                throw ExitMessage(failed: error)
+            }
+            guard !found.backups.isEmpty else {
+                throw ExitMessage(
+                    message: "there is no database at \(path), and there are no backups in \(found.folder). Choose the "
+                        + "database with --database, or a server with --url.", code: ExitMessage.failed)
+            }
+            return (found.backups, found.folder)
+        }
+    }
 
     // MARK: From the file
 
@@ -150,7 +168,7 @@ struct BackupCommand: AsyncParsableCommand {
             try export.write(contentsOf: database.file(meantBy: backup.name.rawValue)) {
                 progress.report($0, of: backup.sizeBytes)
             }
-            try export.finish(expecting: backup.entityTag)
+            try export.finish(backup)
         } catch {
             throw ExitMessage(failed: error)
         }
@@ -206,7 +224,7 @@ struct BackupCommand: AsyncParsableCommand {
         }
         guard answer.status == 200 else { throw refusal(answer) }
         do {
-            try export.finish(expecting: backup.entityTag)
+            try export.finish(backup)
         } catch {
             throw ExitMessage(failed: error)
         }

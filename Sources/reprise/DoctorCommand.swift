@@ -74,7 +74,11 @@ struct DoctorCommand: AsyncParsableCommand {
         let place = "\(path)\(deep ? ", all of it," : ",") read"
         guard claim.isServed else {
             snapshot.process = Self.ownLimits
-            return (place, Diagnosis(snapshot.diagnosis.findings + SetupChecks.findings(settings, path: path)))
+            return (
+                place,
+                Diagnosis(
+                    snapshot.diagnosis.findings
+                        + SetupChecks.findings(settings, path: path, hasTokens: figures.hasTokens)))
         }
         // The server knows more about what both have found.
         let (findings, isComplete) = await ask(settings)

@@ -79,12 +79,15 @@ struct ServerClient: Sendable {
     private static let connectSeconds: Int64 = 5
     /// Longest silence of the server in the middle of a request. Making a backup takes longer.
     var silenceSeconds: Int64 = 60
+    /// What to do if nobody answers, as the end of a sentence.
+    private let hint: String
     /// Largest answer that is not streamed.
     private static let maxAnswerBytes = 64 * 1024 * 1024
 
+    /// - Parameter database: of which it is known that a server has it open.
     /// - Throws: ``ExitMessage`` for a URL that cannot be used, or settings that do not tell the port.
     init(
-        _ options: ServerOptions, settings: Settings,
+        _ options: ServerOptions, settings: Settings, serving database: String? = nil,
         environment: [String: String] = ProcessInfo.processInfo.environment
     ) throws(ExitMessage) {
         if options.namesServer(environment), let text = options.url ?? environment[ServerOptions.urlVariable] {
@@ -97,6 +100,8 @@ struct ServerClient: Sendable {
             (endpoint, trust) = try Self.local(listening, caFile: options.caFile)
             prefix = ""
         }
+        hint =
+            database.map { ". A server has \($0) open, but not here: give this command its --port, or its --url" } ?? ""
         // Only the server on this machine may see its own admin token.
         let own = options.namesServer(environment) ? "" : settings.text(.adminToken)
         token = try Self.token(options, environment) ?? (own.isEmpty ? nil : own)
@@ -263,7 +268,7 @@ struct ServerClient: Sendable {
         } catch let error as ExitMessage {
             throw error
         } catch {
-            throw Self.failed("no answer from \(description): \(Self.explain(error))")
+            throw Self.failed("no answer from \(description): \(Self.explain(error))\(hint)")
         }
     }
 

@@ -7,6 +7,8 @@ extension Finding.Code {
     static let settingsInvalid = Self(rawValue: "settings_invalid")
     static let cannotListen = Self(rawValue: "cannot_listen")
     static let folderNotWritable = Self(rawValue: "folder_not_writable")
+    static let backupFolderNotWritable = Self(rawValue: "backup_folder_not_writable")
+    static let noFirstToken = Self(rawValue: "no_first_token")
 }
 
 enum SetupChecks {
@@ -18,15 +20,34 @@ enum SetupChecks {
     }
 
     /// For a machine on which no server runs.
-    static func findings(_ settings: Settings, path: String) -> [Finding] {
+    /// - Parameter hasTokens: whether the database has a token; nil if that is unknown.
+    static func findings(_ settings: Settings, path: String, hasTokens: Bool?) -> [Finding] {
+        addresses(settings) + firstToken(settings, hasTokens) + folders(settings, path)
+    }
+
+    private static func addresses(_ settings: Settings) -> [Finding] {
         do throws(ExitMessage) {
             let addresses = try ListenSettings(settings)
             _ = try addresses.loadCertificate()
             let ports = [addresses.httpPort, addresses.httpsPort].compactMap { $0 }
-            return ports.flatMap { listening(host: addresses.host, port: $0) } + folder(of: path)
+            return ports.flatMap { listening(host: addresses.host, port: $0) }
         } catch {
-            return [invalid(error)] + folder(of: path)
+            return [invalid(error)]
         }
+    }
+
+    /// A server that nobody could use, and everybody can reach, does not start.
+    private static func firstToken(_ settings: Settings, _ hasTokens: Bool?) -> [Finding] {
+        guard hasTokens == false, settings.text(.adminToken).isEmpty, settings.text(.authentication) != "none",
+            !HostName.isLoopback(settings.text(.host))
+        else { return [] }
+        return [
+            Finding(
+                .critical, .noFirstToken, "A server would not start without a token",
+                detail: "Other machines could connect to \(settings.text(.host)), and there is no token.",
+                remedy: "Run 'reprise token create NAME --scope admin' with the same settings, set admin_token, or set "
+                    + "--host 127.0.0.1.")
+        ]
     }
 
     private static func listening(host: String, port: Int) -> [Finding] {
@@ -62,21 +83,42 @@ enum SetupChecks {
         return nil
     }
 
-    /// The log and the lock are created beside the database.
-    private static func folder(of path: String) -> [Finding] {
-        var folder = path.contains("/") ? String(path[..<path.lastIndex(of: "/")!]) : "."
-        if folder.isEmpty { folder = "/" }
-        // Missing folders are created.
-        while access(folder, F_OK) != 0, errno == ENOENT {
-            folder = folder.contains("/") ? String(folder[..<folder.lastIndex(of: "/")!]) : "."
-            if folder.isEmpty { folder = "/" }
+    private static func folders(_ settings: Settings, _ path: String) -> [Finding] {
+        var findings: [Finding] = []
+        let home = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "./"
+        // The log and the lock are created beside the database.
+        if let (file, reason) = obstacle(home) ?? obstacle(path + ".lock", isFolder: false) {
+            findings.append(
+                Finding(
+                    .critical, .folderNotWritable, "The database's folder or its lock file cannot be written",
+                    detail: "\(file): \(reason). A server creates its log and locks its lock file there.",
+                    remedy: "Make it writable for the user that the server runs as, or choose another --database."))
         }
-        guard access(folder, W_OK | X_OK) != 0 else { return [] }
-        return [
-            Finding(
-                .critical, .folderNotWritable, "The database's folder cannot be written",
-                detail: "\(folder): \(String(cString: strerror(errno))). The log and the lock file are created there.",
-                remedy: "Make it writable for the user that the server runs as, or choose another --database.")
-        ]
+        let setting = settings.text(.backupDirectory)
+        if let (file, reason) = obstacle(setting.hasPrefix("/") ? setting : home + setting) {
+            findings.append(
+                Finding(
+                    .warning, .backupFolderNotWritable, "No backup can be made", detail: "\(file): \(reason).",
+                    remedy: "Make it a folder that is writable for the user that the server runs as, or change "
+                        + "backup_directory."))
+        }
+        return findings
+    }
+
+    /// What keeps this user from writing to a file or to a folder, and why; for what is missing, the folder that it
+    /// would be created in.
+    private static func obstacle(_ path: String, isFolder: Bool = true) -> (path: String, reason: String)? {
+        var folder = path
+        while access(folder, F_OK) != 0, errno == ENOENT {
+            guard isFolder else { return nil }
+            while folder.count > 1, folder.hasSuffix("/") { folder.removeLast() }
+            folder = folder.lastIndex(of: "/").map { $0 == folder.startIndex ? "/" : String(folder[..<$0]) } ?? "."
+        }
+        guard access(folder, isFolder ? R_OK | W_OK | X_OK : R_OK | W_OK) != 0 else {
+            var status = stat()
+            guard isFolder, stat(folder, &status) == 0, status.st_mode & S_IFMT != S_IFDIR else { return nil }
+            return (folder, String(cString: strerror(ENOTDIR)))
+        }
+        return (folder, String(cString: strerror(errno)))
     }
 }

@@ -154,7 +154,7 @@ private struct TokenAccess {
             if settings.source(of: .logLevel) == .default { logger.logLevel = .warning }
             place = .file(try openStorage(live, for: .command, logger: logger))
         } catch where error.isServerRunning {
-            place = .server(try ServerClient(server, settings: settings))
+            place = .server(try ServerClient(server, settings: settings, serving: settings.text(.database)))
         }
     }
 

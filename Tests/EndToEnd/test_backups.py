@@ -307,9 +307,13 @@ def test_a_stopped_database_is_backed_up_from_its_file(stopped, tmp_path):
     assert [line.split()[0] for line in listed.stdout.splitlines()[2:4]] == [name, stopped.backup["name"]]
     items = json.loads(run("backup", "list", "--json", "--database", stopped.database).stdout)["items"]
     assert items[1] == stopped.backup and items[0]["sha256"] == digest
+    # It can be verified wherever it is taken.
+    restored = run("restore", str(output), "--database", str(tmp_path / "restored.db"))
+    assert restored.returncode == 0 and "doctor --deep" not in restored.stdout + restored.stderr
     # Nothing is overwritten, and no backup is made in vain.
-    again = run("backup", "--output", str(output), "--database", stopped.database)
-    assert again.returncode == 1 and "exists" in again.stderr
+    for existing in (str(output), str(tmp_path / "restored.db")):
+        again = run("backup", "--output", existing, "--database", stopped.database)
+        assert again.returncode == 1 and "exists" in again.stderr and "emove" not in again.stderr
     assert len(json.loads(run("backup", "list", "--json", "--database", stopped.database).stdout)["items"]) == 2
     missing = run("backup", "--database", str(tmp_path / "nothing.db"))
     assert missing.returncode == 1 and "there is no database" in missing.stderr
@@ -391,6 +395,35 @@ def test_what_is_no_file_is_no_database(tmp_path, kind):
         refused = run(*command, "--database", str(path))
         assert refused.returncode in (1, 2), (command, refused.stderr)
         assert "a folder or a device" in refused.stdout + refused.stderr, (command, refused.stderr)
+
+
+def test_a_list_that_cannot_be_made_is_no_empty_list(stopped, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    answer = run("backup", "list", "--database", stopped.database, "--set", f"backup_directory={file}")
+    assert answer.returncode == 1 and f"{file}: Not a directory" in answer.stderr
+    answer = run("backup", "list", "--database", str(tmp_path / "elsewhere" / "typo.db"))
+    assert answer.returncode == 1 and "there is no database at" in answer.stderr
+    empty = run("backup", "list", "--database", stopped.database, "--set", f"backup_directory={tmp_path}/none")
+    assert empty.returncode == 0 and f"there are no backups in {tmp_path}/none" in empty.stdout
+
+
+def test_a_file_in_the_folder_is_named_even_if_it_is_not_listed(stopped, tmp_path):
+    name = stopped.backup["name"]
+    facts = os.path.join(stopped.folder, "backups", name + ".json")
+    with open(facts, "w") as file:
+        file.write("{bad")
+    answer = run("restore", name, "--force", "--database", stopped.database)
+    assert answer.returncode == 1 and ".json, which has the hash of the backup, is damaged" in answer.stderr
+    os.remove(facts)
+    assert run("restore", name, "--force", "--database", stopped.database).returncode == 0
+    assert value(stopped) == b"before"
+
+
+def test_commands_say_that_the_server_is_elsewhere(server):
+    for command in (["backup"], ["backup", "list"], ["token", "list"]):
+        answer = run(*command, "--database", server.database, "--port", "1")
+        assert answer.returncode == 1 and "give this command its --port" in answer.stderr, answer.stderr
 
 
 def test_a_backup_without_its_hash_is_told(server, tmp_path):

@@ -184,6 +184,20 @@ def test_the_port_and_the_certificate_of_https_are_checked(filled, tmp_path):
     assert "none.pem" in found(**{**files, "tls_certificate_file": tmp_path / "none.pem"})["settings_invalid"]["detail"]
 
 
+def test_what_keeps_a_server_from_the_network_or_from_backups(filled, tmp_path):
+    def found(**settings):
+        flags = [flag for name, value in settings.items() for flag in ("--set", f"{name}={value}")]
+        return set(doctor(filled, *flags)[1])
+
+    assert found(host="0.0.0.0") == {"no_first_token"}
+    assert found(host="0.0.0.0", authentication="none") == {"open_to_network"}
+    file = tmp_path / "a file"
+    file.write_text("")
+    assert found(backup_directory=file) == {"backup_folder_not_writable"}
+    assert run("token", "create", "ada", "--scope", "admin", "--database", filled).returncode == 0
+    assert found(host="0.0.0.0") == set()
+
+
 def test_a_log_that_a_killed_server_left_is_read(server, tmp_path):
     server.request("PUT", "/v1/cache/n/entries/k", b"in the log")
     server.stop(signal.SIGKILL)

@@ -94,6 +94,8 @@ public struct DiagnosticFigures: Sendable, Equatable {
     public var problem: String?
     /// nil when the engine makes no backups.
     public var backups: Backups?
+    /// Whether there is a token; nil if that is unknown.
+    public var hasTokens: Bool?
     /// What only this engine can tell about itself.
     public var findings: [Finding] = []
 

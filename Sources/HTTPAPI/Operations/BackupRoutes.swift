@@ -11,10 +11,10 @@ struct BackupRoutes: Sendable {
 
     var routes: [Route] {
         [
-            Route(.post, "/v1/backups", scope: .admin, create),
-            Route(.get, "/v1/backups", scope: .admin, list),
-            Route(.get, "/v1/backups/{name}", scope: .admin, answersJSON: false, get),
-            Route(.delete, "/v1/backups/{name}", scope: .admin, answersJSON: false, remove),
+            Route(.post, "/v1/backups", scope: .admin, concernsDatabase: false, create),
+            Route(.get, "/v1/backups", scope: .admin, concernsDatabase: false, list),
+            Route(.get, "/v1/backups/{name}", scope: .admin, answersJSON: false, concernsDatabase: false, get),
+            Route(.delete, "/v1/backups/{name}", scope: .admin, answersJSON: false, concernsDatabase: false, remove),
         ]
     }
 

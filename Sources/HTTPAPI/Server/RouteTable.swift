@@ -18,19 +18,23 @@ public struct Route: Sendable {
     /// Whether it may compute for milliseconds at a time, so that it must not run on the event loop, which serves other
     /// connections too.
     let computesLong: Bool
+    /// Whether its failures say something about the database. Those of backups are about another folder.
+    let concernsDatabase: Bool
     /// Whether the body is a value that is passed on in chunks. Any other body is JSON and is held in memory.
     let streamsBody: Bool
     let handler: Handler
 
     init(
         _ method: HTTPRequest.Method, _ path: String, scope: RouteScope, answersJSON: Bool = true,
-        computesLong: Bool = false, streamsBody: Bool = false, _ handler: @escaping Handler
+        computesLong: Bool = false, concernsDatabase: Bool = true, streamsBody: Bool = false,
+        _ handler: @escaping Handler
     ) {
         self.method = method
         self.path = path
         self.scope = scope
         self.answersJSON = answersJSON
         self.computesLong = computesLong
+        self.concernsDatabase = concernsDatabase
         self.streamsBody = streamsBody
         self.handler = handler
     }
@@ -154,7 +158,7 @@ public struct RouteTable: Sendable {
                     let failure = RequestMiddleware.failure(answering: error)
                     let status = Problem.kind(of: failure.code).status
                     figures.record(status: status.code, since: context.started)
-                    if status.kind == .serverError { meter.count(failure.code) }
+                    if status.kind == .serverError, route.concernsDatabase { meter.count(failure.code) }
                     throw error
                 }
             }

@@ -13,8 +13,8 @@ public final class BackupExport: Sendable {
 
     /// - Throws: ``RestoreError`` if the file exists or cannot be created.
     public init(path: String) throws {
-        guard access(path, F_OK) != 0 else {
-            throw RestoreError("\(path) exists. Remove it, or choose another name.")
+        for file in [path, path + BackupFacts.suffix] where access(file, F_OK) == 0 {
+            throw RestoreError("\(file) exists, and nothing that exists is overwritten. Choose another name.")
         }
         self.path = path
         do {
@@ -46,17 +46,18 @@ public final class BackupExport: Sendable {
         }
     }
 
-    /// Ends the file.
+    /// Ends the file, and writes the facts about the backup beside it, with which a restore verifies it.
     /// - Throws: ``RestoreError`` if its bytes are not those of the backup; nothing remains then.
-    public func finish(expecting entityTag: EntityTag) throws {
+    public func finish(_ backup: Backup) throws {
         let written = EntityTag(digest: Array(hasher.withLock { $0.finalize() }))
-        guard written == entityTag else {
+        guard written == backup.entityTag else {
             throw RestoreError(
-                "the SHA-256 of the copy is \(written.hex), and that of the backup was \(entityTag.hex): the backup or "
-                    + "the connection is damaged.")
+                "the SHA-256 of the copy is \(written.hex), and that of the backup was \(backup.entityTag.hex): the "
+                    + "backup or the connection is damaged.")
         }
         do throws(FileError) {
             try file.sync()
+            try BackupFacts(backup, database: "").write(to: path + BackupFacts.suffix)
             guard rename(file.path, path) == 0 else { throw FileError("rename \(file.path)") }
         } catch {
             throw RestoreError(error.description)

@@ -12,6 +12,15 @@ struct BackupFacts: Equatable {
     /// The path of the database that was copied.
     var database: String
 
+    /// What a backup's name is followed by.
+    static let suffix = ".json"
+
+    init(_ backup: Backup, database: String) {
+        self.init(
+            createdAt: backup.createdAt, sizeBytes: backup.sizeBytes, entityTag: backup.entityTag,
+            durationSeconds: backup.durationSeconds, database: database)
+    }
+
     init(createdAt: Instant, sizeBytes: Int, entityTag: EntityTag, durationSeconds: Double, database: String) {
         self.createdAt = createdAt
         self.sizeBytes = sizeBytes

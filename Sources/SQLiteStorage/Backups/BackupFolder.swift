@@ -18,7 +18,6 @@ struct BackupFolder: Sendable {
 
     private static let prefix = "reprise-"
     private static let suffix = ".db"
-    private static let factsSuffix = ".json"
     private static let partialInfix = ".partial"
 
     /// - Parameters:
@@ -35,9 +34,15 @@ struct BackupFolder: Sendable {
 
     // MARK: What is there
 
-    /// In descending order of their names.
-    func backups() -> [(backup: Backup, database: String)] {
-        names.sorted(by: >).compactMap { facts(of: $0) }
+    /// In descending order of their names. None if there is no folder.
+    /// - Throws: ``FileError`` if the folder cannot be read.
+    func backups() throws(FileError) -> [(backup: Backup, database: String)] {
+        try contents().filter(Self.isName).sorted(by: >).compactMap { facts(of: $0) }
+    }
+
+    /// Those of this database.
+    func ownBackups() throws(FileError) -> [Backup] {
+        try backups().filter { $0.database == database }.map(\.backup)
     }
 
     /// - Throws: `backup_not_found`.
@@ -48,9 +53,14 @@ struct BackupFolder: Sendable {
         return facts.backup
     }
 
-    private var names: [String] { contents.filter(Self.isName) }
-
-    private var contents: [String] { (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? [] }
+    private func contents() throws(FileError) -> [String] {
+        guard let stream = opendir(path) else {
+            if errno == ENOENT { return [] }
+            throw FileError("read the folder \(path)")
+        }
+        closedir(stream)
+        return (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []
+    }
 
     private static func isName(_ text: String) -> Bool {
         text.hasPrefix(prefix) && text.hasSuffix(suffix) && !text.contains(partialInfix)
@@ -66,7 +76,7 @@ struct BackupFolder: Sendable {
         return (facts.backup(named: Name(stored: name)), facts.database)
     }
 
-    private func factsPath(of name: String) -> String { "\(path)/\(name)\(Self.factsSuffix)" }
+    private func factsPath(of name: String) -> String { "\(path)/\(name)\(BackupFacts.suffix)" }
 
     // MARK: Making one
 
@@ -112,24 +122,27 @@ struct BackupFolder: Sendable {
     // MARK: Removing
 
     /// Removes a backup. It is gone from every list before its space is.
-    func remove(_ name: Name) {
-        unlink(file(of: name))
-        unlink(factsPath(of: name.rawValue))
+    /// - Throws: ``FileError`` if it is still there.
+    func remove(_ name: Name) throws(FileError) {
+        for path in [file(of: name), factsPath(of: name.rawValue)] where unlink(path) != 0 && errno != ENOENT {
+            throw FileError("remove \(path)")
+        }
     }
 
     /// Removes the oldest backups of this database beyond the newest `count`, but not the one named.
     /// - Returns: those removed.
-    func removeExcess(keeping count: Int, and kept: Name) -> [Name] {
-        let own = backups().filter { $0.database == database && $0.backup.name != kept }
-        let excess = own.dropFirst(max(count - 1, 0)).map(\.backup.name)
-        for name in excess { remove(name) }
+    /// - Throws: ``FileError`` if one could not be removed.
+    func removeExcess(keeping count: Int, and kept: Name) throws(FileError) -> [Name] {
+        let others = try ownBackups().map(\.name).filter { $0 != kept }
+        let excess = Array(others.dropFirst(max(count - 1, 0)))
+        for name in excess { try remove(name) }
         return excess
     }
 
     /// Removes what crashes have left behind.
     /// - Returns: the names of the files removed.
     func removeLeftovers() -> [String] {
-        let contents = contents
+        let contents = (try? contents()) ?? []
         var removed: [String] = []
         let partials = contents.filter { $0.hasPrefix(Self.prefix) && $0.contains(Self.partialInfix) }
         for name in partials where name.hasSuffix(Self.partialInfix) {
@@ -138,8 +151,8 @@ struct BackupFolder: Sendable {
         }
         let there = Set(contents)
         let orphans = contents.filter { name in
-            name.hasSuffix(Self.suffix + Self.factsSuffix) && name.hasPrefix(Self.prefix)
-                && !there.contains(String(name.dropLast(Self.factsSuffix.count)))
+            name.hasSuffix(Self.suffix + BackupFacts.suffix) && name.hasPrefix(Self.prefix)
+                && !there.contains(String(name.dropLast(BackupFacts.suffix.count)))
         }
         for name in partials + orphans where unlink("\(path)/\(name)") == 0 { removed.append(name) }
         return removed

@@ -49,7 +49,7 @@ final class BackupMaker: Sendable {
 
     /// Reads again what is there.
     func look() {
-        let own = folder.backups().filter { $0.database == folder.database }.map(\.backup)
+        let own = (try? folder.ownBackups()) ?? []
         state.withLock { state in
             state.figures.latest = own.first
             state.figures.count = own.count
@@ -112,7 +112,12 @@ final class BackupMaker: Sendable {
             let createdAt = try await copy(partial)
             return try await work.run { [self] in
                 let backup = try verifyAndPublish(partial, createdAt: createdAt, started: started)
-                let removed = folder.removeExcess(keeping: keep, and: backup.name)
+                var removed: [Name] = []
+                do {
+                    removed = try folder.removeExcess(keeping: keep, and: backup.name)
+                } catch {
+                    logger.error("an old backup could not be removed", metadata: ["error": "\(error)"])
+                }
                 look()
                 // Also where the clock was set back, and others have later names.
                 state.withLock { $0.figures.latest = backup }
@@ -160,8 +165,8 @@ final class BackupMaker: Sendable {
     private static func full(_ figures: String) -> Failure {
         Failure(
             .storageFull,
-            "The disk of the backups has no room for another. \(figures) Free disk space, remove backups with DELETE "
-                + "/v1/backups/{name}, or set backup_directory to a folder on another disk.")
+            "The disk of the backups has no room for another. \(figures) Free disk space, remove old backups, or set "
+                + "backup_directory to a folder on another disk.")
     }
 
     /// What a caller sees.
@@ -197,8 +202,8 @@ extension FileError {
         case ENOSPC, EDQUOT:
             Failure(
                 .storageFull,
-                "The disk of the backups is full. Free disk space, remove backups with DELETE /v1/backups/{name}, or "
-                    + "set backup_directory to a folder on another disk.")
+                "The disk of the backups is full. Free disk space, remove old backups, or set backup_directory to a "
+                    + "folder on another disk.")
         case EACCES, EPERM, EROFS, ENOTDIR, ENOENT:
             Failure(
                 .storageUnavailable,

@@ -71,8 +71,8 @@ extension SQLiteStorage: BackupStore {
     }
 
     public func backups(before name: Name?, limit: Int) async throws -> [Backup] {
-        try await backupMaker.files.run { [folder = backupMaker.folder] in
-            let all = folder.backups().lazy.map(\.backup)
+        try await onFiles { [folder = backupMaker.folder] in
+            let all = try folder.backups().lazy.map(\.backup)
             return Array(all.filter { name == nil || $0.name.rawValue < name!.rawValue }.prefix(limit))
         }
     }
@@ -85,12 +85,21 @@ extension SQLiteStorage: BackupStore {
     }
 
     public func deleteBackup(_ name: Name, condition: EntityCondition) async throws {
-        try await backupMaker.files.run { [backupMaker] in
+        try await onFiles { [backupMaker] in
             let backup = try? backupMaker.folder.backup(name)
             try condition.check(backup.map { .present($0.entityTag.hex, updatedAt: $0.createdAt) } ?? .absent)
             _ = try backupMaker.folder.backup(name)
-            backupMaker.folder.remove(name)
-            backupMaker.look()
+            defer { backupMaker.look() }
+            try backupMaker.folder.remove(name)
+        }
+    }
+
+    /// Runs what works on the files of backups.
+    private func onFiles<T: Sendable>(_ body: @escaping @Sendable () throws -> T) async throws -> T {
+        do {
+            return try await backupMaker.files.run(body)
+        } catch let error as FileError {
+            throw error.failure
         }
     }
 

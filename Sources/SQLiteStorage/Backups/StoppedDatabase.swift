@@ -71,21 +71,43 @@ public final class StoppedDatabase: Sendable {
 
     /// The file that a command's argument means: a backup by its name, or any file by its path.
     public func file(meantBy argument: String) -> String {
-        if !argument.contains("/"), let name = try? Name(argument, field: "name"), (try? folder.backup(name)) != nil {
+        // Also without a sound file of facts, about which there is more to say than that there is no such backup.
+        if !argument.contains("/"), let name = try? Name(argument, field: "name"),
+            FileSystem.size(of: folder.file(of: name)) != nil
+        {
             return folder.file(of: name)
         }
         return argument
     }
 
     /// The backups, the newest first.
-    public func backups() -> [Backup] { folder.backups().map(\.backup) }
+    /// - Throws: ``RestoreError`` if the folder cannot be read.
+    public func backups() throws -> [Backup] { try Self.backups(in: folder) }
 
-    /// The backups of a database that may be lost.
-    public static func backups(ofDatabase path: String, backupDirectory: String) -> [Backup] {
-        BackupFolder(setting: backupDirectory, database: path).backups().map(\.backup)
+    /// The path of their folder.
+    public var backupFolder: String { folder.path }
+
+    /// The backups of a database that may be lost, and the path of their folder.
+    /// - Throws: ``RestoreError`` if the folder cannot be read.
+    public static func backups(
+        ofDatabase path: String, backupDirectory: String
+    ) throws -> (backups: [Backup], folder: String) {
+        let folder = BackupFolder(setting: backupDirectory, database: path)
+        return (try backups(in: folder), folder.path)
+    }
+
+    private static func backups(in folder: BackupFolder) throws -> [Backup] {
+        do {
+            return try folder.backups().map(\.backup)
+        } catch {
+            throw RestoreError("\(error). Run this as a user who may, or correct backup_directory.")
+        }
     }
 
     // MARK: Restoring
+
+    /// Of the copy of a backup that is being restored.
+    static let partialSuffix = ".restore-partial"
 
     public struct Restored: Sendable {
         public var sizeBytes: Int
@@ -114,7 +136,7 @@ public final class StoppedDatabase: Sendable {
                 "there is a database at \(path). To replace it, add --force: it is kept beside the new one, under "
                     + "another name.")
         }
-        let copy = path + ".restore-partial"
+        let copy = path + Self.partialSuffix
         defer { unlink(copy) }
         let (entityTag, sizeBytes) = try makeCopy(of: source, at: copy, progress)
         try verify(copy, entityTag, of: source)
@@ -126,7 +148,7 @@ public final class StoppedDatabase: Sendable {
         return Restored(
             sizeBytes: sizeBytes, entityTag: entityTag,
             keptPath: keptPath ?? (access(kept + "-wal", F_OK) == 0 ? kept + "-wal" : nil),
-            hadHash: access(source + ".json", F_OK) == 0)
+            hadHash: access(source + BackupFacts.suffix, F_OK) == 0)
     }
 
     private func checkSource(_ source: String) throws(RestoreError) {
@@ -178,8 +200,8 @@ public final class StoppedDatabase: Sendable {
     }
 
     private func verify(_ copy: String, _ entityTag: EntityTag, of source: String) throws {
-        let facts = BackupFacts(contentsOf: source + ".json")
-        guard facts != nil || access(source + ".json", F_OK) != 0 else {
+        let facts = BackupFacts(contentsOf: source + BackupFacts.suffix)
+        guard facts != nil || access(source + BackupFacts.suffix, F_OK) != 0 else {
             throw RestoreError(
                 "\(source).json, which has the hash of the backup, is damaged. Choose another backup; or remove that "
                     + "file, and check the values of the restored database with 'reprise doctor --deep'.")

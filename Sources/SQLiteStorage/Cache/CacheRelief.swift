@@ -56,8 +56,8 @@ private struct CacheRelief {
         var candidates = try namespaces().compactMap { try candidate(of: $0, VictimSearch(sparing: nil)) }
         candidates.sort { $0.lastUse > $1.lastUse }
         var evicted: [Int64: Int] = [:]
-        for row in 0..<StorageLimits.maxEvictionsPerRelief {
-            if row % StorageLimits.sweepReadRows == 0, try connection.freePages() >= pages { break }
+        for _ in 0..<StorageLimits.maxEvictionsPerRelief {
+            if try connection.freePages() >= pages { break }
             guard let next = candidates.popLast() else {
                 if try !removeOldest() { break }
                 continue

@@ -98,7 +98,7 @@ extension SQLiteStorage {
         signals.hasExceededCaps.store(false, ordering: .relaxed)
         if databaseLimit != nil, !space.isShort {
             // From now on, any of them may have to give way.
-            try await writer.perform(.background) { connection in
+            try await writer.perform(.background, .durable, .shrinking) { connection in
                 try connection.run("UPDATE cache_namespaces SET is_ranked = 1 WHERE is_ranked = 0 AND name > ''")
             }
         }

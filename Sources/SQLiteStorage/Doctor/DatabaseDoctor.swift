@@ -247,7 +247,9 @@ public struct DatabaseDoctor: Sendable {
                 stored.lagSeconds = [:]
             }
             figures.stored = stored
-            let latest = backups.backups().first { $0.database == backups.database }?.backup
+            // An older schema may have none.
+            figures.hasTokens = try? connection.first("SELECT count(*) FROM access_tokens") { $0.int(0) > 0 }
+            let latest = (try? backups.ownBackups())?.first
             func age(_ instant: Instant?) -> Double? { instant.map { Double(now.milliseconds(since: $0)) / 1000 } }
             figures.backups = DiagnosticFigures.Backups(
                 latestAge: age(latest?.createdAt), databaseAge: age(try connection.createdAt()))

@@ -67,14 +67,16 @@ extension DatabaseLimit {
             case .data(let limit):
                 Failure(
                     .storageFull,
-                    "The database has reached max_database_bytes, \(limit.bytes) bytes: nothing was stored. Delete "
-                        + "entries, sessions or namespaces, which still works, or raise max_database_bytes.")
+                    "The database has reached max_database_bytes, \(limit.bytes) bytes, of which \(limit.logBytes) are "
+                        + "for the log: nothing was stored. Delete sessions or history, shorten "
+                        + "sample_retention_seconds, or raise max_database_bytes.")
             case .log(let limit):
                 Failure(
                     .storageFull,
-                    "The write-ahead log has reached its part of max_database_bytes, \(limit.logBytes) of "
-                        + "\(limit.bytes) bytes, and a long read or another program keeps it from being written "
-                        + "back: nothing was stored. Try again later, or raise max_database_bytes.")
+                    "With this write, the write-ahead log could exceed its part of max_database_bytes, "
+                        + "\(limit.logBytes) of \(limit.bytes) bytes, and a long read or another program keeps it from "
+                        + "being written back: nothing was stored. End the program that holds a read transaction open "
+                        + "('fuser' names it), or try again later.")
             }
         }
     }

@@ -2,8 +2,8 @@
 
 import Glibc
 
-/// Creates what the service keeps on disk: files with mode 0600 and folders with mode 0700, whatever the umask is.
-/// What exists is left as its owner set it.
+/// Creates what the service keeps on disk: files with mode 0600 and folders with mode 0700, whatever the umask is, and
+/// of the owner of the folder they are in. What exists is left as its owner set it.
 enum PrivateFile {
     static let mode: mode_t = 0o600
     static let folderMode: mode_t = 0o700
@@ -24,7 +24,15 @@ enum PrivateFile {
         }
         // A umask can only take permissions away, even the owner's.
         fchmod(descriptor, mode)
+        giveToOwner(of: FileSystem.folder(of: path), path)
         return descriptor
+    }
+
+    /// What root creates in the folder of a service belongs to the service's user, who could not use it otherwise.
+    private static func giveToOwner(of folder: String, _ path: String) {
+        var status = stat()
+        guard geteuid() == 0, stat(folder, &status) == 0, status.st_uid != 0 else { return }
+        lchown(path, status.st_uid, status.st_gid)
     }
 
     /// Creates a folder and those it is in, if they are missing. They survive a power cut from then on.
@@ -35,6 +43,7 @@ enum PrivateFile {
             folder += part + "/"
             if mkdir(folder, folderMode) == 0 {
                 chmod(folder, folderMode)
+                giveToOwner(of: parent, String(folder.dropLast()))
                 // As far as the file system can.
                 try? FileSystem.syncFolder(parent)
             } else if errno != EEXIST, errno != EISDIR {

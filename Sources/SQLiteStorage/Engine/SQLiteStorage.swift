@@ -116,6 +116,8 @@ public final class SQLiteStorage: Sendable {
         }
         lock = try DatabaseLock(database: path, for: use)
         try lock.checkHeader()
+        // A restore that was killed left it; none can be under way.
+        unlink(lock.database + StoppedDatabase.partialSuffix)
         let path = lock.database
         var opening = OpeningTimes(microseconds)
         do {

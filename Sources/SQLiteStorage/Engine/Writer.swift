@@ -430,9 +430,13 @@ final class Writer: Sendable {
         }
     }
 
-    /// Lets SQLite hold the limit itself, in case an estimate is too low.
+    /// Lets SQLite hold the limit itself, in case an estimate is too low. A database that is larger, because the limit
+    /// was lowered, gets some pages more, which removals may need before they free others.
     private func hold(_ limit: DatabaseLimit?, _ connection: Connection) throws(SQLiteError) {
-        let pages = limit?.pages ?? StorageLimits.maxDatabasePages
+        var pages = limit?.pages ?? StorageLimits.maxDatabasePages
+        if limit != nil, case let present = try connection.pages(), present > pages {
+            pages = present + StorageLimits.spareLimitedPages
+        }
         guard heldPages.exchange(pages, ordering: .relaxed) != pages else { return }
         try connection.execute("PRAGMA max_page_count = \(pages)")
     }

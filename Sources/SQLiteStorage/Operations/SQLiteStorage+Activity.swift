@@ -10,7 +10,7 @@ extension SQLiteStorage {
             .rounded(downTo: MetricResolution.hour.periodMilliseconds)
         try await mergeActivity(of: .minute, before: before, atMost: .max)
         while true {
-            let isMore = try await writer.perform(.background, .withNext) { connection in
+            let isMore = try await writer.perform(.background, .withNext, .shrinking) { connection in
                 while try connection.mergeMaintenanceActivity(before: before) {
                     if self.writer.isStepOver { return true }
                 }
@@ -35,7 +35,7 @@ extension SQLiteStorage {
         var merged = 0
         while merged < limit {
             let left = min(limit - merged, StorageLimits.sweepBatchRows)
-            let step = try await transaction(.background) { transaction in
+            let step = try await transaction(.background, .shrinking) { transaction in
                 try self.writer.step(rows: left) {
                     try transaction.mergeActivity(of: period, before: before, atMost: $0)
                 }

@@ -84,7 +84,8 @@ extension SQLiteStorage: MaintenanceStore {
         taskRuns.withLock { $0[run.task, default: OperationalFigures.TaskRuns(run.task)].add(run) }
         // On a full disk, space is for removing rows. The counts in memory go on.
         if space.isShort { return }
-        try await writer.perform(.background) { connection in
+        // Their number is limited, so they take no more space in the end.
+        try await writer.perform(.background, .durable, .shrinking) { connection in
             try connection.run(
                 """
                 INSERT INTO maintenance_runs
@@ -123,7 +124,10 @@ extension SQLiteStorage: MaintenanceStore {
         for (namespaceID, entries) in ledger.waiting() {
             var left = entries
             repeat {
-                left -= try await transaction(.background, growth) { try $0.writeCounters(namespaceID: namespaceID) }
+                // They are changed where they are, so max_database_bytes is no reason against it.
+                left -= try await transaction(.background, .shrinking) {
+                    try $0.writeCounters(namespaceID: namespaceID)
+                }
             } while left > 0
         }
         try await writeTokenUses(isClosing: false)

@@ -82,8 +82,9 @@ extension SQLiteStorage: SampleStore {
     func rollUpSamples() async throws -> Int {
         var total = 0
         while true {
-            // A step that is lost in a power cut is repeated, because its mark is lost with it.
-            let step = try await writer.perform(.background, .withNext) { try self.rollUpStep($0) }
+            // A step that is lost in a power cut is repeated, because its mark is lost with it. It needs some space,
+            // but what it rolled up may be removed then, which is far more.
+            let step = try await writer.perform(.background, .withNext, .shrinking) { try self.rollUpStep($0) }
             total += step.count
             signals.rolledUpTo.max(step.mark, ordering: .relaxed)
             if step.isDone { return total }

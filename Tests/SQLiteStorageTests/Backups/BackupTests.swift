@@ -36,6 +36,25 @@ struct BackupTests {
         return result
     }
 
+    /// Not even root can remove a folder like a file.
+    @Test func whatCannotBeRemovedIsTold() throws {
+        let backups = BackupFolder(setting: folder.file("backups"), database: folder.file("reprise.db"))
+        let name = Name(stored: "reprise-20261123T071400.123Z.db")
+        try PrivateFile.createFolder(backups.file(of: name))
+        #expect(throws: FileError.self) { try backups.remove(name) }
+        #expect(try backups.backups().isEmpty)
+        #expect(throws: FileError.self) {
+            try BackupFolder(setting: "/proc/self/exe", database: folder.file("reprise.db")).backups()
+        }
+    }
+
+    /// A copy that a killed restore left would take as much space as the database.
+    @Test func aStartRemovesWhatAKilledRestoreLeft() async throws {
+        let left = try folder.write("part", to: "reprise.db" + StoppedDatabase.partialSuffix)
+        try await withStorage { _ in }
+        #expect(access(left, F_OK) != 0)
+    }
+
     private var names: Set<String> {
         Set((try? FileManager.default.contentsOfDirectory(atPath: folder.file("backups"))) ?? [])
     }

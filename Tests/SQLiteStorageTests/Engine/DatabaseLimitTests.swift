@@ -136,6 +136,52 @@ struct DatabaseLimitTests {
         }
     }
 
+    /// Only as many go as make room for what is written, however large they are.
+    @Test func noMoreGiveWayThanNecessary() async throws {
+        try await run { storage, _ in
+            for number in 0..<30 {
+                try await storage.put("k\(number)", bytes(4, 2 * Self.megabyte), lifetime: .never)
+                let evicted = try await storage.namespace(.n).evictions
+                guard evicted > 0 else { continue }
+                #expect(evicted <= 2)
+                return
+            }
+            Issue.record("nothing gave way")
+        }
+    }
+
+    /// When there is more than a lowered limit allows, and none of it is in the cache.
+    @Test func whatExpiresIsRemovedAboveALoweredLimit() async throws {
+        let settings = Self.settings(limit: 0)
+        try await run(settings) { storage, clock in
+            let value = JSONText(.string(String(repeating: "x", count: Limits.maxStateValueBytes - 10)))
+            for number in 0..<24 {
+                let state = (0..<8).map { StateEntry(key: Key(stored: "k\($0)"), value: value) }
+                _ = try await storage.createSession(
+                    Name(stored: "s\(number)"), SessionDraft(timeToLive: .never, state: state))
+            }
+            let samples = (0..<2000).map { number in
+                Sample(
+                    name: "t", measurement: .timing(seconds: Double(number), outcome: .ok, cache: nil, variant: nil),
+                    recordedAt: clock.now)
+            }
+            _ = try await storage.record(samples)
+            settings.apply(SettingOverrides(values: ["max_database_bytes": "\(Self.limit)"], version: 1))
+            clock.advance(seconds: 365 * 86_400)
+            #expect(await code { try await storage.put("k") } == .storageFull)
+            for task in storage.tasks where task.task != .space {
+                #expect(await code { try await storage.perform(task.task, isDryRun: false) } == nil, "\(task.task)")
+            }
+            let left = try await storage.readers.pooled { try $0.first("SELECT count(*) FROM samples") { $0.int(0) } }
+            #expect(left == 0)
+            // The run is recorded as well.
+            try await storage.record(
+                MaintenanceRun(
+                    task: .sampleRetention, trigger: .interval, startedAt: clock.now, durationSeconds: 1,
+                    rowsRemoved: 2000, bytesFreed: 1, error: nil))
+        }
+    }
+
     /// While a transaction of another program reads, the log cannot be written back.
     @Test func aLogThatIsHeldIsNamed() async throws {
         try await run { storage, _ in

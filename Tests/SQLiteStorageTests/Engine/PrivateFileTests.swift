@@ -36,6 +36,18 @@ struct PrivateFileTests {
         #expect(mode("old/new") == 0o700 && mode("old/new/newer") == 0o700)
     }
 
+    /// The user of the service could not use what root creates otherwise.
+    @Test(.enabled(if: geteuid() == 0)) func whatRootCreatesBelongsToTheFoldersOwner() throws {
+        #expect(chown(folder.file("."), 10_001, 10_002) == 0)
+        try PrivateFile.createIfMissing(folder.file("new"))
+        try PrivateFile.createFolder(folder.file("one/two"))
+        for name in ["new", "one", "one/two"] {
+            var status = stat()
+            #expect(stat(folder.file(name), &status) == 0)
+            #expect(status.st_uid == 10_001 && status.st_gid == 10_002, "\(name)")
+        }
+    }
+
     @Test func whatCannotBeCreatedIsTold() {
         func message(_ body: () throws -> Void) -> String? {
             do {
