@@ -46,6 +46,8 @@ public enum Limits {
 
     // MARK: Sessions
 
+    /// How often a request opens a session again that others remove before its parts are read.
+    public static let maxOpenings = 3
     /// Keys in one session's state, including its template's defaults, and defaults of one template.
     public static let maxKeysPerSession = 1000
     /// Largest value of one state key, as JSON text.

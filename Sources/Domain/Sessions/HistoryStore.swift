@@ -10,7 +10,11 @@
 /// all throw `overloaded`, `deadline_exceeded`, `shutting_down` and the storage failures.
 public protocol HistoryStore: Sendable {
     /// Appends an item unless one of that id is there.
-    func appendHistory(_ draft: HistoryDraft, to id: Name) async throws -> HistoryAppend
+    /// - Parameter session: what a session is made from, in the same transaction, if there is no live one of the id;
+    ///   nil to throw.
+    func appendHistory(
+        _ draft: HistoryDraft, to id: Name, orCreating session: SessionDraft?
+    ) async throws -> HistoryAppend
 
     /// A session's items. Pages stay right while items are appended and removed: no item comes twice, and none that was
     /// there all along is left out. A page also ends at ``Limits/maxPageBytes``.
@@ -39,4 +43,11 @@ public protocol HistoryStore: Sendable {
 
     /// History of all live sessions, as it is now.
     func historyFigures() async throws -> HistoryFigures
+}
+
+extension HistoryStore {
+    /// The same for a session that must exist.
+    public func appendHistory(_ draft: HistoryDraft, to id: Name) async throws -> HistoryAppend {
+        try await appendHistory(draft, to: id, orCreating: nil)
+    }
 }

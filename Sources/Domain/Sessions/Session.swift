@@ -78,6 +78,26 @@ public struct SessionOpening: Sendable, Equatable {
     }
 }
 
+/// What a session can be read with.
+public enum SessionPart: String, Sendable, CaseIterable {
+    case state, history
+}
+
+/// A session and parts of it, all as they were at one instant.
+public struct SessionContents: Sendable {
+    public var session: Session
+    /// The resolved state, in the byte order of its keys; nil if it was not asked for.
+    public var state: [StateEntry]?
+    /// The newest items, the newest first: one page, of ``Limits/maxPageItems``; nil if they were not asked for.
+    public var history: Page<HistoryItem>?
+
+    public init(session: Session, state: [StateEntry]? = nil, history: Page<HistoryItem>? = nil) {
+        self.session = session
+        self.state = state
+        self.history = history
+    }
+}
+
 /// What optimizing a session removed.
 public struct SessionOptimization: Sendable, Equatable {
     public var historyRemoved: Int

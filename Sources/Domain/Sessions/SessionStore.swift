@@ -7,6 +7,9 @@
 /// not, and its id is free. Activity by reading may be kept in memory for a second or two before it is written; a crash
 /// loses that much of it.
 ///
+/// Methods with `orCreating` make a session from that draft, in the same transaction, if there is no live one of the
+/// id; without a draft they throw.
+///
 /// Writes are atomic and in one order; a method that returns has made its effect durable. Besides what each method
 /// names, all that take a session's id throw `session_not_found`, and all throw `overloaded`, `deadline_exceeded`,
 /// `shutting_down` and the storage failures.
@@ -27,6 +30,9 @@ public protocol SessionStore: Sendable {
     /// Reads a session, which counts as activity.
     /// - Returns: the session, and what it was before that activity.
     func readSession(_ id: Name) async throws -> (session: Session, before: Session)
+
+    /// Reads a session and parts of it as they are at one instant, which counts as activity.
+    func sessionContents(of id: Name, including parts: Set<SessionPart>) async throws -> SessionContents
 
     /// Renews a session's lifetime from now on. Unlike the activity of a read it is written before this returns.
     func touchSession(_ id: Name) async throws -> Session
@@ -52,7 +58,9 @@ public protocol SessionStore: Sendable {
 
     /// Allows a call unless one was allowed less than the delay ago: see ``DebounceDecision``. Of any number of racing
     /// calls exactly one is allowed.
-    func debounce(_ name: Name, of id: Name, delayMilliseconds: Int64) async throws -> DebounceDecision
+    func debounce(
+        _ name: Name, of id: Name, delayMilliseconds: Int64, orCreating: SessionDraft?
+    ) async throws -> DebounceDecision
 
     // MARK: State
 
@@ -68,7 +76,9 @@ public protocol SessionStore: Sendable {
 
     /// Changes the state as one. A key with a default in the template counts as present.
     /// - Throws: `precondition_failed`, `too_many_keys`, `payload_too_large`.
-    func patchState(of id: Name, _ patch: StatePatch, condition: EntityCondition) async throws -> StateChange
+    func patchState(
+        of id: Name, _ patch: StatePatch, condition: EntityCondition, orCreating: SessionDraft?
+    ) async throws -> StateChange
 
     /// Sets one key.
     /// - Parameter condition: `any` in its `match` or `noneMatch` is about the key, tags are versions of the state.
@@ -105,4 +115,20 @@ public protocol SessionStore: Sendable {
 
     /// All live sessions and their state, as they are now.
     func sessionFigures() async throws -> SessionFigures
+}
+
+extension SessionStore {
+    /// The same for a session that must exist.
+    public func debounce(
+        _ name: Name, of id: Name, delayMilliseconds: Int64
+    ) async throws -> DebounceDecision {
+        try await debounce(name, of: id, delayMilliseconds: delayMilliseconds, orCreating: nil)
+    }
+
+    /// The same for a session that must exist.
+    public func patchState(
+        of id: Name, _ patch: StatePatch, condition: EntityCondition
+    ) async throws -> StateChange {
+        try await patchState(of: id, patch, condition: condition, orCreating: nil)
+    }
 }

@@ -96,7 +96,7 @@ struct HistoryRoutes: Sendable {
 
     @Sendable func append(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
-        try request.refuseQuery()
+        let session = try request.sessionToCreate()
         var body = try await request.objectBody(context)
         let itemID = body.name("id") ?? .random()
         let kind = body.name("kind")
@@ -104,7 +104,7 @@ struct HistoryRoutes: Sendable {
         if data == nil { body.report("data", "is missing: send any JSON value.") }
         try body.finish()
         let draft = HistoryDraft(id: itemID, kind: kind, data: JSONText(data ?? .null))
-        let append = try await history.appendHistory(draft, to: id)
+        let append = try await history.appendHistory(draft, to: id, orCreating: session)
         return .json(
             ["item": append.item.json, "removed": .integer(append.removed)], status: append.isNew ? .created : .ok,
             headers: append.isNew ? [.location: append.item.location] : [:])
@@ -140,7 +140,7 @@ extension HistoryItem {
     /// The URL of an item.
     fileprivate var location: String { "/v1/sessions/\(sessionID.rawValue)/history/\(id.rawValue)" }
 
-    fileprivate var json: JSON {
+    var json: JSON {
         [
             "id": .string(id.rawValue),
             "session_id": .string(sessionID.rawValue),

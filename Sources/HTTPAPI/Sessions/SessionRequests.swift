@@ -16,6 +16,18 @@ extension APIContext {
     func stateKey() throws(Failure) -> Key { try Key(try pathParameter("key"), field: "key") }
 }
 
+extension Request {
+    /// What `create=true` in the query asks for: a session with nothing of its own, if there is none; nil without it.
+    /// - Throws: `bad_percent_encoding`, `validation_failed`.
+    func sessionToCreate() throws(Failure) -> SessionDraft? {
+        guard uri.query != nil else { return nil }
+        var query = try QueryReader(self)
+        let isCreating = query.flag("create")
+        try query.finish()
+        return isCreating ? SessionDraft() : nil
+    }
+}
+
 extension ObjectReader {
     /// An object of state keys and values.
     /// - Throws: `too_many_keys`, `payload_too_large`.

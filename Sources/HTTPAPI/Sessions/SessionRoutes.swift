@@ -45,7 +45,9 @@ struct SessionRoutes: Sendable {
 
     @Sendable func open(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
-        try request.refuseQuery()
+        var query = try QueryReader(request)
+        let parts: Set<SessionPart> = Set(try query.choices("include") ?? [])
+        try query.finish()
         var body = try await request.objectBody(context, maxBytes: Limits.maxStateBodyBytes)
         if let other = body.name("id"), other != id {
             body.report("id", "must equal the id in the path, or be absent.")
@@ -53,10 +55,10 @@ struct SessionRoutes: Sendable {
         let draft = try SessionDraft(body: &body)
         let defaults = try body.entries("defaults") ?? []
         try body.finish()
-        let opening = try await sessions.openSession(
-            id, draft, defaults: defaults, condition: request.condition)
+        let (opening, contents) = try await sessions.openSession(
+            id, draft, defaults: defaults, condition: request.condition, including: parts)
         return .json(
-            opening.json, status: opening.isNew ? .created : .ok,
+            contents.json(initialized: opening.initializedKeys), status: opening.isNew ? .created : .ok,
             headers: opening.isNew ? [.location: opening.session.location] : [:])
     }
 
@@ -116,17 +118,38 @@ struct SessionRoutes: Sendable {
     @Sendable func debounce(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
         let name = try context.name("name")
-        try request.refuseQuery()
+        let draft = try request.sessionToCreate()
         var body = try await request.objectBody(context)
         let seconds = body.decimal("delay_seconds", in: 0...Double(Limits.maxDebounceDelayMilliseconds / 1000))
         try body.finish()
         let delay = seconds.map { Int64(($0 * 1000).rounded(.up)) } ?? settings.current.milliseconds(.debounceDelay)
-        let decision = try await sessions.debounce(name, of: id, delayMilliseconds: delay)
+        let decision = try await sessions.debounce(
+            name, of: id, delayMilliseconds: delay, orCreating: draft)
         return .json([
             "allowed": .bool(decision.isAllowed),
             "retry_after_seconds": .seconds(milliseconds: decision.retryAfterMilliseconds),
             "last_allowed_at": .instant(decision.lastAllowedAt),
         ])
+    }
+}
+
+extension SessionStore {
+    /// Opens a session and reads parts of it. If another caller removes it in between, it is opened again.
+    fileprivate func openSession(
+        _ id: Name, _ draft: SessionDraft, defaults: [StateEntry], condition: EntityCondition,
+        including parts: Set<SessionPart>
+    ) async throws -> (SessionOpening, SessionContents) {
+        var attempts = 0
+        while true {
+            let opening = try await openSession(id, draft, defaults: defaults, condition: condition)
+            guard !parts.isEmpty else { return (opening, SessionContents(session: opening.session)) }
+            attempts += 1
+            do {
+                return (opening, try await sessionContents(of: id, including: parts))
+            } catch let failure as Failure where failure.code == .sessionNotFound && attempts < Limits.maxOpenings {
+                continue
+            }
+        }
     }
 }
 
@@ -175,9 +198,18 @@ extension Session {
     }
 }
 
-extension SessionOpening {
-    /// The members of the session, and which keys were initialized.
-    fileprivate var json: JSON {
-        .object(session.members + [.init(name: "initialized_keys", value: .keys(initializedKeys))])
+extension SessionContents {
+    /// The members of the session, which keys were initialized, and the parts that were asked for.
+    fileprivate func json(initialized keys: [Key]) -> JSON {
+        var members = session.members + [.init(name: "initialized_keys", value: .keys(keys))]
+        if let state { members.append(.init(name: "state", value: .entries(state))) }
+        if let history {
+            members.append(.init(name: "history", value: .array(history.items.map(\.json))))
+            members.append(
+                .init(
+                    name: "history_next_cursor",
+                    value: .optional(history.next) { .string(Cursor.encode($0.text)) }))
+        }
+        return .object(members)
     }
 }

@@ -31,11 +31,12 @@ struct SessionStateRoutes: Sendable {
 
     @Sendable func patch(_ request: Request, _ context: APIContext) async throws -> Response {
         let id = try context.sessionID()
-        try request.refuseQuery()
+        let draft = try request.sessionToCreate()
         var body = try await request.objectBody(context, maxBytes: Limits.maxStateBodyBytes)
         let patch = try StatePatch(body: &body)
         try body.finish()
-        let change = try await sessions.patchState(of: id, patch, condition: request.condition)
+        let change = try await sessions.patchState(
+            of: id, patch, condition: request.condition, orCreating: draft)
         return .json(
             [
                 "version": .integer(change.version),

@@ -3,26 +3,34 @@
 import Domain
 
 extension SQLiteStorage {
-    public func debounce(_ name: Name, of id: Name, delayMilliseconds: Int64) async throws -> DebounceDecision {
+    public func debounce(
+        _ name: Name, of id: Name, delayMilliseconds: Int64, orCreating draft: SessionDraft?
+    ) async throws -> DebounceDecision {
         // A refusal changes nothing, so it needs no write: a refusal by the committed state is final.
-        let refusal = try await visit(id) { connection, row -> DebounceDecision? in
-            let now = clock.now()
-            let decision = DebounceDecision(
-                delayMilliseconds: delayMilliseconds,
-                lastAllowedAt: try connection.lastAllowed(name, of: row.ref, now: now), now: now)
-            return decision.isAllowed ? nil : decision
+        do {
+            let refusal = try await visit(id) { connection, row -> DebounceDecision? in
+                let now = clock.now()
+                let decision = DebounceDecision(
+                    delayMilliseconds: delayMilliseconds,
+                    lastAllowedAt: try connection.lastAllowed(name, of: row.ref, now: now), now: now)
+                return decision.isAllowed ? nil : decision
+            }
+            if let refusal { return refusal }
+        } catch let failure as Failure where failure.code == .sessionNotFound && draft != nil {
+            // It is created below.
         }
-        if let refusal { return refusal }
         return try await sessionTransaction { transaction in
-            try transaction.debounce(name, of: id, delayMilliseconds: delayMilliseconds)
+            try transaction.debounce(name, of: id, delayMilliseconds: delayMilliseconds, orCreating: draft)
         }
     }
 }
 
 extension SessionTransaction {
     /// Decides, and remembers the call if it is allowed.
-    func debounce(_ name: Name, of id: Name, delayMilliseconds: Int64) throws -> DebounceDecision {
-        var row = try live(id)
+    func debounce(
+        _ name: Name, of id: Name, delayMilliseconds: Int64, orCreating draft: SessionDraft?
+    ) throws -> DebounceDecision {
+        var row = try live(id, orCreating: draft).row
         try touch(&row)
         let decision = DebounceDecision(
             delayMilliseconds: delayMilliseconds,

@@ -3,10 +3,12 @@
 import Domain
 
 extension SQLiteStorage: HistoryStore {
-    public func appendHistory(_ draft: HistoryDraft, to id: Name) async throws -> HistoryAppend {
+    public func appendHistory(
+        _ draft: HistoryDraft, to id: Name, orCreating session: SessionDraft?
+    ) async throws -> HistoryAppend {
         try HistoryItem.check(sizeBytes: draft.data.sizeBytes)
         let (item, isNew, ref, step) = try await sessionTransaction(bytes: draft.data.sizeBytes) { transaction in
-            try transaction.append(draft, to: id)
+            try transaction.append(draft, to: id, orCreating: session)
         }
         // If the cap was lowered a lot, more items may exceed it than one step removes, so continue until none does.
         let removal = try await finishTrimming(ref, after: step)
@@ -17,29 +19,7 @@ extension SQLiteStorage: HistoryStore {
         of id: Name, kind: Name?, order: HistoryOrder, after: CollectionPosition?, limit: Int
     ) async throws -> Page<HistoryItem> {
         try await visitPooled(id) { connection, row in
-            var page = HistoryPage(limit: limit)
-            let kind = Value.optional(kind) { .text($0.rawValue) }
-            switch order {
-            case .newest:
-                try connection.each(
-                    """
-                    SELECT *, ?5 AS session_id FROM history_items
-                    WHERE session_ref = ?1 AND item_ref < ?2 AND (?3 IS NULL OR kind = ?3)
-                    ORDER BY item_ref DESC LIMIT ?4
-                    """, .integer(row.ref), .integer(after?.number ?? .max), kind, .integer(limit + 1),
-                    .text(id.rawValue)
-                ) { page.add($0) }
-            case .oldest:
-                try connection.each(
-                    """
-                    SELECT *, ?5 AS session_id FROM history_items
-                    WHERE session_ref = ?1 AND item_ref > ?2 AND (?3 IS NULL OR kind = ?3)
-                    ORDER BY item_ref LIMIT ?4
-                    """, .integer(row.ref), .integer(after?.number ?? .min), kind, .integer(limit + 1),
-                    .text(id.rawValue)
-                ) { page.add($0) }
-            }
-            return page.page
+            try connection.history(of: row, kind: kind, order: order, after: after, limit: limit)
         }
     }
 
@@ -159,9 +139,9 @@ extension SQLiteStorage: HistoryStore {
 extension SessionTransaction {
     /// Appends an item and removes what is then beyond the cap, as much as one step may.
     func append(
-        _ draft: HistoryDraft, to id: Name
+        _ draft: HistoryDraft, to id: Name, orCreating session: SessionDraft?
     ) throws -> (item: HistoryItem, isNew: Bool, ref: Int64, trimming: Step) {
-        var row = try live(id)
+        var row = try live(id, orCreating: session).row
         try touch(&row)
         if let item = try connection.historyItem(draft.id, of: row) {
             return (item, false, row.ref, (Removal(), isDone: true))
@@ -212,6 +192,35 @@ extension HistoryItem {
 }
 
 extension Connection {
+    /// A page of a session's items.
+    func history(
+        of row: SessionRow, kind: Name?, order: HistoryOrder, after: CollectionPosition?, limit: Int
+    ) throws -> Page<HistoryItem> {
+        var page = HistoryPage(limit: limit)
+        let kind = Value.optional(kind) { .text($0.rawValue) }
+        switch order {
+        case .newest:
+            try each(
+                """
+                SELECT *, ?5 AS session_id FROM history_items
+                WHERE session_ref = ?1 AND item_ref < ?2 AND (?3 IS NULL OR kind = ?3)
+                ORDER BY item_ref DESC LIMIT ?4
+                """, .integer(row.ref), .integer(after?.number ?? .max), kind, .integer(limit + 1),
+                .text(row.id.rawValue)
+            ) { page.add($0) }
+        case .oldest:
+            try each(
+                """
+                SELECT *, ?5 AS session_id FROM history_items
+                WHERE session_ref = ?1 AND item_ref > ?2 AND (?3 IS NULL OR kind = ?3)
+                ORDER BY item_ref LIMIT ?4
+                """, .integer(row.ref), .integer(after?.number ?? .min), kind, .integer(limit + 1),
+                .text(row.id.rawValue)
+            ) { page.add($0) }
+        }
+        return page.page
+    }
+
     fileprivate func historyItem(_ itemID: Name, of row: SessionRow) throws(SQLiteError) -> HistoryItem? {
         try first(
             """

@@ -29,12 +29,18 @@ extension SQLiteStorage {
     }
 
     public func patchState(
-        of id: Name, _ patch: StatePatch, condition: EntityCondition
+        of id: Name, _ patch: StatePatch, condition: EntityCondition, orCreating draft: SessionDraft?
     ) async throws -> StateChange {
-        if let change = try await patchUnchanged(id, patch, condition) { return change }
-        let growth: Writer.Growth = patch.set.isEmpty && patch.setDefault.isEmpty ? .shrinking : .growing
-        return try await sessionTransaction(.foreground, growth, bytes: patch.sizeBytes) { transaction in
-            try transaction.patch(id, patch, condition)
+        do {
+            if let change = try await patchUnchanged(id, patch, condition) { return change }
+        } catch let failure as Failure where failure.code == .sessionNotFound && draft != nil {
+            // It is created below.
+        }
+        let isShrinking = patch.set.isEmpty && patch.setDefault.isEmpty && draft == nil
+        return try await sessionTransaction(
+            .foreground, isShrinking ? .shrinking : .growing, bytes: patch.sizeBytes
+        ) { transaction in
+            try transaction.patch(id, patch, condition, orCreating: draft)
         }
     }
 
@@ -86,10 +92,12 @@ extension SQLiteStorage {
 extension SessionTransaction {
     /// Deletes keys, deletes prefixes, sets, sets defaults. A key deleted and set by the same patch counts as replaced,
     /// not removed.
-    func patch(_ id: Name, _ patch: StatePatch, _ condition: EntityCondition) throws -> StateChange {
-        var row = try live(id)
-        try condition.check(.present(String(row.version)))
-        let before = try connection.resolved(row)
+    func patch(
+        _ id: Name, _ patch: StatePatch, _ condition: EntityCondition, orCreating draft: SessionDraft?
+    ) throws -> StateChange {
+        var (row, isNew) = try live(id, orCreating: draft)
+        try condition.check(isNew ? .absent : .present(String(row.version)))
+        let before = isNew ? nil : try connection.resolved(row)
         let replaced = Set(patch.set.map(\.key))
         let kept = replaced.union(patch.keep)
         var removed: [Key] = []

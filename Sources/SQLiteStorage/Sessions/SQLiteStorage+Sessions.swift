@@ -62,6 +62,26 @@ extension SQLiteStorage: SessionStore {
         }
     }
 
+    public func sessionContents(of id: Name, including parts: Set<SessionPart>) async throws -> SessionContents {
+        let read: @Sendable (Connection, SessionRow) throws -> SessionContents = { connection, row in
+            var contents = SessionContents(session: try connection.resolved(row))
+            if parts.contains(.state) { contents.state = try connection.state(of: row, keys: nil) }
+            if parts.contains(.history) {
+                contents.history = try connection.history(
+                    of: row, kind: nil, order: .newest, after: nil, limit: Limits.maxPageItems)
+            }
+            return contents
+        }
+        let small = try await visit(id) { connection, row -> SessionContents? in
+            let rows = row.maxKeyCount + (parts.contains(.history) ? row.historyCount : 0)
+            let bytes = row.maxStateBytes + (parts.contains(.history) ? row.historySizeBytes : 0)
+            let isSmall = rows <= StorageLimits.maxPointReadKeys && bytes <= StorageLimits.maxPointReadBytes
+            return isSmall ? try read(connection, row) : nil
+        }
+        if let small { return small }
+        return try await visitPooled(id, read)
+    }
+
     public func touchSession(_ id: Name) async throws -> Session {
         try await sessionTransaction { transaction in
             var row = try transaction.live(id)

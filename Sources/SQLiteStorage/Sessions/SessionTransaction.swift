@@ -24,6 +24,16 @@ struct SessionTransaction {
         return row
     }
 
+    /// The same, or a session that is created now.
+    /// - Parameter draft: what it is created from; nil to throw.
+    /// - Throws: `session_not_found`; `validation_failed` for a template that there is not.
+    func live(_ id: Name, orCreating draft: SessionDraft?) throws -> (row: SessionRow, isNew: Bool) {
+        guard let draft else { return (try live(id), isNew: false) }
+        let old = try row(id)
+        if let old, old.isLive(at: now) { return (old, isNew: false) }
+        return (try create(id, draft, inPlaceOf: old), isNew: true)
+    }
+
     // MARK: Creating and removing
 
     /// Creates a session in place of the expired one of its id, if that is still there. Its version continues from the

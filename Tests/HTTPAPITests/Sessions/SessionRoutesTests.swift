@@ -34,6 +34,71 @@ struct SessionRoutesTests {
         }
     }
 
+    @Test func openingAnswersWhatARerunNeeds() async throws {
+        try await SessionAPI.run { api in
+            let path = "/v1/sessions/tab-7"
+            let new = try await api.send(.put, path + "?include=state,history", #"{"defaults":{"volume":0.8}}"#)
+            #expect(new.status == 201)
+            #expect(new.text.hasSuffix(#""initialized_keys":["volume"],"state":{"volume":0.8},"history":[],"# +
+                #""history_next_cursor":null}"#))
+            for id in ["a", "b"] { try await api.send(.post, path + "/history", #"{"id":"\#(id)","data":1}"#) }
+            let again = try await api.send(.put, path + "?include=history&include=state")
+            #expect(again.status == 200 && again.json["state"]?["volume"]?.doubleValue == 0.8)
+            let listed = try await api.send(.get, path + "/history")
+            #expect(again.json["history"]?.text == listed.json["items"]?.text)
+            #expect(again.json["history_count"]?.integerValue == 2)
+            let half = try await api.send(.put, path + "?include=state")
+            #expect(half.json["state"] != nil && half.json["history"] == nil)
+            #expect(half.json["history_next_cursor"] == nil)
+            for wrong in ["include=metadata", "include=", "include=state,", "includes=state"] {
+                try await api.send(.put, path + "?" + wrong).expect(.validationFailed, 422)
+            }
+        }
+    }
+
+    @Test func aLongHistoryIsContinued() async throws {
+        try await SessionAPI.run { api in
+            let path = "/v1/sessions/s"
+            try await api.send(.put, path, #"{"max_history_items":2000}"#)
+            let count = Limits.maxPageItems + 5
+            for number in 0..<count { try await api.send(.post, path + "/history", #"{"data":\#(number)}"#) }
+            let opened = try await api.send(.put, path + "?include=history")
+            guard case .array(let items)? = opened.json["history"] else {
+                Issue.record("no history")
+                return
+            }
+            #expect(items.count == Limits.maxPageItems && items[0]["data"]?.integerValue == Int64(count - 1))
+            let cursor = try #require(opened.string("history_next_cursor"))
+            let rest = try await api.send(.get, path + "/history?cursor=" + cursor)
+            guard case .array(let older)? = rest.json["items"] else {
+                Issue.record("no items")
+                return
+            }
+            #expect(older.map { $0["data"]?.integerValue } == [4, 3, 2, 1, 0])
+        }
+    }
+
+    @Test func writesThatMayCreate() async throws {
+        try await SessionAPI.run { api in
+            let writes = [
+                (HTTPRequest.Method.patch, "/v1/sessions/a/state", #"{"set":{"k":1}}"#),
+                (.post, "/v1/sessions/b/history", #"{"data":1}"#),
+                (.post, "/v1/sessions/c/debounce/click", "{}"),
+            ]
+            for (method, path, body) in writes {
+                try await api.send(method, path, body).expect(.sessionNotFound, 404)
+                try await api.send(method, path + "?create=false", body).expect(.sessionNotFound, 404)
+                try await api.send(method, path + "?create=yes", body).expect(.validationFailed, 422)
+                try await api.send(method, path + "?creat=true", body).expect(.validationFailed, 422)
+                let status = try await api.send(method, path + "?create=true", body).status
+                #expect(status == 200 || status == 201)
+                #expect(try await api.send(method, path, body).status < 300)
+            }
+            #expect(try await api.send(.get, "/v1/sessions/a").json["ttl_seconds"]?.integerValue == 86_400)
+            try await api.send(.put, "/v1/sessions/d/state/k?create=true", "1").expect(.validationFailed, 422)
+        }
+    }
+
     /// Reading a session counts as activity, but the reader does not see that as a change.
     @Test func conditionsAreAboutTheSessionBeforeTheLook() async throws {
         try await SessionAPI.run { api in

@@ -304,6 +304,112 @@ struct SessionStoreTests {
         }
     }
 
+    /// Whatever makes it, the session is one without a template, and what was there before is gone.
+    @Test(arguments: Engine.allCases)
+    func aWriteCanCreateItsSession(engine: Engine) async throws {
+        try await engine.run(settings: Settings.with(.maxHistoryItems, .integer(20))) { store, clock async throws in
+            let defaults = StatePatch(setDefault: stateEntries(["a": 1]))
+            let draft = SessionDraft()
+            #expect(
+                await code { try await store.patchState(of: .s, defaults, condition: .none) } == .sessionNotFound)
+            let change = try await store.patchState(of: .s, defaults, condition: .none, orCreating: draft)
+            #expect(change.initializedKeys == ["a"] && change.version == 2)
+            let again = try await store.patchState(of: .s, defaults, condition: .none, orCreating: draft)
+            #expect(again.initializedKeys == [] && again.version == 2)
+            let item = HistoryDraft(id: Name(stored: "i"), kind: nil, data: JSONText(1))
+            let second = Name(stored: "second")
+            #expect(try await store.appendHistory(item, to: second, orCreating: draft).isNew)
+            #expect(try await !store.appendHistory(item, to: second, orCreating: draft).isNew)
+            let third = Name(stored: "third")
+            for isAllowed in [true, false] {
+                let decision = try await store.debounce(.s, of: third, delayMilliseconds: 500, orCreating: draft)
+                #expect(decision.isAllowed == isAllowed)
+            }
+            clock.advance(seconds: 86_400)
+            // Expired ones are not revived.
+            let new = try await store.patchState(of: .s, StatePatch(), condition: .none, orCreating: draft)
+            #expect(new.stateKeyCount == 0 && new.version > change.version)
+            #expect(try await store.appendHistory(item, to: second, orCreating: draft).isNew)
+            #expect(try await store.debounce(.s, of: third, delayMilliseconds: 1, orCreating: draft).isAllowed)
+        }
+    }
+
+    @Test(arguments: Engine.allCases)
+    func conditionsOfAWriteThatMayCreate(engine: Engine) async throws {
+        try await engine.run(settings: Settings.with(.maxHistoryItems, .integer(20))) { store, _ async throws in
+            let patch = StatePatch(set: stateEntries(["a": 1]))
+            func code(_ condition: EntityCondition) async -> Failure.Code? {
+                await TestSupport.code {
+                    try await store.patchState(of: .s, patch, condition: condition, orCreating: SessionDraft())
+                }
+            }
+            #expect(await code(EntityCondition(match: .any)) == .preconditionFailed)
+            #expect(await code(EntityCondition(match: .strong("1"))) == .preconditionFailed)
+            // Nothing of it is there.
+            #expect(await TestSupport.code { try await store.session(.s) } == .sessionNotFound)
+            #expect(await code(EntityCondition(noneMatch: .any)) == nil)
+            #expect(await code(EntityCondition(noneMatch: .any)) == .preconditionFailed)
+            #expect(await code(EntityCondition(match: .any)) == nil)
+        }
+    }
+
+    @Test(arguments: Engine.allCases)
+    func racingWritesCreateOneSession(engine: Engine) async throws {
+        try await engine.run(settings: Settings.with(.maxHistoryItems, .integer(100))) { store, _ async throws in
+            await withTaskGroup(of: Void.self) { group in
+                for number in 0..<32 {
+                    group.addTask {
+                        do {
+                            let draft = SessionDraft()
+                            let item = HistoryDraft(id: .random(), kind: nil, data: JSONText(.integer(number)))
+                            _ = try await store.appendHistory(item, to: .s, orCreating: draft)
+                            _ = try await store.patchState(
+                                of: .s, StatePatch(set: stateEntries(["k\(number)": 1])), condition: .none,
+                                orCreating: draft)
+                        } catch {
+                            Issue.record("\(error)")
+                        }
+                    }
+                }
+            }
+            let session = try await store.session(.s)
+            #expect(session.historyCount == 32 && session.stateKeyCount == 32)
+        }
+    }
+
+    /// Small ones are read on the calling thread, others on one of the pool.
+    @Test(arguments: Engine.allCases, [1, 300])
+    func contentsAreOfOneInstant(engine: Engine, keys: Int) async throws {
+        try await engine.run(settings: Settings.with(.maxHistoryItems, .integer(2000))) { store, _ async throws in
+            let filler = Dictionary(uniqueKeysWithValues: (0..<keys).map { ("f\($0)", JSON.integer($0)) })
+            try await store.create(state: filler)
+            // Each write appends an item, and then counts.
+            let writer = Task {
+                for number in 1...100 {
+                    try await store.append(data: .integer(number))
+                    try await store.patch(set: ["n": .integer(number)])
+                }
+            }
+            var seen = 0
+            while seen < 100 {
+                let contents = try await store.sessionContents(of: .s, including: [.state, .history])
+                let state = try #require(contents.state)
+                let items = try #require(contents.history).items
+                let count = state.first(where: { $0.key == "n" })?.value
+                seen = try Int(count?.parsed().integerValue ?? 0)
+                #expect((seen...seen + 1).contains(items.count))
+                #expect(contents.session.historyCount == items.count)
+                #expect(contents.session.stateKeyCount == state.count)
+                #expect(try items.first?.data.parsed().integerValue ?? 0 == Int64(items.count))
+            }
+            try await writer.value
+            let none = try await store.sessionContents(of: .s, including: [])
+            #expect(none.state == nil && none.history == nil)
+            let other = Name(stored: "other")
+            #expect(await code { try await store.sessionContents(of: other, including: []) } == .sessionNotFound)
+        }
+    }
+
     @Test(arguments: Engine.allCases)
     func keysThatOnlyLookAlikeAreTwo(engine: Engine) async throws {
         try await engine.run(settings: Settings.with(.maxHistoryItems, .integer(20))) { store, _ async throws in
