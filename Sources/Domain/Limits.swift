@@ -163,7 +163,7 @@ public enum Limits {
 
     /// Largest JSON body, except a batch.
     public static let maxJSONBodyBytes = 1024 * 1024
-    /// Largest body of a batch request.
+    /// Largest body of a batch, of cache operations or of requests.
     public static let maxBatchBodyBytes = 16 * 1024 * 1024
     /// Largest body that contains a whole state or a template's defaults: their size, and what JSON syntax adds.
     public static let maxStateBodyBytes = 9 * 1024 * 1024
@@ -191,7 +191,10 @@ public enum Limits {
     public static let maxSamplesBodyBytes = 8 * 1024 * 1024
     /// Operations in one batch.
     public static let maxBatchOperations = 1000
-    /// Bytes of values in the answer to one batch; each get beyond that fails, and its value must be fetched
+    /// Requests of one batch of requests, and bytes of the body of one of them, or of its answer.
+    public static let maxBatchRequests = 100
+    public static let maxBatchPartBytes = 1024 * 1024
+    /// Bytes of values, or of answers, in the answer to one batch; each one beyond that fails, and must be fetched
     /// separately.
     public static let maxBatchAnswerBytes = 16 * 1024 * 1024
     /// Deepest nesting of a JSON text.

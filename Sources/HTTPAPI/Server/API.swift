@@ -47,6 +47,23 @@ public struct Services: Sendable {
 
     /// Everything that is served.
     public var routes: RouteTable {
+        let single = singleRoutes
+        let responder = router(of: single).buildResponder()
+        return RouteTable(
+            single.routes
+                + RequestBatchRoutes(answer: { try await responder.respond(to: $0, context: $1) }).routes)
+    }
+
+    /// A router with what every request passes through.
+    fileprivate func router(of routes: RouteTable) -> Router<APIContext> {
+        let router = Router(context: APIContext.self, options: .autoGenerateHeadEndpoints)
+        router.add(middleware: RequestMiddleware(routes: routes, services: self))
+        routes.addRoutes(to: router, access: access, meter: meter, bodies: bodies)
+        return router
+    }
+
+    /// Everything but batches of requests.
+    private var singleRoutes: RouteTable {
         let diagnostician = Diagnostician(
             storage: storage, settings: settings, clock: clock, meter: meter, process: process, startup: startup)
         return RouteTable(
@@ -103,14 +120,11 @@ public func buildApplication(
     maxConnections: Int = Limits.maxConnections, afterBurst: @escaping @Sendable () -> Void = {}, logger: Logger,
     onListening: @escaping @Sendable ([String]) async -> Void = { _ in }
 ) -> APIServer {
-    let router = Router(context: APIContext.self, options: .autoGenerateHeadEndpoints)
     let routes = services.routes
-    router.add(middleware: RequestMiddleware(routes: routes, services: services))
-    routes.addRoutes(to: router, access: services.access, meter: services.meter, bodies: services.bodies)
     let gate = ConnectionGate(limit: maxConnections, afterBurst: afterBurst)
     let idle = services.settings.current.milliseconds(.idleTimeout)
     return APIServer(
-        responder: router.buildResponder(), listeners: listeners,
+        responder: services.router(of: routes).buildResponder(), listeners: listeners,
         options: {
             ConnectionOptions(
                 responder: $0, idleTimeout: .milliseconds(idle), streamsBody: routes.streamsBody,

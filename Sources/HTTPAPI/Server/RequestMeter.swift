@@ -119,11 +119,15 @@ public final class RequestMeter: Sendable {
 
     public init() {}
 
-    /// The counters of a route; looked up once, when the router is built.
+    /// The counters of a route; looked up once for each router that has it, when that is built.
     func figures(of route: Route) -> RouteFigures {
-        let figures = RouteFigures(method: route.method.rawValue, path: route.path)
-        table.withLock { $0.append(figures) }
-        return figures
+        table.withLock { table in
+            let method = route.method.rawValue
+            if let known = table.first(where: { $0.path == route.path && $0.method == method }) { return known }
+            let figures = RouteFigures(method: method, path: route.path)
+            table.append(figures)
+            return figures
+        }
     }
 
     /// Counts a failure of the service, not of the caller: those are too many, and say nothing about the service.

@@ -73,7 +73,7 @@ struct RouteTableTests {
                     "GET /v1/metrics/timings", "GET /v1/metrics/timeseries", "GET /v1/metrics/memory",
                     "GET /v1/metrics/cache", "GET /v1/metrics/comparison", "GET /v1/metrics/summary",
                     "POST /v1/samples", "POST /v1/cache/{namespace}/batch", "POST /v1/sql", "GET /v1/diagnostics",
-                    "GET /metrics",
+                    "GET /metrics", "POST /v1/batch",
                 ])
         }
     }

@@ -1,0 +1,189 @@
+// The requests of a batch, sent to the routes one by one or all at once, and their answers as JSON.
+
+import Domain
+import FoundationEssentials
+import HTTPTypes
+import Hummingbird
+import NIOCore
+import Synchronization
+
+/// A batch that is being answered.
+struct RequestBatch: Sendable {
+    /// What a request has from its batch, so that the same rules hold for it (RFC 9110, 11.6.2; Fetch; RFC 6454).
+    static let inheritedFields: [HTTPField.Name] = [.authorization, .origin, .secFetchSite]
+
+    /// The request with the batch.
+    private let outer: HTTPRequest
+    private let context: APIContext
+    private let answer: RequestBatchRoutes.Answer
+    private let room = AnswerRoom(bytes: Limits.maxBatchAnswerBytes)
+
+    init(outer: Request, context: APIContext, answer: @escaping RequestBatchRoutes.Answer) {
+        self.outer = outer.head
+        self.context = context
+        self.answer = answer
+    }
+
+    /// - Parameter stopsOnError: whether none is begun after one has failed.
+    func runInSequence(_ requests: [BatchedRequest], stopsOnError: Bool) async throws -> [JSON] {
+        var responses: [JSON] = []
+        var hasFailed = false
+        for request in requests {
+            guard !(hasFailed && stopsOnError) else {
+                responses.append(Self.json(request, problem(Self.stopped)))
+                continue
+            }
+            let (json, status) = try await run(request)
+            responses.append(json)
+            hasFailed = hasFailed || status.code >= 400
+        }
+        return responses
+    }
+
+    func runInParallel(_ requests: [BatchedRequest]) async throws -> [JSON] {
+        try await withThrowingTaskGroup(of: (Int, JSON).self) { group in
+            for (index, request) in requests.enumerated() {
+                group.addTask { (index, try await run(request).json) }
+            }
+            var responses = [JSON](repeating: .null, count: requests.count)
+            for try await (index, json) in group { responses[index] = json }
+            return responses
+        }
+    }
+
+    private static let stopped = Failure(
+        .batchAborted, "It was not tried, because an earlier request failed and stop_on_error is set.")
+
+    private func run(_ request: BatchedRequest) async throws -> (json: JSON, status: HTTPResponse.Status) {
+        guard request.body.count <= Limits.maxBatchPartBytes else {
+            let failure = Failure(
+                .payloadTooLarge,
+                "In a batch, the body of a request may have \(Limits.maxBatchPartBytes) bytes. Send it alone.")
+            let refusal = problem(failure)
+            return (Self.json(request, refusal), refusal.status)
+        }
+        let inner = APIContext(source: .init(channel: context.channel, logger: context.logger))
+        let response = try await answer(head(of: request), inner)
+        do throws(Failure) {
+            return (Self.json(request, try await part(response, of: request)), response.status)
+        } catch {
+            let refusal = problem(error)
+            return (Self.json(request, refusal), refusal.status)
+        }
+    }
+
+    private func head(of request: BatchedRequest) -> Request {
+        var head = HTTPRequest(
+            method: request.method, scheme: outer.scheme, authority: outer.authority, path: request.path,
+            headerFields: request.headers)
+        for name in Self.inheritedFields {
+            for field in outer.headerFields[fields: name] { head.headerFields.append(field) }
+        }
+        if head.headerFields[.requestID] == nil { head.headerFields[.requestID] = context.requestID }
+        if !request.body.isEmpty { head.headerFields[.contentLength] = String(request.body.count) }
+        return Request(head: head, body: RequestBody(buffer: ByteBuffer(bytes: request.body)))
+    }
+
+    /// An answer, all of it.
+    private struct Part {
+        var status: HTTPResponse.Status
+        var headers: HTTPFields
+        var body: [UInt8]
+    }
+
+    private func problem(_ failure: Failure) -> Part {
+        let kind = Problem.kind(of: failure.code)
+        return Part(
+            status: kind.status, headers: [.contentType: Problem.contentType],
+            body: Problem.json(failure, requestID: context.requestID).utf8)
+    }
+
+    /// - Throws: `payload_too_large`, `not_acceptable` for what does not fit into a batch; what the body throws.
+    private func part(_ response: Response, of request: BatchedRequest) async throws(Failure) -> Part {
+        var part = Part(status: response.status, headers: response.headers, body: [])
+        guard request.method != .head else { return part }
+        guard let length = response.body.contentLength else {
+            throw Failure(.notAcceptable, "The answer is a stream, which no batch can have. Send this request alone.")
+        }
+        guard length <= Limits.maxBatchPartBytes, room.take(length) else {
+            throw Failure(
+                .payloadTooLarge,
+                "The answer has \(length) bytes. In a batch one may have \(Limits.maxBatchPartBytes), and all together "
+                    + "\(Limits.maxBatchAnswerBytes). Send this request alone.")
+        }
+        let collected = CollectedBody(capacity: length)
+        do {
+            try await response.body.write(CollectingWriter(body: collected))
+        } catch {
+            throw RequestMiddleware.failure(answering: error)
+        }
+        part.body = collected.bytes
+        return part
+    }
+
+    private static func json(_ request: BatchedRequest, _ part: Part) -> JSON {
+        let headers = part.headers.map { JSON.Member(name: $0.name.rawName, value: .string($0.value)) }
+        // A field that comes twice is a list (RFC 9110, section 5.3).
+        var joined: [JSON.Member] = []
+        for header in headers {
+            if let index = joined.firstIndex(where: { $0.name == header.name }),
+                case .string(let first) = joined[index].value, case .string(let next) = header.value
+            {
+                joined[index].value = .string("\(first), \(next)")
+            } else {
+                joined.append(header)
+            }
+        }
+        var members: [JSON.Member] = [
+            .init(name: "id", value: .optional(request.id, JSON.string)),
+            .init(name: "status", value: .integer(part.status.code)),
+            .init(name: "headers", value: .object(joined)),
+        ]
+        if !part.body.isEmpty {
+            let isJSON = part.headers[.contentType].map(MediaRange.isJSON) ?? false
+            members.append(
+                isJSON && part.headers[.contentEncoding] == nil && JSON.isValid(part.body)
+                    ? .init(name: "json", value: .verbatim(JSONText(stored: part.body)))
+                    : .init(name: "base64", value: .string(Data(part.body).base64EncodedString())))
+        }
+        return .object(members)
+    }
+}
+
+/// What the answers of a batch may still take.
+private final class AnswerRoom: Sendable {
+    private let left: Mutex<Int>
+
+    init(bytes: Int) { left = Mutex(bytes) }
+
+    func take(_ bytes: Int) -> Bool {
+        left.withLock { left in
+            guard bytes <= left else { return false }
+            left -= bytes
+            return true
+        }
+    }
+}
+
+/// The bytes of an answer.
+private final class CollectedBody: Sendable {
+    private let collected: Mutex<[UInt8]>
+
+    init(capacity: Int) {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(capacity)
+        collected = Mutex(bytes)
+    }
+
+    var bytes: [UInt8] { collected.withLock { $0 } }
+
+    func append(_ buffer: ByteBuffer) { collected.withLock { $0.append(contentsOf: buffer.readableBytesView) } }
+}
+
+private struct CollectingWriter: ResponseBodyWriter {
+    let body: CollectedBody
+
+    mutating func write(_ buffer: ByteBuffer) async throws { body.append(buffer) }
+
+    consuming func finish(_ trailingHeaders: HTTPFields?) async throws {}
+}
