@@ -92,8 +92,8 @@ struct BatchedRequest: Sendable {
     init(_ json: JSON, path position: String) throws(Failure) {
         var fields = try ObjectReader(json, path: position)
         id = fields.string("id")
-        if let id, id.utf8.count > Limits.maxRequestIDBytes {
-            fields.report("id", "must be at most \(Limits.maxRequestIDBytes) bytes.")
+        if let id, id.unicodeScalars.count > Limits.maxRequestIDBytes {
+            fields.report("id", "must be at most \(Limits.maxRequestIDBytes) characters.")
         }
         let method: Method? = fields.choice("method")
         if method == nil, !fields.hasError("method") { fields.report("method", "is missing.") }
