@@ -49,7 +49,7 @@ test-disk: build ## Fills the disk of the release binary, and prints what then w
 
 .PHONY: test-week
 test-week: build ## Runs the release binary for a week in ten minutes, with its clock accelerated
-	@scripts/ensure-packages.sh sqlite3 python3 python3-venv faketime
+	@scripts/ensure-packages.sh sqlite3 python3 python3-venv gcc
 	@scripts/ensure-venv.sh
 	@.venv/bin/python -B Tests/Faults/week.py $(ARGS)
 
