@@ -18,7 +18,8 @@ public final class BackupExport: Sendable {
         }
         self.path = path
         do {
-            file = try NewFile(path + ".partial")
+            // Whoever owns the folder must not be able to read it for that reason.
+            file = try NewFile(path + ".partial", isOfService: false)
         } catch {
             throw RestoreError(error.description)
         }
@@ -57,9 +58,10 @@ public final class BackupExport: Sendable {
         }
         do throws(FileError) {
             try file.sync()
-            try BackupFacts(backup, database: "").write(to: path + BackupFacts.suffix)
+            try BackupFacts(backup, database: "").write(to: path + BackupFacts.suffix, isOfService: false)
             guard rename(file.path, path) == 0 else { throw FileError("rename \(file.path)") }
         } catch {
+            unlink(path + BackupFacts.suffix)
             throw RestoreError(error.description)
         }
         // Whoever cannot sync the folder has the file all the same.

@@ -50,13 +50,13 @@ struct BackupFacts: Equatable {
     }
 
     /// Writes a new file and syncs it.
-    func write(to path: String) throws(FileError) {
+    func write(to path: String, isOfService: Bool = true) throws(FileError) {
         let json: JSON = [
             "created_at": .instant(createdAt), "size_bytes": .integer(sizeBytes), "sha256": .string(entityTag.hex),
             "duration_seconds": .decimal(durationSeconds), "database": .string(database),
             "reprise_version": .string(Version.current),
         ]
-        let file = try NewFile(path)
+        let file = try NewFile(path, isOfService: isOfService)
         try (json.utf8 + [UInt8(ascii: "\n")]).withUnsafeBufferPointer { (bytes) throws(FileError) in
             try file.write(UnsafeRawBufferPointer(bytes))
         }

@@ -2,8 +2,9 @@
 
 import Glibc
 
-/// Creates what the service keeps on disk: files with mode 0600 and folders with mode 0700, whatever the umask is, and
-/// of the owner of the folder they are in. What exists is left as its owner set it.
+/// Creates what the service keeps on disk: files with mode 0600 and folders with mode 0700, whatever the umask is. What
+/// root creates belongs to the owner of the folder it is in, because the user of the service could not use it
+/// otherwise. What exists is left as its owner set it.
 enum PrivateFile {
     static let mode: mode_t = 0o600
     static let folderMode: mode_t = 0o700
@@ -15,8 +16,9 @@ enum PrivateFile {
     }
 
     /// Creates an empty file.
+    /// - Parameter isOfService: false for a file that belongs to whoever runs the command, wherever it is.
     /// - Returns: its descriptor, for reading and writing; nil if there is a file with this name.
-    static func create(_ path: String) throws(FileError) -> Int32? {
+    static func create(_ path: String, isOfService: Bool = true) throws(FileError) -> Int32? {
         let descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode)
         guard descriptor >= 0 else {
             if errno == EEXIST { return nil }
@@ -24,15 +26,15 @@ enum PrivateFile {
         }
         // A umask can only take permissions away, even the owner's.
         fchmod(descriptor, mode)
-        giveToOwner(of: FileSystem.folder(of: path), path)
+        if isOfService { give(descriptor, toOwnerOf: FileSystem.folder(of: path)) }
         return descriptor
     }
 
-    /// What root creates in the folder of a service belongs to the service's user, who could not use it otherwise.
-    private static func giveToOwner(of folder: String, _ path: String) {
+    /// By descriptor, because the owner of the folder could have put something else under the name by now.
+    private static func give(_ descriptor: Int32, toOwnerOf folder: String) {
         var status = stat()
         guard geteuid() == 0, stat(folder, &status) == 0, status.st_uid != 0 else { return }
-        lchown(path, status.st_uid, status.st_gid)
+        fchown(descriptor, status.st_uid, status.st_gid)
     }
 
     /// Creates a folder and those it is in, if they are missing. They survive a power cut from then on.
@@ -42,8 +44,12 @@ enum PrivateFile {
             let parent = folder.isEmpty ? "." : folder
             folder += part + "/"
             if mkdir(folder, folderMode) == 0 {
-                chmod(folder, folderMode)
-                giveToOwner(of: parent, String(folder.dropLast()))
+                let descriptor = open(String(folder.dropLast()), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+                if descriptor >= 0 {
+                    fchmod(descriptor, folderMode)
+                    give(descriptor, toOwnerOf: parent)
+                    close(descriptor)
+                }
                 // As far as the file system can.
                 try? FileSystem.syncFolder(parent)
             } else if errno != EEXIST, errno != EISDIR {
@@ -58,10 +64,13 @@ final class NewFile: Sendable {
     let path: String
     private let descriptor: Int32
 
-    init(_ path: String) throws(FileError) {
+    /// - Parameter isOfService: as in ``PrivateFile/create(_:isOfService:)``.
+    init(_ path: String, isOfService: Bool = true) throws(FileError) {
         self.path = path
         unlink(path)
-        guard let descriptor = try PrivateFile.create(path) else { throw FileError(EEXIST, "create the file \(path)") }
+        guard let descriptor = try PrivateFile.create(path, isOfService: isOfService) else {
+            throw FileError(EEXIST, "create the file \(path)")
+        }
         self.descriptor = descriptor
     }
 

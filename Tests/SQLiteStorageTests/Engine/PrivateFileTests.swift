@@ -46,6 +46,10 @@ struct PrivateFileTests {
             #expect(stat(folder.file(name), &status) == 0)
             #expect(status.st_uid == 10_001 && status.st_gid == 10_002, "\(name)")
         }
+        // What is not the service's stays root's.
+        _ = try NewFile(folder.file("export"), isOfService: false)
+        var status = stat()
+        #expect(stat(folder.file("export"), &status) == 0 && status.st_uid == 0)
     }
 
     @Test func whatCannotBeCreatedIsTold() {
