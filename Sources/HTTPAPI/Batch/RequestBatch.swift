@@ -17,10 +17,15 @@ struct RequestBatch: Sendable {
     private let context: APIContext
     private let answer: RequestBatchRoutes.Answer
     private let room = AnswerRoom(bytes: Limits.maxBatchAnswerBytes)
+    /// What the answers take until the batch is answered.
+    private let memory: BodyReservation
 
-    init(outer: Request, context: APIContext, answer: @escaping RequestBatchRoutes.Answer) {
+    init(
+        outer: Request, context: APIContext, memory: BodyReservation, answer: @escaping RequestBatchRoutes.Answer
+    ) {
         self.outer = outer.head
         self.context = context
+        self.memory = memory
         self.answer = answer
     }
 
@@ -92,13 +97,14 @@ struct RequestBatch: Sendable {
     }
 
     private func problem(_ failure: Failure) -> Part {
-        let kind = Problem.kind(of: failure.code)
+        let response = Problem.response(failure, requestID: context.requestID)
         return Part(
-            status: kind.status, headers: [.contentType: Problem.contentType],
+            status: response.status, headers: response.headers,
             body: Problem.json(failure, requestID: context.requestID).utf8)
     }
 
-    /// - Throws: `payload_too_large`, `not_acceptable` for what does not fit into a batch; what the body throws.
+    /// - Throws: `payload_too_large`, `not_acceptable` for what does not fit into a batch; `overloaded`; what the body
+    ///   throws.
     private func part(_ response: Response, of request: BatchedRequest) async throws(Failure) -> Part {
         var part = Part(status: response.status, headers: response.headers, body: [])
         guard request.method != .head else { return part }
@@ -110,6 +116,12 @@ struct RequestBatch: Sendable {
                 .payloadTooLarge,
                 "The answer has \(length) bytes. In a batch one may have \(Limits.maxBatchPartBytes), and all together "
                     + "\(Limits.maxBatchAnswerBytes). Send this request alone.")
+        }
+        do {
+            // The answer itself, as base64, and in the text of the batch's answer.
+            try memory.take(4 * length)
+        } catch {
+            throw .overloaded("Too many batches are being answered, in total or for this address.")
         }
         let collected = CollectedBody(capacity: length)
         do {

@@ -12,6 +12,8 @@ import Synchronization
 struct RequestBatchRoutes: Sendable {
     typealias Answer = @Sendable (Request, APIContext) async throws -> Response
 
+    /// Memory for answers, shared with long bodies.
+    let memory: BodyBudget.Share
     /// Answers one of the requests.
     let answer: Answer
 
@@ -38,7 +40,8 @@ struct RequestBatchRoutes: Sendable {
         }
         let requests = requests(in: &body)
         try body.finish()
-        let batch = RequestBatch(outer: request, context: context, answer: answer)
+        let batch = RequestBatch(
+            outer: request, context: context, memory: BodyReservation(memory, for: context.caller), answer: answer)
         let responses =
             switch mode {
             case .sequence: try await batch.runInSequence(requests, stopsOnError: stopsOnError)

@@ -51,7 +51,9 @@ public struct Services: Sendable {
         let responder = router(of: single).buildResponder()
         return RouteTable(
             single.routes
-                + RequestBatchRoutes(answer: { try await responder.respond(to: $0, context: $1) }).routes)
+                + RequestBatchRoutes(
+                    memory: bodies.long, answer: { try await responder.respond(to: $0, context: $1) }
+                ).routes)
     }
 
     /// A router with what every request passes through.
