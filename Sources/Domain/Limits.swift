@@ -194,6 +194,8 @@ public enum Limits {
     /// Requests of one batch of requests, and bytes of the body of one of them, or of its answer.
     public static let maxBatchRequests = 100
     public static let maxBatchPartBytes = 1024 * 1024
+    /// Answers of a batch that always have room, so that what was done and what is missing is told in any case.
+    public static let maxSmallBatchPartBytes = 4096
     /// Bytes of values, or of answers, in the answer to one batch; each one beyond that fails, and must be fetched
     /// separately.
     public static let maxBatchAnswerBytes = 16 * 1024 * 1024

@@ -93,7 +93,9 @@ struct RequestBatch: Sendable {
     private struct Part {
         var status: HTTPResponse.Status
         var headers: HTTPFields
-        var body: [UInt8]
+        var body: [UInt8] = []
+        /// Why the body is left out.
+        var omission: String?
     }
 
     private func problem(_ failure: Failure) -> Part {
@@ -103,35 +105,55 @@ struct RequestBatch: Sendable {
             body: Problem.json(failure, requestID: context.requestID).utf8)
     }
 
-    /// - Throws: `payload_too_large`, `not_acceptable` for what does not fit into a batch; `overloaded`; what the body
-    ///   throws.
+    /// - Throws: `payload_too_large`, `not_acceptable` for what does not fit into a batch, unless the request may have
+    ///   changed something: then its answer is without a body; `overloaded`; what the body throws.
     private func part(_ response: Response, of request: BatchedRequest) async throws(Failure) -> Part {
-        var part = Part(status: response.status, headers: response.headers, body: [])
+        var part = Part(status: response.status, headers: response.headers)
         guard request.method != .head else { return part }
-        guard let length = response.body.contentLength else {
+        do throws(Failure) {
+            part.body = try await body(of: response)
+        } catch {
+            // What was done must not look as if it could be sent again.
+            guard request.method != .get, response.status.code < 400 else { throw error }
+            part.omission = error.detail
+        }
+        return part
+    }
+
+    private func body(of response: Response) async throws(Failure) -> [UInt8] {
+        let isJSON = response.headers[.contentType].map(MediaRange.isJSON) ?? false
+        // Some JSON is sent as it is made.
+        guard response.body.contentLength != nil || isJSON else {
             throw Failure(.notAcceptable, "The answer is a stream, which no batch can have. Send this request alone.")
         }
-        guard length <= Limits.maxBatchPartBytes, room.take(length) else {
-            throw Failure(
-                .payloadTooLarge,
-                "The answer has \(length) bytes. In a batch one may have \(Limits.maxBatchPartBytes), and all together "
-                    + "\(Limits.maxBatchAnswerBytes). Send this request alone.")
+        let most = response.body.contentLength ?? Limits.maxBatchPartBytes
+        guard most <= Limits.maxBatchPartBytes, most <= Limits.maxSmallBatchPartBytes || room.take(most) else {
+            throw Self.tooLarge
         }
         do {
             // The answer itself, as base64, and in the text of the batch's answer.
-            try memory.take(4 * length)
+            try memory.take(4 * most)
         } catch {
             throw .overloaded("Too many batches are being answered, in total or for this address.")
         }
-        let collected = CollectedBody(capacity: length)
+        let collected = CollectedBody(limit: most)
         do {
             try await response.body.write(CollectingWriter(body: collected))
+        } catch is CollectedBody.LimitExceeded {
+            throw Self.tooLarge
         } catch {
             throw RequestMiddleware.failure(answering: error)
         }
-        part.body = collected.bytes
-        return part
+        let bytes = collected.bytes
+        memory.release(4 * (most - bytes.count))
+        if most > Limits.maxSmallBatchPartBytes { room.giveBack(most - bytes.count) }
+        return bytes
     }
+
+    private static let tooLarge = Failure(
+        .payloadTooLarge,
+        "In a batch, an answer may have \(Limits.maxBatchPartBytes) bytes, and all together "
+            + "\(Limits.maxBatchAnswerBytes). Send this request alone.")
 
     private static func json(_ request: BatchedRequest, _ part: Part) -> JSON {
         let headers = part.headers.map { JSON.Member(name: $0.name.rawName, value: .string($0.value)) }
@@ -151,6 +173,7 @@ struct RequestBatch: Sendable {
             .init(name: "status", value: .integer(part.status.code)),
             .init(name: "headers", value: .object(joined)),
         ]
+        if let omission = part.omission { members.append(.init(name: "omitted", value: .string(omission))) }
         if !part.body.isEmpty {
             let isJSON = part.headers[.contentType].map(MediaRange.isJSON) ?? false
             members.append(
@@ -168,6 +191,8 @@ private final class AnswerRoom: Sendable {
 
     init(bytes: Int) { left = Mutex(bytes) }
 
+    func giveBack(_ bytes: Int) { left.withLock { $0 += bytes } }
+
     func take(_ bytes: Int) -> Bool {
         left.withLock { left in
             guard bytes <= left else { return false }
@@ -179,23 +204,27 @@ private final class AnswerRoom: Sendable {
 
 /// The bytes of an answer.
 private final class CollectedBody: Sendable {
-    private let collected: Mutex<[UInt8]>
+    struct LimitExceeded: Error {}
 
-    init(capacity: Int) {
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(capacity)
-        collected = Mutex(bytes)
-    }
+    private let limit: Int
+    private let collected = Mutex<[UInt8]>([])
+
+    init(limit: Int) { self.limit = limit }
 
     var bytes: [UInt8] { collected.withLock { $0 } }
 
-    func append(_ buffer: ByteBuffer) { collected.withLock { $0.append(contentsOf: buffer.readableBytesView) } }
+    func append(_ buffer: ByteBuffer) throws(LimitExceeded) {
+        try collected.withLock { bytes throws(LimitExceeded) in
+            guard bytes.count + buffer.readableBytes <= limit else { throw LimitExceeded() }
+            bytes.append(contentsOf: buffer.readableBytesView)
+        }
+    }
 }
 
 private struct CollectingWriter: ResponseBodyWriter {
     let body: CollectedBody
 
-    mutating func write(_ buffer: ByteBuffer) async throws { body.append(buffer) }
+    mutating func write(_ buffer: ByteBuffer) async throws { try body.append(buffer) }
 
     consuming func finish(_ trailingHeaders: HTTPFields?) async throws {}
 }

@@ -1,11 +1,9 @@
 // /v1/batch: many requests in one.
 
 import Domain
-import FoundationEssentials
 import HTTPTypes
 import Hummingbird
 import NIOCore
-import Synchronization
 
 /// Batches of requests. Each is answered by the router of all other routes, so it is authorized, limited and counted
 /// like one that arrives alone, and a batch cannot contain another.
@@ -40,14 +38,22 @@ struct RequestBatchRoutes: Sendable {
         }
         let requests = requests(in: &body)
         try body.finish()
-        let batch = RequestBatch(
-            outer: request, context: context, memory: BodyReservation(memory, for: context.caller), answer: answer)
+        let memory = BodyReservation(memory, for: context.caller)
+        let batch = RequestBatch(outer: request, context: context, memory: memory, answer: answer)
         let responses =
             switch mode {
             case .sequence: try await batch.runInSequence(requests, stopsOnError: stopsOnError)
             case .parallel: try await batch.runInParallel(requests)
             }
-        return .json(["responses": .array(responses)])
+        let bytes = ByteBuffer(bytes: (["responses": .array(responses)] as JSON).utf8)
+        return Response(
+            status: .ok, headers: [.contentType: "application/json"],
+            body: ResponseBody(contentLength: bytes.readableBytes) { writer in
+                // It is held for as long as the caller takes to read it.
+                defer { withExtendedLifetime(memory) {} }
+                try await writer.write(bytes)
+                try await writer.finish(nil)
+            })
     }
 
     private static let tooMany = Failure.invalid(
@@ -174,10 +180,10 @@ extension ObjectReader {
             return json.utf8
         }
         guard let base64 else { return [] }
-        guard let data = Data(base64Encoded: base64) else {
-            report("base64", "is not base64 (RFC 4648, with padding).")
+        guard let bytes = Base64.decode(base64) else {
+            report("base64", Base64.complaint)
             return []
         }
-        return Array(data)
+        return bytes
     }
 }

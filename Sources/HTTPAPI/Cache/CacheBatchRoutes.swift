@@ -184,11 +184,11 @@ extension CacheWrite {
         switch (json, base64) {
         case (let json?, nil): bytes = json.utf8
         case (nil, let base64?):
-            guard let data = Data(base64Encoded: base64) else {
-                fields.report("base64", "is not base64 (RFC 4648, with padding).")
+            guard let decoded = Base64.decode(base64) else {
+                fields.report("base64", Base64.complaint)
                 return nil
             }
-            bytes = Array(data)
+            bytes = decoded
         default:
             if json != nil || !isBase64Sent {
                 fields.report(

@@ -83,14 +83,15 @@ struct QueryReader {
         value(name) { text throws(Failure) in try T(choice: text, field: name) }
     }
 
-    /// Some of the cases of `T`, separated by commas; nil if the parameter is absent.
+    /// Some of the cases of `T`, separated by commas, encoded or not; nil if the parameter is absent.
     /// - Throws: `bad_percent_encoding`.
     mutating func choices<T: RawRepresentable & CaseIterable>(
         _ name: String
     ) throws(Failure) -> [T]? where T.RawValue == String {
         guard let texts = try list(name) else { return nil }
         do throws(Failure) {
-            return try texts.map { (text) throws(Failure) in try T(choice: text, field: name) }
+            let names = texts.flatMap { $0.split(separator: ",", omittingEmptySubsequences: false) }
+            return try names.map { (text) throws(Failure) in try T(choice: String(text), field: name) }
         } catch {
             errors.append(contentsOf: error.errors)
             return nil

@@ -149,6 +149,8 @@ struct RequestBatchTests {
                 (["method": "GET", "path": "/v1/cache", "headers": ["HOST": "x"]], "requests[1].headers"),
                 (["method": "GET", "path": "/v1/cache", "headers": ["Content-Length": "1"]], "requests[1].headers"),
                 (["method": "PUT", "path": "/v1/cache/n/entries/k", "base64": "!"], "requests[1].base64"),
+                (["method": "PUT", "path": "/v1/cache/n/entries/k", "base64": "===="], "requests[1].base64"),
+                (["method": "PUT", "path": "/v1/cache/n/entries/k", "base64": "AB=="], "requests[1].base64"),
                 (["method": "PUT", "path": "/v1/cache/n/entries/k", "base64": "eA==", "json": 1], "requests[1].json"),
                 (["method": "GET", "path": "/v1/cache", "body": 1], "requests[1].body"),
                 (["id": 1, "method": "GET", "path": "/v1/cache"], "requests[1].id"),
@@ -197,6 +199,17 @@ struct RequestBatchTests {
                 ])
             #expect(statuses(responses) == [200, 413, 406, 413, 404])
             #expect(responses[1]["json"]?["code"] == "payload_too_large")
+            // JSON that is sent as it is made is no stream to its reader, unless it is long.
+            let rows = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 900) SELECT x"
+            let text = String(repeating: "x", count: 1500)
+            let queries = try await run(
+                api,
+                ["", ", '\(text)'"].map { more in
+                    ["method": "POST", "path": "/v1/sql", "json": ["query": .string(rows + more + " FROM n")]]
+                })
+            #expect(statuses(queries) == [200, 200])
+            #expect(queries[0]["json"]?["rows"] != nil && queries[0]["omitted"] == nil)
+            #expect(queries[1]["json"] == nil && queries[1]["omitted"] != nil)
             // All answers together are bounded too.
             let many = [JSON](repeating: ["method": "GET", "path": "/v1/cache/n/entries/fits"], count: 17)
             for mode in ["sequence", "parallel"] as [JSON] {
@@ -204,6 +217,18 @@ struct RequestBatchTests {
                 #expect(statuses(all).count { $0 == 200 } == Limits.maxBatchAnswerBytes / most)
                 #expect(statuses(all).count { $0 == 413 } == 1)
             }
+            // What was done is told, even without room for its answer.
+            let write: JSON = [
+                "method": "POST", "path": "/v1/cache/n/batch",
+                "json": ["operations": [["op": "increment", "key": "n"], ["op": "get", "key": "fits"]]],
+            ]
+            let count: JSON = ["method": "POST", "path": "/v1/cache/n/entries/n/increment"]
+            let miss: JSON = ["method": "GET", "path": "/v1/cache/n/entries/none"]
+            let after = try await run(api, many + [count, miss, write])
+            #expect(statuses(after).suffix(3) == [200, 404, 200])
+            #expect(after[17]["json"]?["value"]?.integerValue == 1)
+            #expect(after[19]["omitted"] != nil && after[19]["json"] == nil)
+            #expect(try await api.send(.get, "/v1/cache/n/entries/n").text == "2")
         }
     }
 

@@ -47,6 +47,8 @@ struct SessionRoutesTests {
             let listed = try await api.send(.get, path + "/history")
             #expect(again.json["history"]?.text == listed.json["items"]?.text)
             #expect(again.json["history_count"]?.integerValue == 2)
+            let encoded = try await api.send(.put, path + "?include=state%2Chistory")
+            #expect(encoded.json["history"]?.text == again.json["history"]?.text && encoded.json["state"] != nil)
             let half = try await api.send(.put, path + "?include=state")
             #expect(half.json["state"] != nil && half.json["history"] == nil)
             #expect(half.json["history_next_cursor"] == nil)
