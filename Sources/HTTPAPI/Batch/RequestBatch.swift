@@ -114,7 +114,9 @@ struct RequestBatch: Sendable {
             part.body = try await body(of: response)
         } catch {
             // What was done must not look as if it could be sent again.
-            guard request.method != .get, response.status.code < 400 else { throw error }
+            guard request.method != .get, response.status.code < 400 else {
+                throw Failure(error.code, error.detail + " Send this request alone.")
+            }
             part.omission = error.detail
         }
         return part
@@ -124,7 +126,7 @@ struct RequestBatch: Sendable {
         let isJSON = response.headers[.contentType].map(MediaRange.isJSON) ?? false
         // Some JSON is sent as it is made.
         guard response.body.contentLength != nil || isJSON else {
-            throw Failure(.notAcceptable, "The answer is a stream, which no batch can have. Send this request alone.")
+            throw Failure(.notAcceptable, "The answer is a stream, which no batch can have.")
         }
         let most = response.body.contentLength ?? Limits.maxBatchPartBytes
         guard most <= Limits.maxBatchPartBytes, most <= Limits.maxSmallBatchPartBytes || room.take(most) else {
@@ -153,7 +155,7 @@ struct RequestBatch: Sendable {
     private static let tooLarge = Failure(
         .payloadTooLarge,
         "In a batch, an answer may have \(Limits.maxBatchPartBytes) bytes, and all together "
-            + "\(Limits.maxBatchAnswerBytes). Send this request alone.")
+            + "\(Limits.maxBatchAnswerBytes).")
 
     private static func json(_ request: BatchedRequest, _ part: Part) -> JSON {
         let headers = part.headers.map { JSON.Member(name: $0.name.rawName, value: .string($0.value)) }
