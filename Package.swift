@@ -43,7 +43,7 @@ let package = Package(
                 .embedInCode("0005_views.sql"), .embedInCode("0006_activity.sql"),
                 .embedInCode("0007_expiry.sql"), .embedInCode("0008_miss_reasons.sql"),
                 .embedInCode("0009_session_versions.sql"), .embedInCode("0010_write_numbers.sql"),
-                .embedInCode("0011_access.sql"),
+                .embedInCode("0011_access.sql"), .embedInCode("0012_idempotency.sql"),
             ],
             swiftSettings: swiftSettings
         ),

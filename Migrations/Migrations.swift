@@ -28,5 +28,6 @@ public struct Migration: Sendable {
         Migration(version: 9, name: "session_versions", script: PackageResources._009_session_versions_sql),
         Migration(version: 10, name: "write_numbers", script: PackageResources._010_write_numbers_sql),
         Migration(version: 11, name: "access", script: PackageResources._011_access_sql),
+        Migration(version: 12, name: "idempotency", script: PackageResources._012_idempotency_sql),
     ]
 }

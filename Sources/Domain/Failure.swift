@@ -48,6 +48,10 @@ public struct Failure: Error, Sendable, Equatable {
         case tooManyAttempts = "too_many_attempts"
         case tokenNotFound = "token_not_found"
         case tooManyTokens = "too_many_tokens"
+        // Idempotency keys
+        case idempotencyKeyReused = "idempotency_key_reused"
+        case idempotencyKeyInUse = "idempotency_key_in_use"
+        case idempotencyAnswerLost = "idempotency_answer_lost"
         // Settings
         case settingNotFound = "setting_not_found"
         // Backups

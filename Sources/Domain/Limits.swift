@@ -127,6 +127,21 @@ public enum Limits {
     /// Time between two self-measurements of the service, in milliseconds.
     public static let selfSampleMilliseconds: Int64 = 10_000
 
+    // MARK: Idempotency keys
+
+    /// Longest `Idempotency-Key`: visible ASCII, so characters are bytes.
+    public static let maxIdempotencyKeyBytes = 128
+    /// How long a request is known by its key: one day, in milliseconds.
+    public static let keyMemoryMilliseconds: Int64 = 86_400_000
+    /// Keys that are remembered; beyond that, the oldest are forgotten.
+    public static let maxRememberedKeys = 100_000
+    /// Largest body of an answer that is kept. A longer one is sent, but cannot be given again.
+    public static let maxKeptAnswerBytes = 1024 * 1024
+    /// All answers kept, with their header fields; beyond that, the oldest go.
+    public static let maxKeptAnswersBytes = 32 * 1024 * 1024
+    /// Requests with a key that may be under way at the same time; above it the answer is 503.
+    public static let maxKeyedRequestsUnderWay = 8192
+
     // MARK: Access
 
     /// Tokens one database may hold. All are in memory, about 1 KiB each.

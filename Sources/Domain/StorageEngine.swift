@@ -13,6 +13,7 @@ public protocol StorageEngine: Sendable {
     var history: any HistoryStore { get }
     var samples: any SampleStore { get }
     var accessTokens: any TokenStore { get }
+    var idempotency: any IdempotencyStore { get }
     var settingsStore: any SettingsStore { get }
     var maintenance: any MaintenanceStore { get }
     var health: any HealthStore { get }

@@ -1,6 +1,7 @@
 """Adapts generated requests to rules that a schema cannot express."""
 
 import base64
+import itertools
 import json
 
 import requests
@@ -111,10 +112,16 @@ def map_case(context, case):
     return case
 
 
+# Makes each valid idempotency key a new one: with a used one, a request is another one's repetition.
+SERIAL = itertools.count()
+
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
     """The same for values that are known only once ids from earlier answers have been filled in."""
     positive = case.meta is None or case.meta.generation.mode.is_positive
+    if positive and (case.headers or {}).get("Idempotency-Key"):
+        case.headers["Idempotency-Key"] = f"{next(SERIAL)}-{case.headers['Idempotency-Key']}"[:128]
     if positive and case.operation.path == "/v1/sessions/{session_id}" and isinstance(case.body, dict):
         # The id in the body must be that in the path.
         case.body.pop("id", None)

@@ -24,6 +24,8 @@ enum Operation {
     case putTogether([Value], Name)
     case delete(String, Name)
     case increment(String)
+    /// With an idempotency key.
+    case incrementOnce(String, key: UInt8)
     case clear(Name, tag: String?)
     case clearEverywhere(tag: String)
     case removeNamespace(Name)
@@ -48,6 +50,7 @@ enum Operation {
     static let capped = Name(stored: "capped")
     static let namespaces = [Name(stored: "a"), Name(stored: "b"), capped]
     static let maxCapped = 5
+    static let keys: ClosedRange<UInt8> = 0...40
     static let maxHistoryItems = 6
 
     /// The storage that all schedules begin with.
@@ -66,7 +69,11 @@ extension World {
         case .delete(let key, let name):
             cache[name.rawValue]?[key] = nil
             if name == Operation.capped { cappedKeys.removeAll { $0 == key } }
-        case .increment(let key):
+        case .increment(let key), .incrementOnce(let key, _):
+            if case .incrementOnce(_, let number) = operation {
+                // It was carried out before.
+                guard marks.insert(number).inserted else { return }
+            }
             let sum = Array("\(counter(key) + 1)".utf8)
             cache[Operation.counters.rawValue, default: [:]][key] = Entry(
                 tag: EntityTag(of: sum), sizeBytes: sum.count, tags: [], expiresAt: nil)
@@ -95,7 +102,7 @@ extension World {
         }
     }
 
-    /// Only ``Operation/increment(_:)`` writes into this namespace, from 0 on.
+    /// Only ``Operation/increment(_:)`` and ``Operation/incrementOnce(_:key:)`` write into this namespace, from 0 on.
     private func counter(_ key: String) -> Int {
         guard let tag = cache[Operation.counters.rawValue]?[key]?.tag else { return 0 }
         return (1...).first { EntityTag(of: Array("\($0)".utf8)) == tag }!
@@ -138,6 +145,11 @@ extension Operation {
         case .increment(let key):
             _ = try await storage.increment(
                 CacheIncrement(key: Key(stored: key), timeToLive: .never), namespace: Self.counters)
+        case .incrementOnce(let key, let number):
+            let request = KeyedRequest(key: [number], content: [])
+            guard try await storage.earlierRequest(like: request) == nil else { return nil }
+            try await storage.marking(request) { try await Self.increment(key).perform(on: storage, clock) }
+            try await storage.keep(KeptAnswer(status: 200, fields: [], body: noise(2000)), of: request)
         case .clear(let name, let tag):
             _ = try await storage.clear(name, filter: EntryFilter(tag: tag.map { Tag(stored: $0) }))
         case .clearEverywhere(let tag): _ = try await storage.clearAll(tag: Tag(stored: tag))

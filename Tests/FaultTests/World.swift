@@ -32,6 +32,8 @@ struct World: Equatable {
     var settings: [String: String] = [:]
     /// Timings by name, rolled up or not.
     var timings: [String: Int] = [:]
+    /// Idempotency keys of requests that were carried out.
+    var marks: Set<UInt8> = []
     /// Keys of the namespace with a cap, the oldest first. Not seen by callers.
     var cappedKeys: [String] = []
 
@@ -59,6 +61,7 @@ struct World: Equatable {
         }
         return compare("session", sessions, other.sessions) ?? compare("template", templates, other.templates)
             ?? compare("setting", settings, other.settings) ?? compare("timings of", timings, other.timings)
+            ?? (marks == other.marks ? nil : "keys \(marks.sorted()) and not \(other.marks.sorted())")
             ?? "no difference"
     }
 }
@@ -119,6 +122,10 @@ extension World {
             since: now.rounded(downTo: day).advanced(milliseconds: -day), until: now.advanced(milliseconds: day))
         let measured = try await storage.measure(MetricQuery(kind: .timing, metric: .duration, range: range))
         for item in measured.items { timings[item.name] = item.total.count }
+        for number in Operation.keys {
+            let request = KeyedRequest(key: [number], content: [])
+            if try await storage.earlierRequest(like: request) != nil { marks.insert(number) }
+        }
     }
 }
 
@@ -170,6 +177,11 @@ extension SQLiteStorage {
             try check(
                 "SELECT id FROM sessions WHERE id IS NOT NULL AND history_count > max_history_items",
                 "a history over its cap")
+            try check(
+                """
+                SELECT CAST(answer_bytes AS TEXT) FROM idempotency_totals
+                WHERE answer_bytes <> (SELECT coalesce(sum(size_bytes), 0) FROM idempotency_answers)
+                """, "a total that is not that of the answers kept")
             return found
         }
         if !found.isEmpty { throw Damage(found.joined(separator: "; ")) }

@@ -95,6 +95,7 @@ import Testing
         let document = try String(contentsOf: root.appending(path: "openapi.yaml"), encoding: .utf8)
         var described: Set<String> = []
         var scopes: [String: String] = [:]
+        var keyed: Set<String> = []
         var operation = ""
         var path: Substring?
         var isInPaths = false
@@ -107,11 +108,13 @@ import Testing
                 operation = "\(name) \(path)"
                 if name != "PARAMETERS" { described.insert(operation) }
             }
+            if line == "        - $ref: '#/components/parameters/IdempotencyKey'" { keyed.insert(operation) }
             let security = "      security: [{bearer: ["
             if line.hasPrefix(security) {
                 scopes[operation] = String(line.dropFirst(security.count).prefix { $0 != "]" })
             }
         }
+        #expect(keyed == described.filter { $0.hasPrefix("POST ") || $0.hasPrefix("PATCH ") })
         try await withAPI { [described, scopes] api in
             let routed = api.services.routes.routes.flatMap { route in
                 (route.method == .get ? ["GET", "HEAD"] : [route.method.rawValue]).map { "\($0) \(route.path)" }

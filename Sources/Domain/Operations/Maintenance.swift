@@ -21,7 +21,7 @@ public struct MaintenanceTask: RawRepresentable, Hashable, Sendable {
     public static let historyCaps = Self(rawValue: "history_caps")
     /// Removes the `temp_` and `cache_` keys of sessions idle for `memory_cleanup_interval`.
     public static let stateTemporaries = Self(rawValue: "state_temporaries")
-    /// Forgets debounces that were allowed long ago.
+    /// Forgets debounces that were allowed long ago, and idempotency keys with their answers after a day.
     public static let debounceMarks = Self(rawValue: "debounce_marks")
     /// Adds new samples to the distributions of their minute, hour and six hours, and merges old minutes of what the
     /// cache and the background tasks did into hours. Removes nothing.

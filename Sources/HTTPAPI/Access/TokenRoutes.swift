@@ -13,7 +13,7 @@ struct TokenRoutes: Sendable {
     var routes: [Route] {
         [
             Route(.get, "/v1/tokens", scope: .admin, list),
-            Route(.post, "/v1/tokens", scope: .admin, create),
+            Route(.post, "/v1/tokens", scope: .admin, repetition: .refusal, create),
             Route(.get, "/v1/tokens/self", scope: .anyToken, own),
             Route(.delete, "/v1/tokens/{id}", scope: .admin, answersJSON: false, revoke),
         ]

@@ -33,12 +33,12 @@ struct RequestBatch: Sendable {
     func runInSequence(_ requests: [BatchedRequest], stopsOnError: Bool) async throws -> [JSON] {
         var responses: [JSON] = []
         var hasFailed = false
-        for request in requests {
+        for (position, request) in requests.enumerated() {
             guard !(hasFailed && stopsOnError) else {
                 responses.append(Self.json(request, problem(Self.stopped)))
                 continue
             }
-            let (json, status) = try await run(request)
+            let (json, status) = try await run(request, at: position)
             responses.append(json)
             hasFailed = hasFailed || status.code >= 400
         }
@@ -48,7 +48,7 @@ struct RequestBatch: Sendable {
     func runInParallel(_ requests: [BatchedRequest]) async throws -> [JSON] {
         try await withThrowingTaskGroup(of: (Int, JSON).self) { group in
             for (index, request) in requests.enumerated() {
-                group.addTask { (index, try await run(request).json) }
+                group.addTask { (index, try await run(request, at: index).json) }
             }
             var responses = [JSON](repeating: .null, count: requests.count)
             for try await (index, json) in group { responses[index] = json }
@@ -59,7 +59,9 @@ struct RequestBatch: Sendable {
     private static let stopped = Failure(
         .batchAborted, "It was not tried, because an earlier request failed and stop_on_error is set.")
 
-    private func run(_ request: BatchedRequest) async throws -> (json: JSON, status: HTTPResponse.Status) {
+    private func run(
+        _ request: BatchedRequest, at position: Int
+    ) async throws -> (json: JSON, status: HTTPResponse.Status) {
         guard request.body.count <= Limits.maxBatchPartBytes else {
             let failure = Failure(
                 .payloadTooLarge,
@@ -67,7 +69,8 @@ struct RequestBatch: Sendable {
             let refusal = problem(failure)
             return (Self.json(request, refusal), refusal.status)
         }
-        let inner = APIContext(source: .init(channel: context.channel, logger: context.logger))
+        var inner = APIContext(source: .init(channel: context.channel, logger: context.logger))
+        (inner.keyedBatch, inner.batchPosition) = (context.keyedBatch, position)
         let response = try await answer(head(of: request), inner)
         do throws(Failure) {
             return (Self.json(request, try await part(response, of: request)), response.status)
@@ -202,31 +205,4 @@ private final class AnswerRoom: Sendable {
             return true
         }
     }
-}
-
-/// The bytes of an answer.
-private final class CollectedBody: Sendable {
-    struct LimitExceeded: Error {}
-
-    private let limit: Int
-    private let collected = Mutex<[UInt8]>([])
-
-    init(limit: Int) { self.limit = limit }
-
-    var bytes: [UInt8] { collected.withLock { $0 } }
-
-    func append(_ buffer: ByteBuffer) throws(LimitExceeded) {
-        try collected.withLock { bytes throws(LimitExceeded) in
-            guard bytes.count + buffer.readableBytes <= limit else { throw LimitExceeded() }
-            bytes.append(contentsOf: buffer.readableBytesView)
-        }
-    }
-}
-
-private struct CollectingWriter: ResponseBodyWriter {
-    let body: CollectedBody
-
-    mutating func write(_ buffer: ByteBuffer) async throws { try body.append(buffer) }
-
-    consuming func finish(_ trailingHeaders: HTTPFields?) async throws {}
 }

@@ -16,7 +16,9 @@ struct RequestBatchRoutes: Sendable {
     let answer: Answer
 
     /// A token must include at least the least scope; what it may do is decided for each request.
-    var routes: [Route] { [Route(.post, "/v1/batch", scope: .read, computesLong: true, batch)] }
+    var routes: [Route] {
+        [Route(.post, "/v1/batch", scope: .read, computesLong: true, repetition: .partByPart, batch)]
+    }
 
     /// How the requests of a batch follow each other.
     private enum Mode: String, CaseIterable {

@@ -18,6 +18,7 @@ public struct Services: Sendable {
     let bodies: BodyBudget
     public let startup = StartupTime()
     let web: WebRules
+    let idempotency: Idempotency
 
     public init(
         storage: any StorageEngine, settings: LiveSettings, clock: WallClock,
@@ -40,6 +41,7 @@ public struct Services: Sendable {
         access = AccessControl(
             tokens: storage.accessTokens, settings: settings.current, clock: clock, pause: pause)
         web = WebRules(settings.current)
+        idempotency = Idempotency(store: storage.idempotency)
         bodies = BodyBudget(uploads: {
             max(Limits.maxUnfinishedUploadBytes, 4 * settings.current.integer(.maxEntryBytes))
         })
@@ -60,7 +62,7 @@ public struct Services: Sendable {
     fileprivate func router(of routes: RouteTable) -> Router<APIContext> {
         let router = Router(context: APIContext.self, options: .autoGenerateHeadEndpoints)
         router.add(middleware: RequestMiddleware(routes: routes, services: self))
-        routes.addRoutes(to: router, access: access, meter: meter, bodies: bodies)
+        routes.addRoutes(to: router, access: access, meter: meter, bodies: bodies, idempotency: idempotency)
         return router
     }
 

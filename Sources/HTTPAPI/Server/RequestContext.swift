@@ -16,6 +16,9 @@ public struct APIContext: RequestContext {
     var body: BodyReservation?
     /// Whom the request was admitted as.
     var identity = AccessControl.Identity.anyone
+    /// The batch with an idempotency key that this is, or belongs to, and its place there; nil in any other.
+    var keyedBatch: KeyedBatch?
+    var batchPosition = 0
     /// When the request's head had arrived.
     let started = ContinuousClock.now
 

@@ -22,12 +22,14 @@ public struct Route: Sendable {
     let concernsDatabase: Bool
     /// Whether the body is a value that is passed on in chunks. Any other body is JSON and is held in memory.
     let streamsBody: Bool
+    /// What a request is answered that is sent again with the same idempotency key.
+    let repetition: Idempotency.Repetition
     let handler: Handler
 
     init(
         _ method: HTTPRequest.Method, _ path: String, scope: RouteScope, answersJSON: Bool = true,
         computesLong: Bool = false, concernsDatabase: Bool = true, streamsBody: Bool = false,
-        _ handler: @escaping Handler
+        repetition: Idempotency.Repetition = .firstAnswer, _ handler: @escaping Handler
     ) {
         self.method = method
         self.path = path
@@ -36,6 +38,7 @@ public struct Route: Sendable {
         self.computesLong = computesLong
         self.concernsDatabase = concernsDatabase
         self.streamsBody = streamsBody
+        self.repetition = repetition
         self.handler = handler
     }
 
@@ -55,7 +58,10 @@ public struct Route: Sendable {
     }
 
     /// Answers on the connection's event loop, or elsewhere if that may take long: reading a long JSON body does.
-    func answer(_ request: Request, _ context: APIContext, bodies: BodyBudget) async throws -> Response {
+    /// - Parameter idempotency: carries out requests with a key only once; nil to ignore keys.
+    func answer(
+        _ request: Request, _ context: APIContext, bodies: BodyBudget, idempotency: Idempotency? = nil
+    ) async throws -> Response {
         var context = context
         var leavesLoop = computesLong
         if request.hasBody {
@@ -64,10 +70,21 @@ public struct Route: Sendable {
             context.body = BodyReservation(share, for: context.caller)
             leavesLoop = leavesLoop || isLong && !streamsBody
         }
-        guard leavesLoop else { return try await handler(request, context) }
+        // Other methods may be sent again as they are (RFC 9110, 9.2.2).
+        let idempotency = method == .post || method == .patch ? idempotency : nil
+        guard leavesLoop else { return try await carryOut(request, context, idempotency) }
         return try await withTaskExecutorPreference(globalConcurrentExecutor) { [context] in
-            try await handler(request, context)
+            try await carryOut(request, context, idempotency)
         }
+    }
+
+    private func carryOut(
+        _ request: Request, _ context: APIContext, _ idempotency: Idempotency?
+    ) async throws -> Response {
+        guard let idempotency, let key = try IdempotencyKey(request, context) else {
+            return try await handler(request, context)
+        }
+        return try await idempotency.answer(request, context, key: key, repetition, by: handler)
     }
 }
 
@@ -138,8 +155,13 @@ public struct RouteTable: Sendable {
         return previous != UInt8(ascii: "/") || path.utf8.count == 1
     }
 
-    /// - Parameter access: decides who may use which route.
-    func addRoutes(to router: Router<APIContext>, access: AccessControl, meter: RequestMeter, bodies: BodyBudget) {
+    /// - Parameters:
+    ///   - access: decides who may use which route.
+    ///   - idempotency: carries out requests with a key only once; nil to ignore keys.
+    func addRoutes(
+        to router: Router<APIContext>, access: AccessControl, meter: RequestMeter, bodies: BodyBudget,
+        idempotency: Idempotency? = nil
+    ) {
         for route in routes {
             let figures = meter.figures(of: route)
             router.on(RouterPath(route.path), method: route.method) { request, context in
@@ -151,7 +173,9 @@ public struct RouteTable: Sendable {
                     context.identity = try await route.admit(request, context, by: access)
                     if route.answersJSON { try request.requireJSONAccepted() }
                     let response = access.watch(
-                        try await route.answer(access.watch(request, context), context, bodies: bodies), context)
+                        try await route.answer(
+                            access.watch(request, context), context, bodies: bodies, idempotency: idempotency),
+                        context)
                     figures.record(status: response.status.code, since: context.started)
                     return response
                 } catch {

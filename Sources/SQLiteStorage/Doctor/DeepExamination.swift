@@ -37,7 +37,7 @@ struct DeepExamination {
         if isCurrent {
             parts += [
                 { try $0.checkValues($1) }, { try $0.checkBlobs($1) }, { try $0.checkNamespaces($1) },
-                { try $0.checkSessions($1) },
+                { try $0.checkSessions($1) }, { try $0.checkAnswers($1) },
             ]
         }
         for part in parts {
@@ -357,6 +357,24 @@ struct DeepExamination {
                     + "WHERE v.session_ref = s.session_ref), (history_count, history_size_bytes) = (SELECT count(*), "
                     + "coalesce(sum(size_bytes), 0) FROM history_items h WHERE h.session_ref = s.session_ref)\"")
         )
+    }
+
+    private mutating func checkAnswers(_ progress: (ExaminationProgress) -> Void) throws {
+        progress(ExaminationProgress(what: "answers kept", done: 0, total: nil))
+        // There are few, and their bodies are not read.
+        let isRight = try connection.consistently { () throws(SQLiteError) in
+            let total = try connection.first("SELECT answer_bytes FROM idempotency_totals") { $0.integer(0) }
+            let sum = try connection.first(
+                "SELECT coalesce(sum(size_bytes), 0) FROM idempotency_answers WHERE mark_id > 0"
+            ) { $0.integer(0) }
+            return total == sum
+        }
+        guard !isRight else { return }
+        findings.append(
+            countersWrong(
+                "The total of the answers kept for idempotency keys is not their size", 1, 1,
+                "\"UPDATE idempotency_totals SET answer_bytes = (SELECT coalesce(sum(size_bytes), 0) "
+                    + "FROM idempotency_answers)\""))
     }
 
     /// Compares counters with their rows, page by page.

@@ -10,6 +10,7 @@ extension SQLiteStorage: StorageEngine {
     public var history: any HistoryStore { self }
     public var samples: any SampleStore { self }
     public var accessTokens: any TokenStore { self }
+    public var idempotency: any IdempotencyStore { self }
     public var settingsStore: any SettingsStore { self }
     public var maintenance: any MaintenanceStore { self }
     public var health: any HealthStore { self }

@@ -45,6 +45,11 @@ enum StorageLimits {
     /// Bytes of values that may wait for the writer; above it the answer is 503.
     static let maxQueuedWriteBytes = 64 * 1024 * 1024
 
+    // MARK: Idempotency keys
+
+    /// Keys, or answers, that one write removes to keep their number and size; later writes do the rest.
+    static let maxForgottenPerWrite = 256
+
     // MARK: Reading
 
     /// Connections for point look-ups, answered on the calling thread: one per core, up to this number.

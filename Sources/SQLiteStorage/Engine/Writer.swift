@@ -139,6 +139,10 @@ final class Writer: Sendable {
 
     var statistics: Statistics { statisticsBox.withLock { $0 } }
 
+    /// What is written together with each foreground operation of the current task that changes something: both are
+    /// committed, or neither is.
+    @TaskLocal static var companion: (@Sendable (Connection) throws -> Void)?
+
     /// Runs `body` in the next group and returns once it is committed.
     ///
     /// `body` may be run twice, so it must have no effects besides those on the connection.
@@ -154,7 +158,18 @@ final class Writer: Sendable {
         if priority == .background, Task.isCancelled { throw Failure.shuttingDown }
         // Without a turn on the writer's thread, so that refusals cost next to nothing.
         if growth == .growing, space.isShort { throw space.refusal() }
-        return try await enqueued(priority, bytes: bytes, persistence, growth, isInTransaction: true, body)
+        guard priority == .foreground, let companion = Self.companion else {
+            return try await enqueued(priority, bytes: bytes, persistence, growth, isInTransaction: true, body)
+        }
+        // What it writes is less than a page.
+        return try await enqueued(
+            priority, bytes: bytes + Connection.pageBytes, persistence, growth, isInTransaction: true
+        ) { connection in
+            let changesBefore = connection.totalChanges
+            let value = try body(connection)
+            if connection.totalChanges > changesBefore { try companion(connection) }
+            return value
+        }
     }
 
     /// Runs `body` as a background operation outside any transaction, between two groups. Also in a cancelled task.

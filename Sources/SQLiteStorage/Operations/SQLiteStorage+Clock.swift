@@ -12,6 +12,7 @@ extension SQLiteStorage {
             try await flushActivity(.background)
             try await repairSessions()
             try await repairEntries()
+            try await repairKeys()
         } catch {
             clockWatch.repairFailed()
             throw error

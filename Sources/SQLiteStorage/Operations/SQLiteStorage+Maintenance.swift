@@ -35,7 +35,10 @@ extension SQLiteStorage: MaintenanceStore {
         case .sessionExpiry: return try await removeExpiredSessions(isDryRun: isDryRun)
         case .historyCaps: return try await removeExcessHistory(isDryRun: isDryRun)
         case .stateTemporaries: return try await removeTemporaryKeys(isDryRun: isDryRun)
-        case .debounceMarks: return try await removeDebounceMarks(isDryRun: isDryRun)
+        case .debounceMarks:
+            var removal = try await removeDebounceMarks(isDryRun: isDryRun)
+            removal += try await forgetOldKeys(isDryRun: isDryRun)
+            return removal
         case .sampleRollup:
             // Roll-ups take space; they are made up for when there is some.
             if isDryRun || space.isShort { return Removal() }

@@ -175,8 +175,11 @@ extension SQLiteStorage: SessionStore {
             case .live(let ref, let isNoted, let value):
                 let isThere =
                     if isNoted { true } else {
-                        try await writer.perform(.foreground, .durable, .shrinking) {
-                            try $0.raiseActivity(of: ref, to: now)
+                        // It is not what the request was sent for.
+                        try await Writer.$companion.withValue(nil) {
+                            try await writer.perform(.foreground, .durable, .shrinking) {
+                                try $0.raiseActivity(of: ref, to: now)
+                            }
                         }
                     }
                 if isThere { return value }

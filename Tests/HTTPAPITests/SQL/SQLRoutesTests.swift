@@ -167,6 +167,7 @@ private struct PlainEngine: StorageEngine {
     var history: any HistoryStore { base.history }
     var samples: any SampleStore { base.samples }
     var accessTokens: any TokenStore { base.accessTokens }
+    var idempotency: any IdempotencyStore { base.idempotency }
     var settingsStore: any SettingsStore { base.settingsStore }
     var maintenance: any MaintenanceStore { base.maintenance }
     var health: any HealthStore { base.health }

@@ -248,7 +248,7 @@ struct DatabaseDoctorTests {
         "UPDATE cache_generations SET entry_count = entry_count + 1 WHERE generation_id = 1",
         "UPDATE cache_generations SET size_bytes = 3 WHERE generation_id = 1",
         "UPDATE sessions SET state_size_bytes = 0", "UPDATE sessions SET temporary_key_count = 0",
-        "UPDATE sessions SET history_count = 5",
+        "UPDATE sessions SET history_count = 5", "UPDATE idempotency_totals SET answer_bytes = 5",
     ])
     func wrongCountersAreRepairedByTheRemedy(script: String) async throws {
         try await fill()

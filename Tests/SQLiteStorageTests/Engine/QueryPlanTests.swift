@@ -19,7 +19,7 @@ struct QueryPlanTests {
         // Bounded by the limits on names and variants; only scanned when old series are removed.
         "sample_series",
         // One row.
-        "session_versions",
+        "session_versions", "idempotency_totals",
         // At most 1000 rows, read at startup and counted when a token is made.
         "access_tokens",
         "cache_openings",
