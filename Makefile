@@ -30,6 +30,24 @@ run: build ## Builds and serves on http://127.0.0.1:8080; flags go into ARGS
 test: ## Runs every test: unit, storage, HTTP, end to end, contract, tour
 	@scripts/test.sh
 
+.PHONY: test-client
+test-client: build ## Runs every test of the Python client
+	@scripts/ensure-packages.sh python3 python3-venv
+	@scripts/test-client.sh
+
+.PHONY: wheel
+wheel: ## Builds the Python client as a wheel and an sdist, in .build/wheels
+	@scripts/ensure-packages.sh python3 python3-venv
+	@scripts/ensure-venv.sh client
+	@.venv-client/bin/python -m build --no-isolation --outdir .build/wheels clients/python
+
+.PHONY: bench-client
+bench-client: build ## Measures the Python client beside redis-py, diskcache, Streamlit's disk storage and pickle files
+	@scripts/ensure-packages.sh python3 python3-venv redis-server
+	@scripts/ensure-venv.sh client
+	@.venv-client/bin/python -B Benchmarks/http_libraries.py
+	@.venv-client/bin/python -B Benchmarks/client.py
+
 .PHONY: bench
 bench: build ## Runs the benchmarks against the release binary
 	@scripts/ensure-packages.sh wrk python3
@@ -71,4 +89,4 @@ outdated: ## Lists dependencies that have a newer version
 
 .PHONY: clean
 clean: ## Removes build products and tools; the database in data/ stays
-	rm -rf .build .venv
+	rm -rf .build .venv .venv-client

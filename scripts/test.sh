@@ -21,6 +21,7 @@ step "test build" swift build --build-tests
 step "resolved versions" scripts/versions.sh check
 step "swift test" swift test --skip-build
 step "end to end" .venv/bin/python -B -m pytest -q -p no:cacheprovider Tests/EndToEnd
+step "Python client" scripts/test-client.sh
 step "contract" scripts/check-contract.sh
 step "tour of the README" scripts/run-tour.sh
 step "image" scripts/check-image-steps.sh

@@ -47,7 +47,7 @@ check() {
         [[ $requirement == "exact: \"$version\""* ]] \
             || fail "Package.swift asks for $url $requirement; it must be exact: \"$version\", as in $table"
     done < <(sed -nE 's/^ *\.package\(url: "([^"]+)", ([^)]*)\).*/\1|\2/p' Package.swift)
-    ! grep -nvE '^(#.*|-c constraints\.txt|[A-Za-z0-9_.-]+==[^ ]+)$' Tests/requirements.txt Tests/constraints.txt >&2 \
+    ! grep -nvE '^(#.*|-c constraints\.txt|[A-Za-z0-9_.-]+==[^ ]+)$' {Tests,clients/python/tests}/{requirements,constraints}.txt >&2 \
         || fail "a Python package is not pinned with =="
     ! grep -nE '^FROM ' Dockerfile | grep -vE ':[0-9]+\.[0-9]+(\.[0-9]+)?-[a-z]+(@sha256:[0-9a-f]{64})?( |$)' >&2 \
         || fail "a base image in the Dockerfile has no exact tag"

@@ -200,7 +200,7 @@ struct TidyTests {
     }
 
     @Test func everyFileTheGuideNamesIsThere() {
-        let files = Self.files([".swift", ".md", ".yaml", ".json", ".js", ".c", ".h", ".sql"]).map(\.path)
+        let files = Self.files([".swift", ".md", ".yaml", ".json", ".js", ".c", ".h", ".py", ".sql"]).map(\.path)
         #expect(Self.guide.count > 60)
         for named in Self.guide {
             let meant = files.filter { Self.means(named, $0) }

@@ -134,7 +134,7 @@ class Counts:
         #: Counted by the local tier, under its lock.
         self.local_hits = 0
         self._lock = threading.Lock()
-        self._counts = dict.fromkeys(self._NAMES, 0)
+        self._counts: dict[str, int] = dict.fromkeys(self._NAMES, 0)
         _all_counts.add(self)
 
     def child(self) -> Counts:
@@ -1058,8 +1058,8 @@ class Cache(CacheMethods):
 
         If several callers want a result at once, one computes it and the others wait for it, at
         most `wait_seconds`: with `single_flight="service"` among all processes, which costs three
-        calls or about 2 ms for each miss; with `"process"` in this one; with None all compute. An exception is
-        not cached; those who wait in this process get it as well.
+        calls or about 2 ms for each miss; with `"process"` in this one; with None all compute. An
+        exception is not cached; those who wait in this process get it as well.
 
         The function has `key(…)`, `explain_key(…)`, `clear(…)`, `refresh(…)` for one call, and
         `clear_all()`, `statistics()` and `__wrapped__`.

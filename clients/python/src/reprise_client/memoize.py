@@ -79,7 +79,7 @@ class Work:
         self.ttl = ttl
         self.tags = tags
         self.local_seconds = local_seconds
-        self.single_flight = single_flight
+        self.single_flight: SingleFlight = single_flight
         self.wait_seconds = wait_seconds
         self.compute_anew = compute_anew
 
@@ -523,6 +523,7 @@ def obtain(cache: CacheMethods, work: Work) -> Steps[Outcome]:
         flights.land(
             work, flight, None if is_own else result, cache._context(work.key), is_blocking
         )
+    assert result is not None
     return result
 
 
@@ -676,14 +677,15 @@ class _Settings:
         self.codec = codec
         self.version = version
         self.local_seconds = local_seconds
-        self.single_flight = single_flight
+        self.single_flight: SingleFlight = single_flight
         self.wait_seconds = wait_seconds
 
 
 class _Memoized:
     """What memoized functions of both kinds have in common."""
 
-    _cache: CacheMethods
+    #: A `Cache` or an `AsyncCache`.
+    _cache: Any
 
     def __init__(
         self, cache: CacheMethods, function: Callable[..., Any], settings: _Settings

@@ -21,7 +21,6 @@ _encode = json.JSONEncoder(
 ).encode
 
 #: What a key that is absent has in place of its JSON.
-ABSENT_VALUE = None
 
 
 class StateConflict(RepriseError):
@@ -270,7 +269,7 @@ class TrackedState:
     def _touch(self, key: str) -> None:
         if key not in self._before:
             values = self.values
-            self._before[key] = encoded(values[key]) if key in values else ABSENT_VALUE
+            self._before[key] = encoded(values[key]) if key in values else None
 
     def get(self, key: str) -> Any:
         """The value itself, so that what is done to it is seen by the next save."""
@@ -293,7 +292,7 @@ class TrackedState:
         self._touch(key)
         # A copy, because defaults are often a constant of the app.
         self.values[key] = json.loads(data)
-        if self._before[key] is ABSENT_VALUE:
+        if self._before[key] is None:
             self._defaults[key] = data
         return True
 
@@ -321,7 +320,7 @@ class TrackedState:
         delete = []
         for key, before in list(self._before.items()):
             if key not in values:
-                if before is not ABSENT_VALUE:
+                if before is not None:
                     delete.append(key)
                 continue
             value = values[key]
@@ -329,7 +328,7 @@ class TrackedState:
             is_wiped = any(key.startswith(prefix) and key not in kept
                            for prefix, kept in self._prefixes)
             try:
-                if not is_wiped and before is not ABSENT_VALUE and encoded(value) == before:
+                if not is_wiped and before is not None and encoded(value) == before:
                     continue
             except (TypeError, ValueError, RecursionError):
                 pass  # The check below says it in the app's terms.
@@ -354,7 +353,7 @@ class TrackedState:
     def saved(self, patch: StatePatch) -> None:
         """What `patch` holds is now what the service has, or will have."""
         for key in patch.delete:
-            self._before[key] = ABSENT_VALUE
+            self._before[key] = None
         for part in (patch.set, patch.defaults):
             self._before.update(part)
         for key in patch.defaults:
@@ -364,7 +363,7 @@ class TrackedState:
         values = self.values
         for key, before in list(self._before.items()):
             value = values.get(key)
-            if before is ABSENT_VALUE:
+            if before is None:
                 if key not in values:
                     del self._before[key]
             elif not isinstance(value, (dict, list)) and key in values \
@@ -383,7 +382,7 @@ class TrackedState:
         untouched = {key: value for key, value in self.values.items() if key not in self._before}
         copy: dict[str, Any] = json.loads(encoded(untouched))
         for key, before in self._before.items():
-            if before is not ABSENT_VALUE:
+            if before is not None:
                 copy[key] = json.loads(before)
         return copy
 
@@ -391,7 +390,7 @@ class TrackedState:
         """Puts back what was read or last saved."""
         values = {key: value for key, value in self.values.items() if key not in self._before}
         for key, before in self._before.items():
-            if before is not ABSENT_VALUE:
+            if before is not None:
                 values[key] = json.loads(before)
         self.values = values
         self._before.clear()

@@ -390,8 +390,8 @@ class AsyncPool:
         position = _position(request.body)
         is_repeatable = request.repeatable and request.is_replayable
         connection = await self._take(deadline)
+        reader = connection.reader
         try:
-            reader = connection.reader
             try:
                 is_sent = await connection.send(request, deadline)
             except ConnectionLost:

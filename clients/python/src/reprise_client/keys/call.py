@@ -34,7 +34,7 @@ class KeyPart:
     digits, and empty for an ignored part.
     """
 
-    __module__ = __package__
+    __module__ = "reprise_client.keys"
 
     name: str
     kind: str
@@ -50,7 +50,7 @@ class CallKey:
     of `A-Za-z0-9._~:-`. Keys are equal when `key` is equal.
     """
 
-    __module__ = __package__
+    __module__ = "reprise_client.keys"
 
     key: str
     _parts: tuple[Part, ...] = field(default=(), repr=False, compare=False)

@@ -43,7 +43,7 @@ class UnhashableArgument(TypeError):
     the parameter or closed-over variable, `path` the place inside it, `reason` what is wrong.
     """
 
-    __module__ = __package__
+    __module__ = "reprise_client.keys"
 
     def __init__(self, function: str, parameter: str, path: str, type_name: str, reason: str):
         self.function = function
@@ -118,6 +118,7 @@ class Sink:
         if self.hash is None and len(self.pending) <= MAX_TOKEN_BYTES:
             return bytes(self.pending)
         self.flush()
+        assert self.hash is not None
         return b"#%b" % self.hash.digest()
 
 

@@ -30,7 +30,7 @@ class File:
     and modification time of the file.
     """
 
-    __module__ = __package__
+    __module__ = "reprise_client.keys"
 
     path: str | os.PathLike[str]
 
