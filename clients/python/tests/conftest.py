@@ -49,6 +49,8 @@ class Service:
         """Stops the process without ending it: it accepts connections and answers nothing."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        # Until then it may still answer.
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
     def go_on(self) -> None:
         assert self.process is not None
