@@ -50,7 +50,7 @@ class Service:
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
         # Until then it may still answer.
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def go_on(self) -> None:
         assert self.process is not None

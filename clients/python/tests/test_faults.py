@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import os
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -378,8 +377,6 @@ async def test_a_service_that_is_killed_held_and_started_again(
     await call(client, "put_entry", name, "k", b"v", timeout=20)
     service.hold()
     try:
-        assert service.process is not None
-        os.waitid(os.P_PID, service.process.pid, os.WSTOPPED | os.WNOWAIT)
         for _ in range(5):
             with in_time(), pytest.raises((TimedOut, CircuitOpen)):
                 await call(client, "get_entry", name, "k")
