@@ -25,6 +25,7 @@ from reprise_client import (
     Conflict,
     Forbidden,
     InvalidRequest,
+    NotFound,
     TransportError,
     Unauthenticated,
     limits,
@@ -284,7 +285,7 @@ def test_what_cannot_be_decoded_is_a_miss(
         assert cache.get("a", 1) == 1
         assert cache.get("b", 1) == 1
         assert cache.get("c", 1) == 1
-        assert cache.get_many("abc") == {}
+        assert cache.get_many(list("abc")) == {}
         assert cache.get_entry("a") is None
     assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1
     statistics = cache.statistics()
@@ -318,7 +319,7 @@ def test_a_value_that_is_too_large_is_not_stored(
         assert cache.get_or_compute("d", lambda: b"x" * 2000) == b"x" * 2000
     assert len(caplog.records) == 1
     assert cache.statistics()["failed_sets"] == 3
-    assert cache.get_many("abcd") == {"b": b"x"}
+    assert cache.get_many(list("abcd")) == {"b": b"x"}
     strict = client.cache(name, timeout=10, strict=True)
     with pytest.raises(InvalidRequest, match="413"):
         strict.set("a", b"x" * 2000)
@@ -570,3 +571,56 @@ def test_an_async_cache_works_in_one_loop_after_another(
 
     assert [asyncio.run(go()) for _ in range(3)] == [[1]] * 3
     assert cache.statistics()["computed"] == 1
+
+
+# What a look at it from outside found.
+
+
+def test_a_filter_that_is_none_clears_nothing(client, name):
+    cache = client.cache(name)
+    cache.set("a", 1)
+    for filter_ in ("prefix", "tag", "older_than_seconds"):
+        with pytest.raises(TypeError, match="leave it out"):
+            cache.clear(**{filter_: None})
+    assert cache.get("a") == 1
+
+
+def test_keys_are_no_text(client, name):
+    cache = client.cache(name)
+    for many in (cache.get_many, cache.delete_many):
+        with pytest.raises(TypeError, match="list of texts"):
+            many("abc")
+
+
+@pytest.mark.parametrize("poison", [b"1e999", b"1" * 5000])
+def test_a_number_that_python_does_not_read_hides_no_other_value(client, name, poison):
+    cache = client.cache(name)
+    cache.set("good", 1)
+    client.put_entry(name, "bad", poison, content_type="application/json")
+    assert cache.get_many(["good", "bad"])["good"] == 1
+    assert cache.statistics()["errors"] == 0
+
+
+def test_a_clear_keeps_to_the_budget(service, name):
+    client = Client(service.url, timeout=0.5, retries=0)
+    cache = client.cache(name)
+    cache.set("a", 1)
+    service.hold()
+    began = time.monotonic()
+    assert cache.clear(tag="x") == 0
+    assert time.monotonic() - began < 20
+    service.go_on()
+
+
+def test_an_address_that_leads_elsewhere_is_a_service_that_is_away(shared_service, name):
+    client = Client(shared_service.url + "/elsewhere", timeout=10)
+    cache = client.cache(name)
+
+    @cache.memoize
+    def double(number):
+        return number * 2
+
+    assert cache.get("a") is None and cache.set("a", 1) is False and double(4) == 8
+    assert cache.statistics()["errors"] > 0
+    with pytest.raises(NotFound):
+        client.cache(name, strict=True).get("a")

@@ -821,3 +821,13 @@ def test_signals_are_safe(client, name):
     assert monitor.flush(PATIENCE) and is_balanced(monitor)
     assert len(samples(client, name=name)) == monitor.statistics()["sent"]
     monitor.close()
+
+
+def test_a_client_that_is_closed_ends_its_monitors(shared_service):
+    before = set(threading.enumerate())
+    with Client(shared_service.url, timeout=10) as client:
+        monitor = client.monitor()
+        monitor.gauge("something", 1)
+        (started,) = set(threading.enumerate()) - before
+    until(lambda: not started.is_alive())
+    assert monitor.statistics()["sent"] == 1

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +21,10 @@ from conftest import Service
 from reprise_client import (
     AsyncClient,
     Client,
+    Conflict,
     ConnectFailed,
+    ConnectionLost,
+    InvalidResponse,
     RepriseError,
     ServerError,
     TimedOut,
@@ -28,11 +32,12 @@ from reprise_client import (
     Unauthenticated,
     limits,
 )
-from reprise_client.http.message import Headers, Response
-from reprise_client.http.policy import Breaker
+from reprise_client.errors import problem_error
+from reprise_client.http.message import Headers, Request, Response
+from reprise_client.http.policy import Breaker, Policy, Send
 from reprise_client.outbox import Known, store_of
 from reprise_client.session_state import HistoryChange, StatePatch
-from reprise_client.session_write import Deadline, Write, deliver
+from reprise_client.session_write import Deadline, Outcome, Refusal, Write, deliver
 
 #: Seconds that something may take on a machine that is busy with other things.
 PATIENCE = 60.0
@@ -307,6 +312,135 @@ def test_a_client_without_its_token_goes_on(
         app.session("tab", strict=True)["n"]
     with Client(service.url, token=token).session("tab") as state:
         assert dict(state) == {}
+
+
+def test_a_save_that_is_refused_is_sent_once(
+    app: Client, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.create_token("admin", ["admin"])
+    caplog.set_level(logging.INFO, "reprise_client")
+    session = app.session("tab")
+    session.history.append(1)
+    before = app.statistics()["attempts"]
+    assert session.save() is False
+    assert app.statistics()["attempts"] == before + 1
+    assert [record.getMessage().partition(": ")[0] for record in caplog.records] == [
+        "a save of session tab was refused (save) and given up"]
+    assert not session.pending and not session.is_changed
+
+
+def test_the_end_of_waiting_is_told_as_it_is(
+    app: Client, service: Service, no_thread: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "reprise_client")
+    token = app.create_token("admin", ["admin"])["token"]
+    with Client(service.url, token=token, breaker=Breaker(failures=10**9)) as client:
+        service.kill()
+        for number, change in enumerate((lambda s: s.history.rate("absent", 1),
+                                         lambda s: s.history.append(1))):
+            session = client.session("tab")
+            assert len(session) == 0
+            change(session)
+            assert session.save() is False
+            assert "does not answer" in caplog.text
+            service.start()
+            store_of(client).wake()
+            until(lambda: "answers again" in caplog.text)
+            assert ("everything that sessions saved was sent" in caplog.text) is (number == 1)
+            assert ("some was given up: 1" in caplog.text) is (number == 0)
+            caplog.clear()
+            service.kill()
+
+
+def test_what_the_service_said_is_logged_without_control_characters(
+    app: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcome = Outcome()
+    error = problem_error(403, {"detail": "no\x1b[31m\nFORGED LINE\x9b \u2028 \u202e"})
+    outcome.refusals.append(Refusal("state", error))
+    store_of(app).note_refusals("tab", outcome)
+    assert caplog.messages == [
+        "a save of session tab was refused (state) and given up: 403: no [31m FORGED LINE"]
+
+
+def test_a_save_that_is_not_taken_for_now_is_not_called_unanswered(
+    app: Client, no_thread: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    store_of(app).enqueue(write(a=1), b"{}", problem_error(507, {"code": "storage_full"}))
+    assert "took no save for now (507 storage_full)" in caplog.text
+    assert "does not answer" not in caplog.text
+    store_of(app).reset()
+
+
+def test_history_that_cannot_be_read(
+    app: Client, probe: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with app.session("tab", defaults={"n": 0}) as state:
+        state["n"] = 1
+        state.history.append("unreadable")
+    probe.patch_state("tab", set={"n": 7})
+    read = Response.json
+
+    def json_of(response: Response) -> Any:
+        if b"unreadable" in response.body:
+            raise InvalidResponse("an answer with status 200 is not JSON: a number is too long")
+        return read(response)
+
+    monkeypatch.setattr(Response, "json", json_of)
+    session = app.session("tab", defaults={"n": 0})
+    assert session["n"] == 7 and not session.is_offline and list(session.history) == []
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "history of session tab cannot be read" in caplog.text
+    probe.patch_state("tab", set={"x": "unreadable"})
+    caplog.clear()
+    assert app.session("tab", history=False, defaults={"n": 0}).open() is False
+    assert "could not be opened" in caplog.text
+
+
+def test_numbers_that_are_too_long_stop_nothing(
+    app: Client, probe: Client, service: Service, no_thread: None
+) -> None:
+    with app.session("tab", defaults={"n": 0}) as state:
+        state.history.append(1)
+    assert app.session("tab")["n"] == 0
+    known = store_of(app)._known["tab"]
+    known.answer = known.with_history = known.answer.replace(
+        b'"n":0', b'"n":0,"long":' + b"9" * 5000)
+    service.kill()
+    session = app.session("tab", defaults={"n": 5})
+    assert session["n"] == 0 and "long" in session
+    session["n"] = 1
+    session["long"] = "short"
+    assert session.save() is False and session.pending == 1
+    with app.session("tab") as again:
+        assert again["n"] == 1
+    service.start()
+    store_of(app).wake()
+    until(lambda: not session.pending)
+    assert probe.get_state("tab")["state"] == {"n": 1, "long": "short"}
+
+
+def test_a_session_that_goes_with_changes_says_so(app: Client) -> None:
+    def warned(change: Callable[[Any], Any]) -> int:
+        session = app.session("tab", defaults={"list": [], "n": 0})
+        assert session["list"] == [] and session["n"] == 0
+        change(session)
+        before = app.statistics()["attempts"]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            del session
+            gc.collect()
+        assert app.statistics()["attempts"] == before
+        return sum("session tab has changes" in str(one.message) for one in caught
+                   if one.category is ResourceWarning)
+
+    assert warned(lambda session: None) == 0
+    assert warned(lambda session: session.update(n=1)) == 1
+    assert warned(lambda session: session["list"].append(1)) == 1
+    assert warned(lambda session: session.pop("n")) == 1
+    assert warned(lambda session: session.history.append(1)) == 1
+    assert warned(lambda session: (session.update(n=1), session.discard())) == 0
+    assert warned(lambda session: (session.update(n=1), session.save())) == 0
 
 
 def test_removing_while_the_service_is_away(
@@ -588,6 +722,79 @@ def test_what_may_have_arrived_is_sent_again_as_it_is() -> None:
     with pytest.raises(ConnectFailed):
         flow.throw(ConnectFailed("nothing was sent"))
     assert save.absorb(write(b=1))
+
+
+def problem(status: int, code: str) -> Response:
+    return Response(status, Headers([(b"Content-Type", b"application/problem+json")]),
+                    json.dumps({"code": code}).encode())
+
+
+@pytest.mark.parametrize("changes", [0, 1])
+def test_a_save_that_is_under_way_is_repeated_as_it_is(changes: int) -> None:
+    save = write(a=1, changes=changes)
+    flow: Any = deliver(save, Deadline(10))
+    call = next(flow)
+    with pytest.raises(Conflict):
+        try:
+            answers = call.parse(problem(409, "idempotency_key_in_use"))
+        except RepriseError as error:
+            flow.throw(error)
+        flow.send(answers)
+    assert not save.absorb(write(b=1))
+    again = next(deliver(save, Deadline(10))).request
+    assert (again.headers, again.body) == (call.request.headers, call.request.body)
+
+
+@pytest.mark.parametrize("changes", [0, 1])
+def test_a_save_whose_answer_is_lost_was_sent(changes: int) -> None:
+    save = write(a=1, changes=changes)
+    flow: Any = deliver(save, Deadline(10))
+    call = next(flow)
+    answer = problem(409, "idempotency_answer_lost")
+    try:
+        value = call.parse(answer)
+    except RepriseError as error:
+        with pytest.raises(StopIteration) as end:
+            flow.throw(error)
+        outcome = end.value.value
+    else:
+        outcome = result_of(flow, value)
+    assert outcome.refusals == [] and not save
+
+
+def test_saves_that_are_put_together_get_a_key_of_their_own(
+    app: Client, no_thread: None
+) -> None:
+    first, later = write(a=1), write(b=1)
+    key = first.key
+    assert first.absorb(later) and first.key not in (key, later.key)
+    later = write(b=1)
+    later.was_sent = True
+    assert not first.absorb(later)
+    # Without its condition it is another request, and it keeps the opening that was sent.
+    conditional = write(a=1)
+    conditional.if_match, key = 3, conditional.key
+    opened = write("other", a=1)
+    opened.was_sent, opened.is_opening, opened.opening = True, True, b'{"state":{"a":1}}'
+    try:
+        store_of(app).enqueue(conditional, b"{}")
+        store_of(app).enqueue(opened, b"{}")
+        assert conditional.if_match is None and conditional.key != key
+        assert opened.opening == b'{"state":{"a":1}}'
+    finally:
+        store_of(app).reset()
+
+
+def test_an_earlier_attempt_that_was_sent_is_not_forgotten() -> None:
+    policy = Policy(retries=1, jitter=lambda: 0.0)
+    flow: Any = policy.exchange(Request("PUT", "/"), 10)
+    assert isinstance(next(flow), Send)
+    step = flow.send(ConnectionLost("in the middle"))
+    while not isinstance(step, Send):
+        step = flow.send(None)
+    with pytest.raises(ConnectFailed) as caught:
+        flow.send(ConnectFailed("refused"))
+    assert caught.value.sent
 
 
 def test_only_what_failed_is_sent_again() -> None:

@@ -704,3 +704,9 @@ def test_problems_can_be_pickled() -> None:
     copied = pickle.loads(pickle.dumps(refused.value))
     assert type(copied) is type(refused.value) and str(copied) == str(refused.value)
     assert copied.retry_after == 9 and copied.code == "slow_down"
+
+
+def test_an_address_without_a_scheme_hides_its_password() -> None:
+    with pytest.raises(ValueError) as caught:
+        Client("bob:SECRET@example.test")
+    assert "SECRET" not in str(caught.value) and "example.test" in str(caught.value)

@@ -191,6 +191,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+#: Codes of problems that say that a request did not get where it should: a wrong path in the
+#: address, a name of the host that the service does not serve, or the same request under way.
+_UNREACHED = ("not_found", "method_not_allowed", "host_not_allowed", "idempotency_key_in_use")
+
+
+def _is_foreign(error: ProblemError, method: str) -> bool:
+    """Whether an answer says nothing about the cache: it comes from a proxy before the service, or
+    the request did not get to the cache. Answers to HEAD have no body and no code."""
+    return method != "HEAD" and (not error.code or error.code in _UNREACHED)
+
+
+def _distinct(keys: Iterable[str]) -> list[str]:
+    if isinstance(keys, str):
+        raise TypeError(f"keys are a list of texts, not one text: [{keys!r}]")
+    return list(dict.fromkeys(keys))
+
+
 class CacheMethods:
     """The methods of `Cache` and `AsyncCache`. With the latter each returns a coroutine."""
 
@@ -417,7 +434,7 @@ class CacheMethods:
     @operation
     def get_many(self, keys: Iterable[str]) -> Flow[dict[str, Any]]:
         """The values that there are, by key, in the order of `keys`."""
-        wanted = list(dict.fromkeys(keys))
+        wanted = _distinct(keys)
         found: dict[str, Any] = {}
         missing = []
         for key in wanted:
@@ -521,7 +538,7 @@ class CacheMethods:
     @operation
     def delete_many(self, keys: Iterable[str]) -> Flow[int]:
         """Removes many values; how many there were."""
-        wanted = list(dict.fromkeys(keys))
+        wanted = _distinct(keys)
         tier = self._shared.tier
         removed = 0
         for start in range(0, len(wanted), limits.CACHE_BATCH_OPERATIONS):
@@ -545,25 +562,31 @@ class CacheMethods:
 
     @operation
     def clear(
-        self, *, prefix: str | None = None, tag: str | None = None,
-        older_than_seconds: float | None = None,
+        self, *, prefix: str | _Absent = ABSENT, tag: str | _Absent = ABSENT,
+        older_than_seconds: float | _Absent = ABSENT,
     ) -> Flow[int]:
-        """Removes all values of the namespace, or those that match; how many there were.
+        """Removes all values of the namespace, or those that match; how many there were, and 0 if
+        the service is away: say `strict=True` where a value must not be served afterwards.
 
         What is being computed in this process meanwhile is not stored afterwards.
         """
+        filters: dict[str, Any] = {}
+        for name, value in (("prefix", prefix), ("tag", tag),
+                            ("older_than_seconds", older_than_seconds)):
+            if value is None:
+                # Not for "all": it mostly comes from a look-up that found nothing.
+                raise TypeError(f"{name} is None; leave it out to clear without that filter")
+            if not isinstance(value, _Absent):
+                filters[name] = value
+        if "older_than_seconds" in filters:
+            filters["older_than_seconds"] = float(filters["older_than_seconds"])
         tier, flights = self._shared.tier, self._shared.flights
-        only = prefix if tag is None and older_than_seconds is None else None
-        flights.outdate(prefix=prefix)
+        only = filters.get("prefix") if set(filters) <= {"prefix"} else None
+        flights.outdate(prefix=filters.get("prefix"))
         tier.clear(only)
-        call = Operations.clear_entries.flow(
-            self._client, self.namespace, prefix=prefix, tag=tag,
-            older_than_seconds=None if older_than_seconds is None else float(older_than_seconds),
-        )
+        call = Operations.clear_entries.flow(self._client, self.namespace, **filters)
         try:
-            removal = yield from self._attempt(
-                call, timeout=max(self._timeout or 0.0, limits.CACHE_CLEAR_SECONDS)
-            )
+            removal = yield from self._attempt(call)
         finally:
             tier.clear(only)
         return 0 if removal is MISSING else int(removal["removed"])
@@ -647,7 +670,12 @@ class CacheMethods:
             if self.strict and not is_quiet:
                 raise
             return MISSING
-        except ProblemError:
+        except ProblemError as error:
+            if _is_foreign(error, call.request.method):
+                self._went_away(error)
+                if self.strict and not is_quiet:
+                    raise
+                return MISSING
             self._is_back()
             raise
         self._is_back()
@@ -701,7 +729,9 @@ class CacheMethods:
                     self._client, self.namespace, key, if_none_match=etag, timeout=timeout
                 )
             )
-        except NotFound:
+        except NotFound as error:
+            if _is_foreign(error, "GET"):
+                raise
             counts.add("misses")
             return None
         return entry
@@ -884,11 +914,15 @@ class CacheMethods:
 
     def _batched(self, key: str, result: Mapping[str, Any]) -> tuple[Any, Encoded]:
         content_type = result["content_type"]
-        if "json" in result:
-            encoded = Encoded(encode_json(result["json"]), content_type)
-        else:
-            encoded = Encoded(base64.b64decode(result["base64"]), content_type)
+        encoded = Encoded(b"", content_type)
         try:
+            if "json" in result:
+                try:
+                    encoded = Encoded(encode_json(result["json"]), content_type)
+                except ValueError as error:
+                    raise Undecodable(f"It has a number beyond those of JSON: {error}") from None
+            else:
+                encoded = Encoded(base64.b64decode(result["base64"]), content_type)
             if result.get("content_encoding") not in (None, "identity"):
                 raise Undecodable(f"It is stored with the encoding {result['content_encoding']}.")
             if type(self._codec) is AutoCodec and content_type == JSON_TYPE:

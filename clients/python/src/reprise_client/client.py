@@ -7,6 +7,7 @@ import io
 import os
 import ssl
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -64,6 +65,7 @@ class _Configured(Operations):
         token = token or os.environ.get("REPRISE_TOKEN") or None
         self._address = Address(url, token=token, ca_file=ca_file, ssl_context=ssl_context)
         self.timeout = timeout
+        self._monitors: weakref.WeakSet[Monitor] = weakref.WeakSet()
         self._policy = Policy(retries=retries, breaker=breaker)
         self._open_pool(max_connections)
 
@@ -172,7 +174,9 @@ class Client(_Configured):
         """What measures, and sends samples in the background; see `Monitor`."""
         from .monitor import Monitor
 
-        return Monitor(self, **options)
+        monitor = Monitor(self, **options)
+        self._monitors.add(monitor)
+        return monitor
 
     # Large values, lists.
 
@@ -229,7 +233,10 @@ class Client(_Configured):
             yield from page.items
 
     def close(self) -> None:
-        """Closes idle connections. The client can be used again."""
+        """Sends what its monitors have measured, and closes idle connections. The client can be
+        used again."""
+        for monitor in list(self._monitors):
+            monitor.close(limits.MONITOR_EXIT_SECONDS)
         self._pool.close()
 
     def __enter__(self) -> Client:
@@ -243,6 +250,17 @@ class AsyncClient(_Configured):
     """The same for asyncio: every method returns a coroutine."""
 
     _is_awaiting = True
+
+    def _blocking(self, max_connections: int) -> Client:
+        """A client that blocks, for threads in the background: with the same address, and with
+        the same circuit breaker, so that they learn from each other."""
+        client = Client.__new__(Client)
+        client._address = self._address
+        client._policy = self._policy
+        client._monitors = weakref.WeakSet()
+        client.timeout = self.timeout
+        client._pool = Pool(self._address, max_connections)
+        return client
 
     def _open_pool(self, size: int) -> None:
         self._pool = AsyncPool(self._address, size)
@@ -314,7 +332,9 @@ class AsyncClient(_Configured):
         """What measures, and sends samples from a thread of its own; see `Monitor`."""
         from .monitor import Monitor
 
-        return Monitor(self, **options)
+        monitor = Monitor(self, **options)
+        self._monitors.add(monitor)
+        return monitor
 
     async def download_entry(
         self, namespace: str, key: str, file: IO[bytes], *,
@@ -364,7 +384,10 @@ class AsyncClient(_Configured):
                 yield item
 
     async def close(self) -> None:
-        """Closes idle connections of this event loop. The client can be used again."""
+        """Sends what its monitors have measured, and closes idle connections of this event loop.
+        The client can be used again."""
+        for monitor in list(self._monitors):
+            await asyncio.to_thread(monitor.close, limits.MONITOR_EXIT_SECONDS)
         await self._pool.close()
 
     async def __aenter__(self) -> AsyncClient:

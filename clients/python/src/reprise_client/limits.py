@@ -99,6 +99,8 @@ MAX_OUTBOX_SECONDS = 3600.0
 #: Seconds between two attempts to send what waits: at first, and at most.
 OUTBOX_RETRY_SECONDS = 0.25
 MAX_OUTBOX_RETRY_SECONDS = 15.0
+#: Bytes of JSON that are compared to tell whether a session that goes has unsaved changes.
+MAX_UNSAVED_BYTES = 65_536
 #: Seconds for which the end of the process waits for what has not been sent.
 OUTBOX_EXIT_SECONDS = 2.0
 #: Sessions whose last known state is kept for the time that the service is away, and its bytes.
@@ -113,8 +115,6 @@ EXPORT_MEMORY_BYTES = 8 * 1024 * 1024
 
 #: Seconds for a read from the cache, so that a service that hangs costs no more than that.
 CACHE_GET_SECONDS = 0.5
-#: Seconds for a clear, which removes any number of entries.
-CACHE_CLEAR_SECONDS = 30.0
 #: A call that sends values gets a second more for so many bytes.
 CACHE_BYTES_PER_SECOND = 4 * 1024 * 1024
 #: Operations in one batch of the cache, at most.
@@ -193,7 +193,7 @@ MAX_SAMPLE_AGE_SECONDS = 3600.0
 #: Seconds for which nothing is sent after the service said that monitoring is off.
 MONITOR_DISABLED_SECONDS = 60.0
 #: Seconds without a sample after which the thread that sends them ends.
-MONITOR_IDLE_SECONDS = 30.0
+MONITOR_IDLE_SECONDS = 5.0
 #: Seconds that `flush` and `close` wait, unless told otherwise.
 MONITOR_CLOSE_SECONDS = 5.0
 #: Seconds that the end of the process waits for samples that were not sent.

@@ -764,15 +764,10 @@ class Monitor:
         """A client that blocks; that of an `AsyncClient` has the same address and breaker."""
         client = self._blocking
         if client is None:
-            from .client import AsyncClient, Client
-            from .http.sync import Pool
+            from .client import AsyncClient
 
             if isinstance(self._client, AsyncClient):
-                client = Client.__new__(Client)
-                client._address = self._client._address
-                client._policy = self._client._policy
-                client.timeout = self._client.timeout
-                client._pool = Pool(client._address, 1)
+                client = self._client._blocking(1)
             else:
                 client = self._client
             self._blocking = client

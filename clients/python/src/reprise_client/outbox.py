@@ -24,10 +24,19 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 from . import limits
-from .errors import CircuitOpen, RepriseError
+from .errors import (
+    CircuitOpen,
+    InvalidResponse,
+    ProblemError,
+    RepriseError,
+    TimedOut,
+    TransportError,
+)
 from .http.flow import Flow
+from .http.message import Headers, Response
+from .operations import new_id
 from .session_state import HistoryChange, HistoryEntry, StatePatch
-from .session_write import Deadline, Outcome, Write, deliver
+from .session_write import Deadline, Outcome, Write, deliver, in_one_line
 
 if TYPE_CHECKING:
     from .client import AsyncClient, Client
@@ -35,6 +44,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("reprise_client")
 
 # What was last known.
+
+
+def _read(answer: bytes) -> Any:
+    """An answer that was read before, in the same way."""
+    return Response(200, Headers([]), answer).json()
 
 
 class Known:
@@ -67,7 +81,7 @@ class Known:
 
     def read(self) -> tuple[dict[str, Any], list[HistoryEntry]]:
         """Its state and history, as copies."""
-        answer = json.loads(self.answer) if self.answer else {}
+        answer = _read(self.answer) if self.answer else {}
         values: dict[str, Any] = answer.get("state") or {}
         for key, data in self.patched.items():
             if data is None:
@@ -77,7 +91,7 @@ class Known:
         if self.items is not None:
             return values, list(self.items)
         if self.with_history and self.with_history is not self.answer:
-            answer = json.loads(self.with_history)
+            answer = _read(self.with_history)
         return values, answer.get("history") or []
 
 
@@ -112,8 +126,19 @@ def _exiting() -> None:
     for store in list(_stores):
         store.flush_until(deadline)
         if store.waiting:
-            log.warning("the process ended without an answer from %s; saves of sessions that were "
+            log.warning("the process ended before %s took everything; saves of sessions that were "
                         "not sent: %d", store.url, store.waiting)
+
+
+def _why_waiting(error: RepriseError | None) -> str:
+    """What became of the attempt to send a save."""
+    if isinstance(error, ProblemError):
+        return "took no save for now"
+    if isinstance(error, InvalidResponse):
+        return "gave no answer that can be read"
+    if isinstance(error, TimedOut) and not error.sent:
+        return "was not asked in time"
+    return "does not answer" if isinstance(error, TransportError) else "has not been asked yet"
 
 
 class SessionStore:
@@ -125,6 +150,8 @@ class SessionStore:
         self.url = client.url
         self.delivered = self.dropped = self.refused = 0
         self.last_refusal = ""
+        #: What had been dropped and refused when the first of those that wait came.
+        self._lost_before = 0
         self.reset()
         _watch(self)
 
@@ -160,17 +187,25 @@ class SessionStore:
         """What the saves of a session that wait will do, in order."""
         return [(write.patch, list(write.changes)) for write in self.waiting_for(session_id)]
 
-    def enqueue(self, write: Write, opening: bytes | None) -> None:
+    def enqueue(
+        self, write: Write, opening: bytes | None, error: RepriseError | None = None
+    ) -> None:
         """Lets a save wait, and sees to it that it is sent. `opening` opens the session again
-        with all that is known of it; one is kept for all saves of a session."""
+        with all that is known of it; one is kept for all saves of a session. `error` is why it
+        was not sent."""
         dropped = 0
         with self._lock:
             is_first = not self._waiting
-            write.opening = opening
+            if is_first:
+                self._lost_before = self.dropped + self.refused
+            if not (write.was_sent and write.is_opening and isinstance(write.opening, bytes)):
+                # Otherwise it is a part of what was sent, and has to stay as it is.
+                write.opening = opening
             write.created = time.monotonic()
-            if not write.was_sent:
+            if not write.was_sent and write.if_match is not None:
                 # A condition was meant for the moment of the save.
                 write.if_match = None
+                write.key = new_id()
             earlier = [waiting for waiting in self._waiting
                        if waiting.session_id == write.session_id
                        and waiting is not self._in_flight]
@@ -199,7 +234,8 @@ class SessionStore:
             self.dropped += dropped
             self._start()
         if is_first:
-            log.warning("%s does not answer; what sessions save waits to be sent later", self.url)
+            log.warning("%s %s%s; what sessions save waits to be sent later", self.url,
+                        _why_waiting(error), f" ({in_one_line(error)})" if error else "")
         if dropped:
             log.warning("saves of sessions that were given up: %d; more wait for %s than "
                         "MAX_OUTBOX_WRITES or MAX_OUTBOX_BYTES", dropped, self.url)
@@ -244,8 +280,12 @@ class SessionStore:
             else:
                 self._bytes += write.size
             is_last = is_sent and not self._waiting
+            lost = self.dropped + self.refused - self._lost_before
             self._changed.notify_all()
-        if is_last:
+        if is_last and lost:
+            log.info("%s answers again; of what sessions saved nothing waits any more, but some "
+                     "was given up: %d", self.url, lost)
+        elif is_last:
             log.info("%s answers again; everything that sessions saved was sent", self.url)
 
     def flush(self, deadline: Deadline) -> Flow[None]:
@@ -272,9 +312,10 @@ class SessionStore:
         """Counts and logs what the service refuses for good."""
         for what, error in outcome.refusals:
             self.refused += 1
-            self.last_refusal = f"{what}: {error}"
+            said = in_one_line(error)
+            self.last_refusal = f"{what}: {said}"
             log.warning("a save of session %s was refused (%s) and given up: %s",
-                        session_id, what, error)
+                        session_id, what, said)
 
     # The thread.
 
@@ -316,6 +357,9 @@ class SessionStore:
                 seconds = min(seconds * 2, limits.MAX_OUTBOX_RETRY_SECONDS)
                 if isinstance(error, CircuitOpen):
                     seconds = min(error.retry_after + 0.01, limits.MAX_OUTBOX_RETRY_SECONDS)
+                elif isinstance(error, ProblemError) and error.retry_after is not None:
+                    seconds = min(max(seconds, error.retry_after),
+                                  limits.MAX_OUTBOX_RETRY_SECONDS)
             except Exception:
                 log.exception("sending the saves of sessions failed")
                 seconds = limits.MAX_OUTBOX_RETRY_SECONDS
@@ -341,15 +385,10 @@ class SessionStore:
         """A client that blocks, with the same breaker."""
         client = self._blocking
         if client is None:
-            from .client import AsyncClient, Client
-            from .http.sync import Pool
+            from .client import AsyncClient
 
             if isinstance(self._client, AsyncClient):
-                client = Client.__new__(Client)
-                client._address = self._client._address
-                client._policy = self._client._policy
-                client.timeout = self._client.timeout
-                client._pool = Pool(client._address, 1)
+                client = self._client._blocking(1)
             else:
                 client = self._client
             self._blocking = client

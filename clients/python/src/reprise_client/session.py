@@ -16,6 +16,7 @@ import re
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import (
     Callable,
     Coroutine,
@@ -35,6 +36,7 @@ from .errors import (
     NotFound,
     ProblemError,
     RepriseError,
+    StorageFull,
     TimedOut,
 )
 from .http.flow import Call, Flow, operation
@@ -53,10 +55,11 @@ from .session_state import (
     checked_key,
     difference,
     encoded,
+    is_encodable,
     joined,
     merge_patch,
 )
-from .session_write import Deadline, Outcome, Write, deliver, is_passing
+from .session_write import Deadline, Outcome, Write, deliver, in_one_line, is_passing
 
 if TYPE_CHECKING:
     from .client import AsyncClient, Client
@@ -141,6 +144,17 @@ class _SessionMethods(MutableMapping[str, Any]):
 
     def _prepare(self) -> None:
         raise NotImplementedError
+
+    def __del__(self) -> None:
+        try:
+            state = self._state
+            is_changed = bool(self._queued) or (
+                state is not None and state.has_changes(limits.MAX_UNSAVED_BYTES))
+        except Exception:
+            return  # It was never complete, or what it holds cannot be compared.
+        if is_changed:
+            warnings.warn(f"session {self.id} has changes that were not saved: call save(), or "
+                          "use it in a `with` block", ResourceWarning, stacklevel=2, source=self)
 
     # The mapping.
 
@@ -262,21 +276,39 @@ class _SessionMethods(MutableMapping[str, Any]):
         return joined(fields)
 
     def _snapshot(self) -> bytes:
-        return self._opening_body(None if self._state is None else self._state.values)
+        if self._state is None:
+            return self._opening_body()
+        values = self._state.values
+        try:
+            return self._opening_body(values)
+        except ValueError:
+            # A number that was too long for Python was read as infinity, which JSON lacks.
+            return self._opening_body({key: value for key, value in values.items()
+                                       if is_encodable(value)})
 
-    def _target(self) -> str:
-        include = "state,history" if self._with_history else "state"
+    def _target(self, with_history: bool) -> str:
+        include = "state,history" if with_history else "state"
         return f"/v1/sessions/{segment(self.id)}?include={include}"
 
     def _opening(self, deadline: Deadline) -> Flow[bool]:
         """Reads the session; whether the service answered."""
         store = self._store
         waited = store.changes_waiting(self.id)
-        request = Request("PUT", self._target(), {"Content-Type": "application/json"},
-                          self._opening_body())
+        with_history = self._with_history
         try:
-            response = yield Call(request, _read_answer, deadline.left())
-            answer = response.json()
+            response = yield self._reading(with_history, deadline)
+            try:
+                answer = response.json()
+            except InvalidResponse as error:
+                if not with_history:
+                    raise
+                # Often it is one item that this Python cannot read, such as a number that is too
+                # long; without the state, older values would be saved over newer ones.
+                log.warning("the history of session %s cannot be read, the app goes on without: "
+                            "%s", self.id, in_one_line(error))
+                with_history = False
+                response = yield self._reading(with_history, deadline)
+                answer = response.json()
             try:
                 values: dict[str, Any] = answer["state"]
                 version, count = int(answer["version"]), int(answer["history_count"])
@@ -287,16 +319,14 @@ class _SessionMethods(MutableMapping[str, Any]):
             if self.strict or isinstance(error, InvalidRequest):
                 raise
             self._is_offline = True
-            if not is_passing(error):
-                log.warning("session %s cannot be opened, the app goes on without: %s",
-                            self.id, error)
+            self._note_failure("opened", error)
             if self._state is None:
                 self._fall_back()
             return False
         self._is_offline = False
         read = list(values)
         items: list[HistoryEntry] = answer.get("history") or []
-        store.know(self.id, Known(response.body, has_history=self._with_history))
+        store.know(self.id, Known(response.body, has_history=with_history))
         # Both what waited before and what waits now, because it may have been sent meanwhile.
         waits = [*waited, *store.changes_waiting(self.id)]
         for patch, changes in waits:
@@ -306,9 +336,13 @@ class _SessionMethods(MutableMapping[str, Any]):
                 change.apply(items)
                 if change.kind == "end":
                     values = {key: json.loads(data) for key, data in self._defaults.items()}
-        self._begin(values, items if self._with_history else None,
+        is_unreadable = self._with_history and not with_history
+        self._begin(values, items if with_history or is_unreadable else None,
                     answer.get("history_next_cursor"),
                     count - len(answer.get("history") or ()))
+        if is_unreadable:
+            # Nothing of it is known, so that nothing is kept as what it was.
+            self._saved_items = None
         self._version = version
         if waits:
             everything = StatePatch(set={key: encoded(value) for key, value in values.items()},
@@ -316,6 +350,22 @@ class _SessionMethods(MutableMapping[str, Any]):
             store.note_saved(self.id, everything, self._saved_items, 0)
             store.wake()
         return True
+
+    def _reading(self, with_history: bool, deadline: Deadline) -> Call[Response]:
+        request = Request("PUT", self._target(with_history), {"Content-Type": "application/json"},
+                          self._opening_body())
+        return Call(request, _read_answer, deadline.left())
+
+    def _note_failure(self, what: str, error: RepriseError) -> None:
+        """Logs what has a reason other than that the service is away or busy."""
+        if isinstance(error, InvalidResponse):
+            log.warning("session %s could not be %s, the app goes on without: the answer cannot "
+                        "be read: %s", self.id, what, in_one_line(error))
+        elif isinstance(error, ProblemError) and (
+            not is_passing(error) or isinstance(error, StorageFull)
+        ):
+            log.warning("the service refused that session %s is %s, the app goes on without: %s",
+                        self.id, what, in_one_line(error))
 
     def _fall_back(self) -> None:
         known = self._store.known(self.id)
@@ -399,6 +449,8 @@ class _SessionMethods(MutableMapping[str, Any]):
                 self._note(outcome)
                 if outcome.conflict is not None:
                     merges += 1
+                    store.note_refusals(self.id, outcome)
+                    is_refused = is_refused or bool(outcome.refusals)
                     if (yield from self._resolve(outcome.conflict, merges, deadline)):
                         patch, _, write = self._unsaved(with_state)
                     else:
@@ -409,7 +461,7 @@ class _SessionMethods(MutableMapping[str, Any]):
             except RepriseError as error:
                 if self.strict:
                     raise
-                self._wait(write, patch, changes)
+                self._wait(write, patch, changes, error)
                 self._is_offline = True
                 return False
             if outcome.refusals and self.strict:
@@ -432,9 +484,10 @@ class _SessionMethods(MutableMapping[str, Any]):
         condition = self._version if self._is_conditional and patch else None
         return patch, changes, Write(self.id, patch, list(changes), condition)
 
-    def _wait(self, write: Write, patch: StatePatch, changes: list[HistoryChange]) -> None:
+    def _wait(self, write: Write, patch: StatePatch, changes: list[HistoryChange],
+              error: RepriseError | None = None) -> None:
         """Lets a save wait for the service; for the app it is done."""
-        self._store.enqueue(write, self._snapshot())
+        self._store.enqueue(write, self._snapshot(), error)
         self._committed(patch, changes)
 
     def _committed(self, patch: StatePatch, changes: list[HistoryChange]) -> None:
@@ -497,8 +550,7 @@ class _SessionMethods(MutableMapping[str, Any]):
         if self.strict or isinstance(error, InvalidRequest):
             raise error
         self._is_offline = True
-        if not is_passing(error):
-            log.warning("session %s: the app goes on without the service: %s", self.id, error)
+        self._note_failure("used", error)
 
     @operation
     def debounce(self, name: str, delay: float | None = None) -> Flow[bool]:
@@ -592,7 +644,7 @@ class _SessionMethods(MutableMapping[str, Any]):
             self._excuse(error)
             is_removed = False
             if not store.waiting_for(self.id):
-                store.enqueue(Write(self.id, changes=[HistoryChange("end")]), None)
+                store.enqueue(Write(self.id, changes=[HistoryChange("end")]), None, error)
         store.unknow(self.id)
         self._state = self._items = self._saved_items = self._version = self._cursor = None
         self._queued.clear()
@@ -603,7 +655,7 @@ class _SessionMethods(MutableMapping[str, Any]):
         if error is None:
             raise failure
         log.warning("session %s could not be saved after %s: %s", self.id,
-                    type(error).__name__, failure)
+                    type(error).__name__, in_one_line(failure))
 
 
 def _opening_fields(

@@ -54,6 +54,15 @@ def encoded(value: Any) -> bytes:
     return _encode(value).encode("utf-8", "surrogatepass")
 
 
+def is_encodable(value: Any) -> bool:
+    """Whether a value that was read can be written as JSON again."""
+    try:
+        encoded(value)
+    except ValueError:
+        return False
+    return True
+
+
 def checked_json(value: Any, place: str) -> bytes:
     """A value as compact JSON, if it comes back from the service as the same value.
 
@@ -269,7 +278,11 @@ class TrackedState:
     def _touch(self, key: str) -> None:
         if key not in self._before:
             values = self.values
-            self._before[key] = encoded(values[key]) if key in values else None
+            try:
+                self._before[key] = encoded(values[key]) if key in values else None
+            except ValueError:
+                # A number that was too long for Python was read as infinity, which JSON lacks.
+                self._before[key] = b"null"
 
     def get(self, key: str) -> Any:
         """The value itself, so that what is done to it is seen by the next save."""
@@ -349,6 +362,21 @@ class TrackedState:
             set=setting, delete=delete, defaults=defaults, keep=sorted(keep),
             prefixes=[prefix for prefix, _ in self._prefixes],
         )
+
+    def has_changes(self, max_bytes: int) -> bool:
+        """Whether something has changed, as far as that costs little: values that may have
+        changed in place are compared up to `max_bytes` of JSON in all."""
+        if self._prefixes:
+            return True
+        for key, before in list(self._before.items()):
+            if (before is None) != (key not in self.values):
+                return True
+            if before is None:
+                continue
+            max_bytes -= len(before)
+            if max_bytes >= 0 and encoded(self.values[key]) != before:
+                return True
+        return False
 
     def saved(self, patch: StatePatch) -> None:
         """What `patch` holds is now what the service has, or will have."""

@@ -27,13 +27,31 @@ from .session_state import HistoryChange, StatePatch, encoded
 
 #: Statuses after which the same request may succeed later.
 _PASSING = frozenset((408, 425, 429))
+#: The same save, sent before, is still being carried out.
+_UNDER_WAY = "idempotency_key_in_use"
+#: It was carried out before, and its answer is not there any more.
+_ANSWER_LOST = "idempotency_answer_lost"
 
 
 def is_passing(error: RepriseError) -> bool:
     """Whether the same call may succeed later: no answer, or one that the service is busy."""
     if isinstance(error, ProblemError):
-        return error.status >= 500 or error.status in _PASSING
+        return error.status >= 500 or error.status in _PASSING or error.code == _UNDER_WAY
     return True
+
+
+def _may_be_done(error: ProblemError) -> bool:
+    """Whether the service may have carried out what it answered this to."""
+    if error.code == _UNDER_WAY:
+        return True
+    # Without a code it is a proxy's answer, and the service itself may have done it.
+    return error.status >= 500 and (not error.code or error.status not in (503, 507))
+
+
+def in_one_line(error: object) -> str:
+    """What was said, for a log: without control characters, and not longer than a paragraph."""
+    text = "".join(character if character.isprintable() else " " for character in str(error))
+    return " ".join(text.split())[:1000]
 
 
 # One save.
@@ -163,6 +181,7 @@ class Write:
         """Takes in a later save of the same session, if that makes no difference."""
         if (
             self.was_sent or self.is_opening or self.ends_session or later.ends_session
+            or later.was_sent or later.is_opening
             or self.if_match is not None or later.if_match is not None
             or self.size + later.size > limits.MAX_BATCH_BYTES
         ):
@@ -177,6 +196,8 @@ class Write:
         self.changes.extend(later.changes)
         self.opening = later.opening
         self.created = later.created
+        # A key belongs to one body, also if the service has only seen it and done nothing.
+        self.key = new_id()
         return True
 
     def keep_only(self, parts: list[_Part]) -> None:
@@ -282,14 +303,14 @@ def deliver(write: Write, deadline: Deadline) -> Flow[Outcome]:
             raise
         except ProblemError as error:
             if is_passing(error):
-                if error.status in (502, 504):
-                    # A proxy's; the service itself may have done it.
-                    write.was_sent = True
-                else:
-                    # Another key, lest this very answer is given again.
-                    write.key = new_id()
+                # The same key again: the service keeps no such answer for it.
+                write.was_sent = write.was_sent or _may_be_done(error)
                 raise
+            if error.code == _ANSWER_LOST:
+                write.keep_only(parts[len(sent):])
+                continue
             outcome.refusals.append(Refusal("save", error))
+            write.keep_only([])
             return outcome
         busy: ProblemError | None = None
         absence: ProblemError | None = None
@@ -346,6 +367,8 @@ def _note(outcome: Outcome, part: _Part, answer: _Answer) -> ProblemError | None
     error = problem_error(status, body if isinstance(body, dict) else {})
     if is_passing(error):
         return error
+    if error.code == _ANSWER_LOST:
+        return None
     if status == 412 and part.if_match is not None:
         outcome.conflict = error
         return None

@@ -562,10 +562,7 @@ class Store:
         """Removes all values, or those whose key starts with `prefix`; whether it is done."""
         call: Any = Operations.clear_entries.flow(
             self.client, self.namespace, prefix=prefix or None)
-        # Without a prefix it takes the service the same time for any number of entries.
-        call.timeout = (
-            max(self._seconds, limits.CACHE_CLEAR_SECONDS) if prefix else self._seconds
-        )
+        call.timeout = self._seconds
         try:
             yield from part(call)
         except RepriseError as error:

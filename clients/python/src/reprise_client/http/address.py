@@ -103,7 +103,7 @@ def _without_secret(url: str) -> str:
     if not at:
         return url
     scheme, slashes, _ = before.partition("//")
-    return f"{scheme}{slashes}…@{after}"
+    return f"{scheme}//…@{after}" if slashes else f"…@{after}"
 
 
 __all__ = ["Address"]

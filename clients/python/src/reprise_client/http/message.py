@@ -140,6 +140,16 @@ class Response:
         """The body as JSON. Raises `InvalidResponse` if it is none."""
         try:
             return json.loads(self.body)
+        except RecursionError as error:
+            raise InvalidResponse(
+                f"an answer with status {self.status} is not JSON that Python reads: {error}"
+            ) from None
+        except ValueError:
+            pass
+        try:
+            # A number of thousands of digits, which Python does not read by default, must not
+            # hide all the rest of an answer.
+            return json.loads(self.body, parse_int=_integer)
         except (ValueError, RecursionError) as error:
             raise InvalidResponse(
                 f"an answer with status {self.status} is not JSON: {error}"
@@ -176,6 +186,14 @@ class Response:
             retry_after=retry_after(self.headers),
             request_id=self.headers.get("x-request-id") or "",
         )
+
+
+def _integer(text: str) -> int | float:
+    """An integer, or the infinity that stands for one of too many digits."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def retry_after(headers: Headers) -> float | None:

@@ -180,6 +180,7 @@ class Policy:
         breaker = self.breaker
         deadline = self.now() + min(timeout, limits.MAX_CALL_SECONDS)
         attempt = 0
+        was_sent = False
         outcome: Response | TransportError | None = None
         while True:
             try:
@@ -196,6 +197,8 @@ class Policy:
                 except BaseException:
                     breaker.abandoned(probing=probing)
                     raise
+                was_sent = (was_sent or not isinstance(outcome, TransportError)
+                            or outcome.sent)
                 if isinstance(outcome, TransportError):
                     if isinstance(outcome, TimedOut) and not outcome.sent:
                         # The time was over before there was a connection to use.
@@ -223,6 +226,8 @@ class Policy:
                 return outcome
             statistics.failures += 1
             statistics.last_error = str(outcome)
+            # The last attempt may not have left this process, but an earlier one has.
+            outcome.sent = was_sent
             raise outcome
 
     def _wait_after_error(
