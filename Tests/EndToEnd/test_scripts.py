@@ -11,7 +11,8 @@ from conftest import ROOT
 
 FILES = [
     "scripts/versions.sh", "scripts/versions.txt", "scripts/head-operations.py", "Package.swift", "Dockerfile",
-    "Tests/requirements.txt", "Tests/constraints.txt", "openapi.yaml", "Package.resolved",
+    "Tests/requirements.txt", "Tests/constraints.txt", "clients/python/tests/requirements.txt",
+    "clients/python/tests/constraints.txt", "openapi.yaml", "Package.resolved",
 ]
 
 # Stands in for the package manager: `package resolve NAME --version VERSION` writes that version.
@@ -50,6 +51,8 @@ def change(copy, name, pattern, replacement):
     ("Package.swift", r'exact: "1\.', 'exact: "9.'),
     ("Tests/requirements.txt", "pytest==", "pytest>="),
     ("Tests/constraints.txt", r"attrs==\S+", "attrs"),
+    ("clients/python/tests/requirements.txt", "pytest==", "pytest>="),
+    ("clients/python/tests/constraints.txt", r"attrs==\S+", "attrs"),
     ("Dockerfile", r"swift:[0-9.]+-", "swift:6-"),
 ])
 def test_a_version_that_drifts_is_refused(copy, name, pattern, replacement):
