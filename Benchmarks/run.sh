@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk" >&2; exit 1; }
 echo "$(nproc) cores, $(awk -F: '/model name/ {print $2; exit}' /proc/cpuinfo | xargs), $(uname -sr), load generator on the same machine"
 status=0
-for measurement in "${@:-throughput startup clearing expiry memory sessions samples lanes sql access backup}"; do
+for measurement in "${@:-throughput startup clearing expiry memory sessions samples lanes sql access idempotency backup}"; do
     for name in $measurement; do
         printf '\n## %s\n\n' "$name"
         python3 "$name.py" || status=1
