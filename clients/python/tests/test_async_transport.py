@@ -26,9 +26,9 @@ from bad_server import (
     refusing_port,
     wait_until,
 )
-from test_transport import DATA, LINES, Unseekable, bodies, certificate, tls
+from conftest import Service, tls
+from test_transport import DATA, LINES, Unseekable, bodies
 
-from conftest import Service
 from reprise_client import (
     AsyncClient,
     ConnectFailed,
@@ -38,7 +38,6 @@ from reprise_client import (
     limits,
 )
 
-__all__ = ["certificate"]
 PATIENT = 60.0
 
 

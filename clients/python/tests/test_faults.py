@@ -47,6 +47,7 @@ from reprise_client import (
     Unavailable,
     limits,
 )
+from reprise_client.errors import problem_error
 
 #: Seconds for a call, and how much more is too much on a busy machine.
 BUDGET = 0.6
@@ -277,7 +278,7 @@ FOREIGN = [
      "redirect .301. to 'https://elsewhere/'", "redirect"),
     ("a redirect to nowhere", answer(b"", 302), "has status 302", "has status 302"),
     ("300", answer(b"", 300), "has status 300", "has status 300"),
-    ("other JSON", answer(b"[1]").replace(b"ETag", b"X-ETag"), "no ETag", "lacks the field"),
+    ("other JSON", answer(b"[1]").replace(b"ETag", b"X-ETag"), "no ETag", "is not a JSON object"),
     ("deep JSON", answer(b"[" * 200_000).replace(b"ETag", b"X-ETag"), "no ETag", "is not JSON"),
     ("nothing", answer(b"").replace(b"ETag", b"X-ETag"), "no ETag", "is not JSON"),
 ]
@@ -327,6 +328,143 @@ async def test_a_count_that_is_no_number(kind: type[Client] | type[AsyncClient])
             with pytest.raises(InvalidResponse, match="is not an integer"):
                 await call(client, method, *arguments)
         await close(client)
+
+
+#: Calls whose answer is an object, and what of it is relied on.
+SHAPED: list[tuple[str, tuple[Any, ...], str]] = [
+    ("clear_entries", ("a",), "removed"), ("clear_namespaces", (), "removed"),
+    ("touch_entry", ("a", "b"), "key"), ("get_metadata", ("a", "b"), "key"),
+    ("increment_entry", ("a", "b"), "value"), ("list_entries", ("a",), "items"),
+    ("run_batch", ("a", [{"op": "get", "key": "k"}]), "results"),
+    ("get_namespace", ("a",), "namespace"), ("set_policy", ("a",), "namespace"),
+    ("create_session", (), "id"), ("open_session", ("s",), "id"), ("get_session", ("s",), "id"),
+    ("touch_session", ("s",), "id"), ("optimize_session", ("s",), "keys_removed"),
+    ("debounce", ("s", "d"), "allowed"), ("get_state", ("s",), "state"),
+    ("patch_state", ("s",), "version"), ("append_history", ("s", 1), "item"),
+    ("get_history_item", ("s", "i"), "id"), ("patch_history_item", ("s", "i", 1), "id"),
+    ("clear_history", ("s",), "removed"), ("remove_inactive_sessions", (1,), "removed"),
+    ("get_template", ("t",), "name"), ("set_template", ("t", {}), "name"),
+    ("record_samples", ([],), "accepted"), ("get_timings", (), "items"),
+    ("get_time_series", (), "buckets"), ("get_memory_figures", (), "items"),
+    ("get_cache_figures", (), "totals"), ("get_session_figures", (), "session_count"),
+    ("get_comparison", ("a", "b"), "items"), ("get_summary", (), "cache"),
+    ("run_sql", ("SELECT 1",), "columns"), ("run_requests", ([],), "responses"),
+    ("list_settings", (), "settings"), ("get_setting", ("x",), "name"),
+    ("change_settings", (), "settings"), ("clean_up", (), "tasks"),
+    ("get_diagnostics", (), "status"), ("create_token", ("t", ["read"]), "token"),
+    ("get_own_token", (), "id"), ("create_backup", (), "name"),
+    ("get_liveness", (), "status"), ("get_readiness", (), "status"),
+]
+
+
+@KINDS
+@pytest.mark.parametrize("body", [b"null", b"[]", b"NaN", b"5", b"{}", b"field"])
+async def test_answers_of_another_shape(
+    kind: type[Client] | type[AsyncClient], body: bytes
+) -> None:
+    answers = [answer(b'{"%s":null}' % field.encode() if body == b"field" else body)
+               for _, _, field in SHAPED]
+    with BadServer(always(*answers)) as server:
+        client = kind(server.url, timeout=30)
+        for method, arguments, field in SHAPED:
+            expected = {b"{}": f"lacks the field '{field}'", b"field": f"'{field}' of an answer"}
+            with pytest.raises(InvalidResponse, match=expected.get(body, "is not a JSON object")):
+                await call(client, method, *arguments)
+        await close(client)
+
+
+@KINDS
+@pytest.mark.parametrize(("results", "text"), [
+    (b"5", "'results' of an answer with status 200 is not a list"),
+    (b"[]", "0 results of 1 operations"),
+    (b"[1]", "an item of 'results' of an answer with status 200 is not a JSON object"),
+    (b"[{}]", "lacks the field 'status'"),
+    (b'[{"status":true}]', "'status' of an item of 'results' of .* is not an integer"),
+    (b'[{"status":200}]', "a result of an answer lacks the field 'content_type'"),
+    (b'[{"status":200,"content_type":"a/b","etag":"1","base64":1}]', "'base64' of .* not a text"),
+    (b'[{"status":400,"problem":[1]}]', "'problem' of a result of an answer is not a JSON object"),
+])
+async def test_results_of_another_shape(
+    kind: type[Client] | type[AsyncClient], results: bytes, text: str
+) -> None:
+    with BadServer(always(answer(b'{"results":%s}' % results))) as server:
+        client = kind(server.url, timeout=30)
+        with pytest.raises(InvalidResponse, match=text):
+            await call(client, "run_batch", "a", [{"op": "get", "key": "k"}])
+        cache: Any = client.cache("a")
+        for method, nothing in (("get_many", {}), ("clear", 0)):
+            answered = getattr(cache, method)(*([["k"]] if method == "get_many" else []))
+            assert (await answered if inspect.isawaitable(answered) else answered) == nothing
+        await close(client)
+
+
+@KINDS
+async def test_a_page_of_a_proxy_is_no_yes(kind: type[Client] | type[AsyncClient]) -> None:
+    login = answer(HTML, kind="text/html").replace(b"ETag: \"1\"\r\n", b"")
+    with BadServer(always(login)) as server:
+        client = kind(server.url, timeout=30)
+        with pytest.raises(InvalidResponse, match="no ETag"):
+            await call(client, "head_entry", "a", "b")
+        cache: Any = client.cache("a")
+        for method, arguments in (("contains", ("k",)), ("touch", ("k",))):
+            answered = getattr(cache, method)(*arguments)
+            assert (await answered if inspect.isawaitable(answered) else answered) is False
+        await close(client)
+
+
+@KINDS
+@pytest.mark.parametrize("behaviour", [
+    endless_body, endless_chunks, always(answer(b" " * 3_000_000 + b"{}"))])
+async def test_json_has_a_smaller_bound_than_values(
+    kind: type[Client] | type[AsyncClient], behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_JSON_BYTES", 2_000_000)
+    with BadServer(behaviour) as server:
+        client = kind(server.url, timeout=30, retries=0)
+        for method in ("get_state", "debounce"):
+            arguments = ("s", "d") if method == "debounce" else ("s",)
+            with in_time(), pytest.raises(
+                    InvalidResponse, match="more than 2000000.*; if it is the service's"):
+                await call(client, method, *arguments)
+        await close(client)
+        await asyncio.to_thread(server.wait_until_left)
+
+
+@KINDS
+async def test_values_may_be_larger_than_json(
+    kind: type[Client] | type[AsyncClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_JSON_BYTES", 2_000_000)
+    with BadServer(always(answer(b"x" * 3_000_000))) as server:
+        client = kind(server.url, timeout=30)
+        assert len((await call(client, "get_entry", "a", "b")).body) == 3_000_000
+        assert len((await call(client, "get_backup", "b")).body) == 3_000_000
+        assert len((await call(client, "request", "GET", "/")).body) == 3_000_000
+        await close(client)
+
+
+@KINDS
+async def test_texts_of_problems_are_safe_to_show(kind: type[Client] | type[AsyncClient]) -> None:
+    body = (b'{"code":"a\\u001b[2J","detail":"x\\r\\nERROR forged \\u009b31m\\u202e\\ud800",'
+            b'"errors":[{"field":"f\\u0000","message":"m\\u001b]0;t\\u0007"}]}')
+    with BadServer(always(answer(body, 422, kind="application/problem+json"))) as server:
+        client = kind(server.url, timeout=30)
+        with pytest.raises(InvalidRequest) as raised:
+            await call(client, "get_entry", "a", "b")
+        text = str(raised.value)
+        assert text == "422 a?[2J: x  ERROR forged ?31m??\n  f?: m?]0;t?"
+        assert raised.value.problem["code"] == "a\x1b[2J" and "\r\n" in raised.value.detail
+        await close(client)
+
+
+def test_texts_of_problems_say_everything_once() -> None:
+    error = {"field": "limit", "message": "must be positive."}
+    other = {"field": "key", "message": "is missing."}
+    one = problem_error(422, {"detail": "limit: must be positive.", "errors": [error]})
+    assert str(one) == "422: limit: must be positive." and one.errors == [error]
+    two = problem_error(422, {"detail": "2 fields are invalid.", "errors": [error, other, error]})
+    assert str(two) == ("422: 2 fields are invalid.\n  limit: must be positive."
+                        "\n  key: is missing.")
 
 
 @KINDS

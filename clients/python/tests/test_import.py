@@ -104,7 +104,7 @@ import asyncio
 import io
 
 from reprise_client import *
-from reprise_client import AsyncClient, Client, NotFound
+from reprise_client import AsyncCache, AsyncClient, Cache, Client, NotFound
 from reprise_client.models import HistoryItem, Page, Metadata, SQLRows
 from reprise_client.operations import Entry, Stored
 
@@ -146,6 +146,14 @@ def wrong(client: Client, other: AsyncClient) -> None:
     client.set_policy("a", eviction="random")  # type: ignore[arg-type]
     Client("http://a", tokn="x")  # type: ignore[call-arg]
     other.get_entry("a", "b").body  # type: ignore[attr-defined]
+    client.cache("q", tll=5)  # type: ignore[call-arg]
+    client.session("a", default={})  # type: ignore[call-arg]
+    client.monitor(varient="x")  # type: ignore[call-arg]
+    other.cache("q", tll=5)  # type: ignore[call-arg]
+    other.session("a", default={})  # type: ignore[call-arg]
+    other.monitor(varient="x")  # type: ignore[call-arg]
+    Cache(client, "q", tll=5)  # type: ignore[call-arg]
+    AsyncCache(other, "q", tll=5)  # type: ignore[call-arg]
 '''
 
 REVEALED = [

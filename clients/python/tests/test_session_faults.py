@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from bad_server import BadServer, always
 from conftest import Service
 
 from reprise_client import (
@@ -25,6 +26,7 @@ from reprise_client import (
     ConnectFailed,
     ConnectionLost,
     InvalidResponse,
+    ProblemError,
     RepriseError,
     ServerError,
     TimedOut,
@@ -360,7 +362,7 @@ def test_what_the_service_said_is_logged_without_control_characters(
     outcome.refusals.append(Refusal("state", error))
     store_of(app).note_refusals("tab", outcome)
     assert caplog.messages == [
-        "a save of session tab was refused (state) and given up: 403: no [31m FORGED LINE"]
+        "a save of session tab was refused (state) and given up: 403: no?[31m FORGED LINE? ? ?"]
 
 
 def test_a_save_that_is_not_taken_for_now_is_not_called_unanswered(
@@ -817,6 +819,7 @@ def test_only_what_failed_is_sent_again() -> None:
 
 def test_a_session_that_is_gone_is_opened_once() -> None:
     gone = {"status": 404, "json": {"code": "session_not_found"}}
+    invalid = {"status": 422, "json": {"code": "validation_failed"}}
     save = write(a=1, changes=1)
     save.opening = lambda: b'{"state":{"a":1}}'
     flow: Any = deliver(save, Deadline(10))
@@ -833,7 +836,7 @@ def test_a_session_that_is_gone_is_opened_once() -> None:
     flow = deliver(save, Deadline(10))
     call = next(flow)
     assert json.loads(call.request.body)["requests"] == sent
-    outcome = result_of(flow, call.parse(answered({"status": 422, "json": {}}, gone, gone)))
+    outcome = result_of(flow, call.parse(answered(invalid, gone, gone)))
     assert [refusal.what for refusal in outcome.refusals] == [
         "opening", "state", "history append 0"]
 
@@ -846,3 +849,19 @@ def test_time_that_is_over_sends_nothing(app: Client) -> None:
     assert session["n"] == 0 and session.is_offline
     assert app.statistics()["attempts"] == before
     logging.getLogger("reprise_client").debug("%s", session)
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 413, 421])
+def test_the_answer_of_a_proxy_is_no_answer(status: int) -> None:
+    """It refuses nothing: the app goes on, and its saves wait."""
+    answer = (f"HTTP/1.1 {status} Reason\r\nContent-Type: text/html\r\n"
+              "Content-Length: 15\r\n\r\ndefault backend").encode()
+    with BadServer(always(answer)) as server:
+        client = Client(server.url, timeout=2)
+        session = client.session("s", defaults={"a": 1})
+        assert session["a"] == 1
+        session["b"] = 2
+        assert session.save() is False and session.pending == 1 and session.is_offline
+        strict = client.session("s", strict=True)
+        with pytest.raises(ProblemError):
+            len(strict)

@@ -9,7 +9,6 @@ import pickle
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ from bad_server import (
     refusing_port,
     wait_until,
 )
-from conftest import Service
+from conftest import Service, tls
 
 from reprise_client import (
     AsyncClient,
@@ -479,23 +478,6 @@ def test_large_values(client: Client, name: str) -> None:
 # Addresses.
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-         "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-         "subjectAltName=DNS:localhost", "-keyout", folder / "key.pem", "-out",
-         folder / "certificate.pem"], check=True, capture_output=True, timeout=60)
-    return folder
-
-
-def tls(folder: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
-    return context
-
-
 def test_tls(certificate: Path) -> None:
     ca_file = str(certificate / "certificate.pem")
     with BadServer(always(OK), tls=tls(certificate)) as server:
@@ -680,7 +662,8 @@ def test_a_token_is_shown_nowhere(
     {"headers": {"Content-Length": "5"}}, {"headers": {"transfer-encoding": "chunked"}},
     {"headers": {"Host": "elsewhere"}}])
 def test_injection_is_refused(options: dict[str, Any]) -> None:
-    empty = answer(b'{"items":[],"next_cursor":null}')
+    empty = answer(
+        b'{"items":[],"next_cursor":null,"id":"s","version":1,"state":{}}')
     with BadServer(always(empty)) as server, Client(server.url, timeout=PATIENT) as client:
         with pytest.raises(ValueError):
             client.request(**{"method": "GET", "path": "/", **options})

@@ -35,6 +35,7 @@ from typing import (
     Literal,
     NamedTuple,
     ParamSpec,
+    TypedDict,
     TypeVar,
     Union,
     cast,
@@ -54,6 +55,7 @@ from .errors import (
     TransportError,
     Unauthenticated,
     Unavailable,
+    is_foreign,
 )
 from .http.flow import Call, Flow, operation
 from .http.message import Headers, Response
@@ -77,6 +79,8 @@ from .models import Namespace
 from .operations import ABSENT, Entry, Operations, Stored, _Absent, encode_json
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .client import AsyncClient, Client
 
 P = ParamSpec("P")
@@ -191,21 +195,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-#: Codes of problems that say that a request did not get where it should: a wrong path in the
-#: address, a name of the host that the service does not serve, or the same request under way.
-_UNREACHED = ("not_found", "method_not_allowed", "host_not_allowed", "idempotency_key_in_use")
-
-
-def _is_foreign(error: ProblemError, method: str) -> bool:
-    """Whether an answer says nothing about the cache: it comes from a proxy before the service, or
-    the request did not get to the cache. Answers to HEAD have no body and no code."""
-    return method != "HEAD" and (not error.code or error.code in _UNREACHED)
-
-
 def _distinct(keys: Iterable[str]) -> list[str]:
     if isinstance(keys, str):
         raise TypeError(f"keys are a list of texts, not one text: [{keys!r}]")
     return list(dict.fromkeys(keys))
+
+
+class CacheOptions(TypedDict, total=False):
+    """What `Cache` and `AsyncCache` take by name; see `CacheMethods`."""
+
+    ttl: Lifetime
+    tags: Sequence[str]
+    codec: Codec | None
+    pickle_secret: bytes | str | None
+    strict: bool
+    timeout: float | None
+    local_seconds: float
+    local_bytes: int | None
+    serve_stale_seconds: float
 
 
 class CacheMethods:
@@ -671,7 +678,8 @@ class CacheMethods:
                 raise
             return MISSING
         except ProblemError as error:
-            if _is_foreign(error, call.request.method):
+            if call.request.method != "HEAD" and is_foreign(error):
+                # An answer to HEAD has no body, and so no code.
                 self._went_away(error)
                 if self.strict and not is_quiet:
                     raise
@@ -730,7 +738,7 @@ class CacheMethods:
                 )
             )
         except NotFound as error:
-            if _is_foreign(error, "GET"):
+            if is_foreign(error):
                 raise
             counts.add("misses")
             return None
@@ -1021,7 +1029,7 @@ class Cache(CacheMethods):
     _is_blocking = True
     _client: Client
 
-    def __init__(self, client: Client, namespace: str, **options: Any) -> None:
+    def __init__(self, client: Client, namespace: str, **options: Unpack[CacheOptions]) -> None:
         super().__init__(client, namespace, **options)
 
     def _run(self, flow: Call[T] | Flow[T]) -> T:
@@ -1121,7 +1129,9 @@ class AsyncCache(CacheMethods):
     _is_awaiting = True
     _client: AsyncClient
 
-    def __init__(self, client: AsyncClient, namespace: str, **options: Any) -> None:
+    def __init__(
+        self, client: AsyncClient, namespace: str, **options: Unpack[CacheOptions]
+    ) -> None:
         super().__init__(client, namespace, **options)
 
     def _run(self, flow: Call[T] | Flow[T]) -> Coroutine[Any, Any, T]:

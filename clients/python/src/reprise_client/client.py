@@ -8,7 +8,7 @@ import os
 import ssl
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from . import limits
@@ -20,13 +20,17 @@ from .http.message import Headers, Progress, Request, Response
 from .http.policy import Breaker, Policy, Send
 from .http.sync import Pool, StreamedResponse
 from .models import HistoryItem, Page
-from .operations import Operations, segment
+from .operations import ABSENT, Operations, segment
 from .transfers import EntryFile, download, download_async, json_lines, json_lines_async
 
 if TYPE_CHECKING:
     from .cache import AsyncCache, Cache
+    from .cache import Lifetime as CacheLifetime
+    from .codecs import Codec
     from .monitor import Monitor
     from .session import AsyncSession, Session
+    from .session import Lifetime as SessionLifetime
+    from .session_state import Merge
 
 T = TypeVar("T")
 
@@ -156,25 +160,69 @@ class Client(_Configured):
 
     # What apps use.
 
-    def cache(self, namespace: str, *, ttl: Any = ..., **options: Any) -> Cache:
+    def cache(
+        self,
+        namespace: str,
+        *,
+        ttl: CacheLifetime = ABSENT,
+        tags: Sequence[str] = (),
+        codec: Codec | None = None,
+        pickle_secret: bytes | str | None = None,
+        strict: bool = False,
+        timeout: float | None = None,
+        local_seconds: float = 0.0,
+        local_bytes: int | None = None,
+        serve_stale_seconds: float = 0.0,
+    ) -> Cache:
         """A namespace of the cache; see `Cache`."""
         from .cache import Cache
 
-        if ttl is not ...:
-            options["ttl"] = ttl
-        return Cache(self, namespace, **options)
+        return Cache(
+            self, namespace, ttl=ttl, tags=tags, codec=codec, pickle_secret=pickle_secret,
+            strict=strict, timeout=timeout, local_seconds=local_seconds, local_bytes=local_bytes,
+            serve_stale_seconds=serve_stale_seconds,
+        )
 
-    def session(self, session_id: str | None = None, **options: Any) -> Session:
+    def session(
+        self,
+        session_id: str | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        template: str | None = None,
+        ttl: SessionLifetime = ABSENT,
+        max_history_items: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        strict: bool = False,
+        history: bool = True,
+        if_match: bool = False,
+        merge: Merge | None = None,
+        timeout: float | None = None,
+    ) -> Session:
         """A session as a mapping; see `Session`."""
         from .session import Session
 
-        return Session(self, session_id, **options)
+        return Session(
+            self, session_id, defaults=defaults, template=template, ttl=ttl,
+            max_history_items=max_history_items, metadata=metadata, strict=strict,
+            history=history, if_match=if_match, merge=merge, timeout=timeout,
+        )
 
-    def monitor(self, **options: Any) -> Monitor:
+    def monitor(
+        self,
+        *,
+        session_id: str | None = None,
+        variant: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        flush_seconds: float = limits.MONITOR_FLUSH_SECONDS,
+        max_queued: int = limits.MAX_QUEUED_SAMPLES,
+    ) -> Monitor:
         """What measures, and sends samples in the background; see `Monitor`."""
         from .monitor import Monitor
 
-        monitor = Monitor(self, **options)
+        monitor = Monitor(
+            self, session_id=session_id, variant=variant, labels=labels,
+            flush_seconds=flush_seconds, max_queued=max_queued,
+        )
         self._monitors.add(monitor)
         return monitor
 
@@ -314,25 +362,69 @@ class AsyncClient(_Configured):
                     raise response.unexpected() from None
                 return response
 
-    def cache(self, namespace: str, *, ttl: Any = ..., **options: Any) -> AsyncCache:
+    def cache(
+        self,
+        namespace: str,
+        *,
+        ttl: CacheLifetime = ABSENT,
+        tags: Sequence[str] = (),
+        codec: Codec | None = None,
+        pickle_secret: bytes | str | None = None,
+        strict: bool = False,
+        timeout: float | None = None,
+        local_seconds: float = 0.0,
+        local_bytes: int | None = None,
+        serve_stale_seconds: float = 0.0,
+    ) -> AsyncCache:
         """A namespace of the cache; see `AsyncCache`."""
         from .cache import AsyncCache
 
-        if ttl is not ...:
-            options["ttl"] = ttl
-        return AsyncCache(self, namespace, **options)
+        return AsyncCache(
+            self, namespace, ttl=ttl, tags=tags, codec=codec, pickle_secret=pickle_secret,
+            strict=strict, timeout=timeout, local_seconds=local_seconds, local_bytes=local_bytes,
+            serve_stale_seconds=serve_stale_seconds,
+        )
 
-    def session(self, session_id: str | None = None, **options: Any) -> AsyncSession:
+    def session(
+        self,
+        session_id: str | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        template: str | None = None,
+        ttl: SessionLifetime = ABSENT,
+        max_history_items: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        strict: bool = False,
+        history: bool = True,
+        if_match: bool = False,
+        merge: Merge | None = None,
+        timeout: float | None = None,
+    ) -> AsyncSession:
         """A session as a mapping; see `AsyncSession`."""
         from .session import AsyncSession
 
-        return AsyncSession(self, session_id, **options)
+        return AsyncSession(
+            self, session_id, defaults=defaults, template=template, ttl=ttl,
+            max_history_items=max_history_items, metadata=metadata, strict=strict,
+            history=history, if_match=if_match, merge=merge, timeout=timeout,
+        )
 
-    def monitor(self, **options: Any) -> Monitor:
+    def monitor(
+        self,
+        *,
+        session_id: str | None = None,
+        variant: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        flush_seconds: float = limits.MONITOR_FLUSH_SECONDS,
+        max_queued: int = limits.MAX_QUEUED_SAMPLES,
+    ) -> Monitor:
         """What measures, and sends samples from a thread of its own; see `Monitor`."""
         from .monitor import Monitor
 
-        monitor = Monitor(self, **options)
+        monitor = Monitor(
+            self, session_id=session_id, variant=variant, labels=labels,
+            flush_seconds=flush_seconds, max_queued=max_queued,
+        )
         self._monitors.add(monitor)
         return monitor
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+#: What texts of others must not do to a terminal or a log: control characters, line breaks, marks
+#: that reverse the direction of what follows, halves of characters.
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class RepriseError(Exception):
@@ -81,18 +87,29 @@ class ProblemError(RepriseError):
     def _text(self) -> str:
         text = f"{self.status}"
         if self.code:
-            text += f" {self.code}"
-        if self.detail or self.title:
-            text += f": {self.detail or self.title}"
+            text += f" {_shown(self.code)}"
+        said = _shown(self.detail or self.title)
+        if said:
+            text += f": {said}"
+        lines: list[str] = []
         for error in self.errors:
-            text += f"\n  {error.get('field', '')}: {error.get('message', '')}"
+            line = f"{_shown(error.get('field', ''))}: {_shown(error.get('message', ''))}"
+            # The detail often is the only error.
+            if line not in said and line not in lines:
+                lines.append(line)
+        text += "".join(f"\n  {line}" for line in lines)
         if self.request_id:
-            text += f" (request {self.request_id})"
+            text += f" (request {_shown(self.request_id)})"
         return text
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuilt, (type(self), self.status, dict(self.problem), self.retry_after,
                            self.request_id))
+
+
+def _shown(value: object) -> str:
+    """A text of an answer without what would be more than text where it is shown."""
+    return _CONTROL.sub(lambda found: " " if found.group() in "\t\r\n" else "?", str(value))
 
 
 def _rebuilt(
@@ -169,3 +186,14 @@ def problem_error(
     if kind is None:
         kind = ServerError if status >= 500 else InvalidRequest
     return kind(status, problem, retry_after=retry_after, request_id=request_id)
+
+
+#: Codes of problems that say that a request did not get where it should: a wrong path in the
+#: address, a name of the host that the service does not serve, or the same request under way.
+_UNREACHED = ("not_found", "method_not_allowed", "host_not_allowed", "idempotency_key_in_use")
+
+
+def is_foreign(error: ProblemError) -> bool:
+    """Whether an answer with a body says nothing about what was asked: it comes from a proxy before
+    the service, or the request did not get to the resource."""
+    return not error.code or error.code in _UNREACHED

@@ -34,6 +34,9 @@ MAX_IDLE_SECONDS = 45.0
 MAX_HEAD_BYTES = 64 * 1024
 #: Bytes of an answer that is kept in memory, at most.
 MAX_BODY_BYTES = 256 * 1024 * 1024
+#: The same for what is no value but JSON. The service ends a batch's answers at 16 MiB, which are
+#: 22 in base64, and pages at 4.
+MAX_JSON_BYTES = 32 * 1024 * 1024
 #: Bytes that are read or written at a time.
 CHUNK_BYTES = 256 * 1024
 # Streamlit.

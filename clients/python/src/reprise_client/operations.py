@@ -11,7 +11,7 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Literal, ParamSpec, TypeVar, Union
 from urllib.parse import quote
@@ -282,12 +282,67 @@ def _read_json(response: Response) -> Any:
     return _checked(response).json()
 
 
-def _member(response: Response, name: str) -> Any:
-    """One field of an answer that is a JSON object."""
+#: What a value should be: a type, for `float` any number; an object with the fields of a dict; a
+#: list of what is in a list.
+Shape = Any
+_NAMES = {bool: "true or false", dict: "a JSON object", float: "a number", int: "an integer",
+          list: "a list", str: "a text"}
+
+
+def _flaw(value: Any, shape: Shape) -> tuple[str, str] | None:
+    """Where a value is not as it should be, and what it is there; None if it is."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return "", "is not a JSON object"
+        for name, inner in shape.items():
+            if name not in value:
+                return "", f"lacks the field {name!r}"
+            if inner is not object and (flaw := _flaw(value[name], inner)):
+                return f"{flaw[0]}{name!r} of ", flaw[1]
+        return None
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return "", "is not a list"
+        for item in value:
+            if flaw := _flaw(item, shape[0]):
+                return f"{flaw[0]}an item of ", flaw[1]
+        return None
+    if shape is float:
+        is_right = isinstance(value, (int, float))
+    else:
+        is_right = isinstance(value, shape)
+    if not is_right or isinstance(value, bool) and shape is not bool:
+        return "", f"is not {_NAMES[shape]}"
+    return None
+
+
+def _shaped(response: Response, shape: Shape) -> Any:
+    """An answer that is JSON of this shape. Raises `InvalidResponse` for any other."""
     value = _read_json(response)
-    if not isinstance(value, dict) or name not in value:
-        raise InvalidResponse(f"an answer with status {response.status} lacks the field {name!r}")
-    return value[name]
+    flaw = _flaw(value, shape)
+    if flaw is not None:
+        raise InvalidResponse(f"{flaw[0]}an answer with status {response.status} {flaw[1]}")
+    return value
+
+
+def _object(**fields: Shape) -> Callable[[Response], Any]:
+    """Reads an answer that is an object with these fields: those that callers rely on, because a
+    newer service may leave out others."""
+    return lambda response: _shaped(response, fields)
+
+
+def _member(response: Response, name: str, shape: Shape) -> Any:
+    """One field of an answer that is a JSON object."""
+    return _shaped(response, {name: shape})[name]
+
+
+_SESSION: dict[str, Shape] = {"id": str, "version": int}
+_ITEM: dict[str, Shape] = {"id": str, "data": object}
+_SETTING: dict[str, Shape] = {"name": str, "value": object}
+_TEMPLATE: dict[str, Shape] = {"name": str, "defaults": dict}
+_NAMED: dict[str, Shape] = {"name": str}
+_TOKEN_FIELDS: dict[str, Shape] = {"id": str, "name": str}
+_ENTRY: dict[str, Shape] = {"key": str, "size_bytes": int}
 
 
 def _read_nothing(response: Response) -> None:
@@ -312,31 +367,31 @@ def _read_raw(response: Response) -> Response:
     return response
 
 
-def _read_page(response: Response) -> Page[Any]:
-    return Page(_member(response, "items"), response.json().get("next_cursor"))
-
-
-def _read_integer(response: Response, name: str) -> int:
-    value = _member(response, name)
-    if not isinstance(value, int):
-        raise InvalidResponse(f"{name!r} of an answer is not an integer")
+def _read_value(response: Response) -> int:
+    value: int = _member(response, "value", int)
     return value
 
 
-def _read_value(response: Response) -> int:
-    return _read_integer(response, "value")
-
-
 def _read_removed(response: Response) -> int:
-    return _read_integer(response, "removed")
+    removed: int = _member(response, "removed", int)
+    return removed
 
 
-def _get(target: str, headers: dict[str, str] | None = None) -> Call[Any]:
-    return Call(Request("GET", target, headers), _read_json)
+def _get(target: str, **fields: Shape) -> Call[Any]:
+    return Call(Request("GET", target), _object(**fields))
 
 
-def _page(target: str) -> Call[Page[Any]]:
-    return Call(Request("GET", target), _read_page)
+def _page(target: str, **fields: Shape) -> Call[Page[Any]]:
+    """A page of items that have these fields."""
+
+    def read(response: Response) -> Page[Any]:
+        value = _shaped(response, {"items": [fields]})
+        cursor = value.get("next_cursor")
+        if cursor is not None and not isinstance(cursor, str):
+            raise InvalidResponse("'next_cursor' of an answer is not a text")
+        return Page(value["items"], cursor)
+
+    return Call(Request("GET", target), read)
 
 
 def _delete(target: str, if_match: ETag | None = None) -> Call[None]:
@@ -346,14 +401,16 @@ def _delete(target: str, if_match: ETag | None = None) -> Call[None]:
     )
 
 
-def _heading(getter: operation[P, Any]) -> operation[P, Headers]:
+def _heading(
+    getter: operation[P, Any], read: Callable[[Response], Headers] = _read_headers
+) -> operation[P, Headers]:
     """The HEAD operation beside a GET: the same arguments; the answer's fields."""
 
     def build(self: Any, /, *arguments: P.args, **options: P.kwargs) -> Call[Headers]:
         call = getter.flow(self, *arguments, **options)
         assert isinstance(call, Call)
         call.request.method = "HEAD"
-        return Call(call.request, _read_headers, call.timeout)
+        return Call(call.request, read, call.timeout)
 
     build.__name__ = getter.__name__.replace("get_", "head_").replace("list_", "head_")
     build.__doc__ = f"The header fields that `{getter.__name__}` would answer with."
@@ -386,7 +443,8 @@ class Operations:
             headers = _conditions(if_match, if_none_match)
             _add_range(headers, byte_range, if_range)
         target = f"/v1/cache/{segment(namespace)}/entries/{segment(key)}"
-        return Call(Request("GET", target, headers), _read_entry, timeout)
+        request = Request("GET", target, headers, max_bytes=limits.MAX_BODY_BYTES)
+        return Call(request, _read_entry, timeout)
 
     @operation
     def put_entry(
@@ -445,7 +503,8 @@ class Operations:
     @operation
     def get_metadata(self, namespace: str, key: str) -> Call[Metadata]:
         """What is known of an entry, without its value."""
-        return _get(f"/v1/cache/{segment(namespace)}/entries/{segment(key)}/metadata")
+        return _get(f"/v1/cache/{segment(namespace)}/entries/{segment(key)}/metadata",
+                    **_ENTRY, expires_in_seconds=object)
 
     @operation
     def touch_entry(
@@ -457,7 +516,7 @@ class Operations:
             _json("POST", f"/v1/cache/{segment(namespace)}/entries/{segment(key)}/touch",
                   _fields(ttl_seconds=ttl_seconds), headers=_conditions(if_match, None),
                   repeatable=True),
-            _read_json,
+            _object(key=str),
         )
 
     @operation
@@ -480,7 +539,7 @@ class Operations:
     ) -> Call[Page[Metadata]]:
         """A page of entries by key; `client.pages` and `client.items` follow the cursors."""
         return _page(f"/v1/cache/{segment(namespace)}/entries"
-                     + _query(prefix=prefix, tag=tag, limit=limit, cursor=cursor))
+                     + _query(prefix=prefix, tag=tag, limit=limit, cursor=cursor), **_ENTRY)
 
     @operation
     def clear_entries(
@@ -491,7 +550,7 @@ class Operations:
         query = _query(prefix=prefix, tag=tag, older_than_seconds=older_than_seconds,
                        dry_run=dry_run or None)
         return Call(Request("DELETE", f"/v1/cache/{segment(namespace)}/entries{query}"),
-                    _read_json)
+                    _object(removed=int))
 
     @operation
     def run_batch(
@@ -505,7 +564,8 @@ class Operations:
         request = _json("POST", f"/v1/cache/{segment(namespace)}/batch",
                         {"operations": list(operations), "atomic": atomic},
                         repeatable=repeats, once=not repeats)
-        return Call(request, lambda response: _member(response, "results"), timeout)
+        names = [operation.get("op") for operation in operations]
+        return Call(request, lambda response: _read_results(response, names), timeout)
 
     # Namespaces.
 
@@ -514,12 +574,12 @@ class Operations:
         self, *, limit: int | None = None, cursor: str | None = None
     ) -> Call[Page[Namespace]]:
         """A page of namespaces."""
-        return _page("/v1/cache" + _query(limit=limit, cursor=cursor))
+        return _page("/v1/cache" + _query(limit=limit, cursor=cursor), namespace=str)
 
     @operation
     def get_namespace(self, namespace: str) -> Call[Namespace]:
         """A namespace, its policy and its figures."""
-        return _get(f"/v1/cache/{segment(namespace)}")
+        return _get(f"/v1/cache/{segment(namespace)}", namespace=str, entry_count=int)
 
     @operation
     def set_policy(
@@ -535,7 +595,7 @@ class Operations:
                   _fields(ttl_seconds=ttl_seconds, max_entries=max_entries, max_bytes=max_bytes,
                           max_entry_bytes=max_entry_bytes, eviction=eviction),
                   **_guarded(if_match, if_none_match)),
-            _read_json,
+            _object(namespace=str),
         )
 
     @operation
@@ -551,7 +611,7 @@ class Operations:
     ) -> Call[Removal]:
         """Removes the entries with a tag from all namespaces, or all entries with `all`."""
         query = _query(tag=tag, all=all or None, dry_run=dry_run or None)
-        return Call(Request("DELETE", f"/v1/cache{query}"), _read_json)
+        return Call(Request("DELETE", f"/v1/cache{query}"), _object(removed=int))
 
     # Sessions.
 
@@ -565,7 +625,8 @@ class Operations:
         fields = _given(id=id, template=template, max_history_items=max_history_items,
                         metadata=metadata, state=state)
         return Call(_json("POST", "/v1/sessions",
-                          {**fields, **_fields(ttl_seconds=ttl_seconds)}, once=True), _read_json)
+                          {**fields, **_fields(ttl_seconds=ttl_seconds)}, once=True),
+                    _object(**_SESSION))
 
     @operation
     def open_session(
@@ -582,12 +643,13 @@ class Operations:
         if include:
             target += "?include=" + ",".join(quote(part, safe="") for part in _list(include) or ())
         return Call(_json("PUT", target, {**fields, **_fields(ttl_seconds=ttl_seconds)}),
-                    _read_json)
+                    _object(**_SESSION, **({"state": dict} if "state" in include else {}),
+                            **({"history": [_ITEM]} if "history" in include else {})))
 
     @operation
     def get_session(self, session_id: str) -> Call[Session]:
         """A session, without its state and history."""
-        return _get(f"/v1/sessions/{segment(session_id)}")
+        return _get(f"/v1/sessions/{segment(session_id)}", **_SESSION)
 
     @operation
     def list_sessions(
@@ -596,7 +658,7 @@ class Operations:
     ) -> Call[Page[Session]]:
         """A page of sessions, by their last activity."""
         return _page("/v1/sessions" + _query(active_within_seconds=active_within_seconds,
-                                              limit=limit, cursor=cursor))
+                                              limit=limit, cursor=cursor), **_SESSION)
 
     @operation
     def remove_session(self, session_id: str) -> Call[None]:
@@ -615,7 +677,7 @@ class Operations:
     def touch_session(self, session_id: str) -> Call[Session]:
         """Extends a session's life, as any use of it does."""
         return Call(_json("POST", f"/v1/sessions/{segment(session_id)}/touch", {},
-                          repeatable=True), _read_json)
+                          repeatable=True), _object(**_SESSION))
 
     @operation
     def optimize_session(
@@ -624,7 +686,7 @@ class Operations:
         """Cuts the history to its limit and removes `temp_` and `cache_` keys but `keep`."""
         return Call(_json("POST", f"/v1/sessions/{segment(session_id)}/optimize",
                           _given(keep=None if keep is None else list(keep)), once=True),
-                    _read_json)
+                    _object(keys_removed=[str], history_removed=int))
 
     @operation
     def debounce(
@@ -634,7 +696,8 @@ class Operations:
         """Asks whether an action may happen: once in `delay_seconds`, whoever asks."""
         target = f"/v1/sessions/{segment(session_id)}/debounce/{segment(name)}"
         return Call(_json("POST", target + _query(create=create or None),
-                          _given(delay_seconds=delay_seconds), once=True), _read_json)
+                          _given(delay_seconds=delay_seconds), once=True),
+                    _object(allowed=bool, retry_after_seconds=float))
 
     # State.
 
@@ -646,7 +709,7 @@ class Operations:
         query = ""
         if keys:
             query = "?keys=" + ",".join(quote(key, safe="") for key in keys)
-        return _get(f"/v1/sessions/{segment(session_id)}/state{query}")
+        return _get(f"/v1/sessions/{segment(session_id)}/state{query}", state=dict, version=int)
 
     @operation
     def patch_state(
@@ -663,13 +726,14 @@ class Operations:
                   + _query(create=create or None), fields,
                   headers=_conditions(if_match, None), repeatable=if_match is None,
                   once=if_match is not None),
-            _read_json,
+            _object(version=int),
         )
 
     @operation
     def get_state_value(self, session_id: str, key: str) -> Call[Any]:
         """One value of a state."""
-        return _get(f"/v1/sessions/{segment(session_id)}/state/{segment(key)}")
+        target = f"/v1/sessions/{segment(session_id)}/state/{segment(key)}"
+        return Call(Request("GET", target), _read_json)
 
     @operation
     def set_state_value(
@@ -694,12 +758,12 @@ class Operations:
         self, *, limit: int | None = None, cursor: str | None = None
     ) -> Call[Page[SessionTemplate]]:
         """A page of session templates."""
-        return _page("/v1/session-templates" + _query(limit=limit, cursor=cursor))
+        return _page("/v1/session-templates" + _query(limit=limit, cursor=cursor), **_TEMPLATE)
 
     @operation
     def get_template(self, name: str) -> Call[SessionTemplate]:
         """A session template."""
-        return _get(f"/v1/session-templates/{segment(name)}")
+        return _get(f"/v1/session-templates/{segment(name)}", **_TEMPLATE)
 
     @operation
     def set_template(
@@ -713,7 +777,7 @@ class Operations:
                   {"defaults": dict(defaults), **_given(max_history_items=max_history_items),
                    **_fields(ttl_seconds=ttl_seconds)},
                   **_guarded(if_match, if_none_match)),
-            _read_json,
+            _object(**_TEMPLATE),
         )
 
     @operation
@@ -732,7 +796,8 @@ class Operations:
         session's limit go in the same transaction."""
         fields = {"id": id or new_id(), "data": data, **_given(kind=kind)}
         return Call(_json("POST", f"/v1/sessions/{segment(session_id)}/history"
-                          + _query(create=create or None), fields, repeatable=True), _read_json)
+                          + _query(create=create or None), fields, repeatable=True),
+                    _object(item=_ITEM, removed=int))
 
     @operation
     def list_history(
@@ -742,7 +807,7 @@ class Operations:
     ) -> Call[Page[HistoryItem]]:
         """A page of a session's history, the newest first by default."""
         return _page(f"/v1/sessions/{segment(session_id)}/history"
-                     + _query(kind=kind, order=order, limit=limit, cursor=cursor))
+                     + _query(kind=kind, order=order, limit=limit, cursor=cursor), **_ITEM)
 
     @operation
     def clear_history(self, session_id: str) -> Call[int]:
@@ -753,7 +818,7 @@ class Operations:
     @operation
     def get_history_item(self, session_id: str, item_id: str) -> Call[HistoryItem]:
         """One item of a history."""
-        return _get(f"/v1/sessions/{segment(session_id)}/history/{segment(item_id)}")
+        return _get(f"/v1/sessions/{segment(session_id)}/history/{segment(item_id)}", **_ITEM)
 
     @operation
     def patch_history_item(
@@ -765,7 +830,7 @@ class Operations:
                   patch, headers=_conditions(if_match, None),
                   content_type="application/merge-patch+json", repeatable=if_match is None,
                   once=if_match is not None),
-            _read_json,
+            _object(**_ITEM),
         )
 
     @operation
@@ -782,7 +847,7 @@ class Operations:
     ) -> Call[Page[HistoryItem]]:
         """A page of the histories of all sessions, the newest first."""
         return _page("/v1/history" + _query(kind=kind, since=since, until=until, limit=limit,
-                                             cursor=cursor))
+                                             cursor=cursor), **_ITEM)
 
     # Samples and figures.
 
@@ -792,7 +857,7 @@ class Operations:
     ) -> Call[SampleReceipt]:
         """Stores up to 10,000 samples, all or none, once however often they have to be sent."""
         return Call(_json("POST", "/v1/samples", {"samples": list(samples)}, once=True),
-                    _read_json, timeout)
+                    _object(accepted=int), timeout)
 
     @operation
     def get_samples(
@@ -815,7 +880,7 @@ class Operations:
     ) -> Call[Timings]:
         """Counts and percentiles of timings by name."""
         return _get("/v1/metrics/timings" + _query(
-            name=name, group_by=group_by, source=source, since=since, until=until))
+            name=name, group_by=group_by, source=source, since=since, until=until), items=[dict])
 
     @operation
     def get_time_series(
@@ -827,7 +892,7 @@ class Operations:
         """One figure over time, in buckets of `step_seconds`."""
         return _get("/v1/metrics/timeseries" + _query(
             kind=kind, name=name, stat=stat, variant=variant, metric=metric, source=source,
-            step_seconds=step_seconds, since=since, until=until))
+            step_seconds=step_seconds, since=since, until=until), buckets=[dict])
 
     @operation
     def get_memory_figures(
@@ -835,19 +900,21 @@ class Operations:
         until: Instant | None = None,
     ) -> Call[MemoryFigures]:
         """Memory by name; the service's own process is among them."""
-        return _get("/v1/metrics/memory" + _query(name=name, since=since, until=until))
+        return _get("/v1/metrics/memory" + _query(name=name, since=since, until=until),
+                    items=[dict])
 
     @operation
     def get_cache_figures(
         self, *, since: Instant | None = None, until: Instant | None = None
     ) -> Call[CacheRange]:
         """Hits and misses by namespace."""
-        return _get("/v1/metrics/cache" + _query(since=since, until=until))
+        return _get("/v1/metrics/cache" + _query(since=since, until=until),
+                    totals=dict, items=[dict])
 
     @operation
     def get_session_figures(self) -> Call[SessionFigures]:
         """How many sessions there are, and how large."""
-        return _get("/v1/metrics/sessions")
+        return _get("/v1/metrics/sessions", session_count=int)
 
     @operation
     def get_comparison(
@@ -856,7 +923,8 @@ class Operations:
     ) -> Call[Comparison]:
         """Two variants compared, with confidence intervals."""
         return _get("/v1/metrics/comparison" + _query(
-            baseline=baseline, candidate=candidate, name=name, since=since, until=until))
+            baseline=baseline, candidate=candidate, name=name, since=since, until=until),
+            items=[dict])
 
     @operation
     def get_summary(
@@ -865,7 +933,8 @@ class Operations:
     ) -> Call[dict[str, Any]]:
         """All that a dashboard needs."""
         return _get("/v1/metrics/summary" + _query(
-            since=since, until=until, baseline=baseline, candidate=candidate))
+            since=since, until=until, baseline=baseline, candidate=candidate),
+            cache={"totals": dict}, sessions=dict, timings=[dict], memory=[dict])
 
     @operation
     def get_prometheus_metrics(self) -> Call[str]:
@@ -880,7 +949,7 @@ class Operations:
         """Read-only SQL over the documented views."""
         request = _json("POST", "/v1/sql", {"query": query, **_given(params=params, limit=limit)},
                         repeatable=True)
-        return Call(request, _read_json, timeout)
+        return Call(request, _object(columns=[str], rows=[list]), timeout)
 
     # Many requests in one.
 
@@ -895,7 +964,8 @@ class Operations:
         repeats = all(str(request.get("method", "")).upper() in ("GET", "HEAD", "PUT", "DELETE")
                       for request in requests)
         request = _json("POST", "/v1/batch", fields, repeatable=repeats, once=not repeats)
-        return Call(request, lambda response: _member(response, "responses"), timeout)
+        return Call(
+            request, lambda response: _member(response, "responses", [{"status": int}]), timeout)
 
     # Configuration and operation.
 
@@ -907,7 +977,7 @@ class Operations:
     @operation
     def get_setting(self, name: str) -> Call[Setting]:
         """One setting."""
-        return _get(f"/v1/config/{segment(name)}")
+        return _get(f"/v1/config/{segment(name)}", **_SETTING)
 
     @operation
     def change_settings(self, /, **changes: Any) -> Call[list[Setting]]:
@@ -926,7 +996,8 @@ class Operations:
     ) -> Call[Cleanup]:
         """Runs background tasks now."""
         return Call(_json("POST", "/v1/maintenance/cleanup",
-                          {**_given(tasks=_list(tasks)), "dry_run": dry_run}), _read_json, timeout)
+                          {**_given(tasks=_list(tasks)), "dry_run": dry_run}),
+                    _object(tasks=[dict]), timeout)
 
     @operation
     def list_maintenance_runs(
@@ -938,7 +1009,8 @@ class Operations:
     @operation
     def get_diagnostics(self, *, timeout: float | None = None) -> Call[Diagnosis]:
         """What is wrong with the service, and what to do about it."""
-        return Call(Request("GET", "/v1/diagnostics"), _read_json, timeout)
+        return Call(Request("GET", "/v1/diagnostics"),
+                    _object(status=str, findings=[{"severity": str}]), timeout)
 
     @operation
     def create_token(
@@ -951,7 +1023,7 @@ class Operations:
                   {"name": name, "scopes": list(scopes),
                    **_given(namespaces=_list(namespaces),
                             expires_in_seconds=expires_in_seconds)}),
-            _read_json,
+            _object(token=str, **_TOKEN_FIELDS),
         )
 
     @operation
@@ -959,12 +1031,12 @@ class Operations:
         self, *, limit: int | None = None, cursor: str | None = None
     ) -> Call[Page[Token]]:
         """A page of tokens, without secrets."""
-        return _page("/v1/tokens" + _query(limit=limit, cursor=cursor))
+        return _page("/v1/tokens" + _query(limit=limit, cursor=cursor), **_TOKEN_FIELDS)
 
     @operation
     def get_own_token(self) -> Call[Token]:
         """The token that this client uses."""
-        return _get("/v1/tokens/self")
+        return _get("/v1/tokens/self", **_TOKEN_FIELDS)
 
     @operation
     def revoke_token(self, id: str) -> Call[None]:
@@ -974,14 +1046,14 @@ class Operations:
     @operation
     def create_backup(self, *, timeout: float | None = limits.LONG_CALL_SECONDS) -> Call[Backup]:
         """Makes and verifies a snapshot of the database."""
-        return Call(_json("POST", "/v1/backups", {}), _read_json, timeout)
+        return Call(_json("POST", "/v1/backups", {}), _object(**_NAMED), timeout)
 
     @operation
     def list_backups(
         self, *, limit: int | None = None, cursor: str | None = None
     ) -> Call[Page[Backup]]:
         """A page of backups, the newest first."""
-        return _page("/v1/backups" + _query(limit=limit, cursor=cursor))
+        return _page("/v1/backups" + _query(limit=limit, cursor=cursor), **_NAMED)
 
     @operation
     def get_backup(
@@ -992,7 +1064,9 @@ class Operations:
         """A backup's bytes in memory; `download_backup` writes them to a file instead."""
         headers = _conditions(if_match, None)
         _add_range(headers, byte_range, if_range)
-        return Call(Request("GET", f"/v1/backups/{segment(name)}", headers), _read_raw, timeout)
+        request = Request("GET", f"/v1/backups/{segment(name)}", headers,
+                          max_bytes=limits.MAX_BODY_BYTES)
+        return Call(request, _read_raw, timeout)
 
     @operation
     def delete_backup(self, name: str) -> Call[None]:
@@ -1004,12 +1078,12 @@ class Operations:
     @operation
     def get_liveness(self) -> Call[dict[str, Any]]:
         """Whether the process runs."""
-        return _get("/health/live")
+        return _get("/health/live", status=str)
 
     @operation
     def get_readiness(self) -> Call[dict[str, Any]]:
         """Whether the service can work; raises `Unavailable` if it cannot."""
-        return _get("/health/ready")
+        return _get("/health/ready", status=str)
 
     @operation
     def get_contract(self) -> Call[str]:
@@ -1054,6 +1128,7 @@ class Operations:
             request = _json(method, path, json, headers=fields, repeatable=repeatable)
         else:
             request = Request(method, path, fields, body, repeatable=repeatable)
+        request.max_bytes = limits.MAX_BODY_BYTES
         return Call(request, _read_raw, timeout)
 
     # HEAD beside each GET.
@@ -1064,7 +1139,7 @@ class Operations:
     head_namespaces = _heading(list_namespaces)
     head_namespace = _heading(get_namespace)
     head_entries = _heading(list_entries)
-    head_entry = _heading(get_entry)
+    head_entry = _heading(get_entry, lambda response: _read_entry(response).headers)
     head_metadata = _heading(get_metadata)
     head_settings = _heading(list_settings)
     head_setting = _heading(get_setting)
@@ -1126,8 +1201,25 @@ def _read_stored(response: Response) -> Stored:
     return Stored(response)
 
 
+def _read_results(response: Response, names: list[Any]) -> list[OperationResult]:
+    """The results of the batch of these operations."""
+    results: list[Any] = _member(response, "results", [{"status": int}])
+    if len(results) != len(names):
+        raise InvalidResponse(f"an answer has {len(results)} results of {len(names)} operations")
+    for name, result in zip(names, results):
+        shape: dict[str, Shape] = {} if result.get("problem") is None else {"problem": dict}
+        if name == "get" and result["status"] == 200:
+            shape = {"content_type": str, "etag": str,
+                     **({} if "json" in result else {"base64": str})}
+        elif name == "increment" and result["status"] == 200:
+            shape = {"value": int}
+        if flaw := _flaw(result, shape):
+            raise InvalidResponse(f"{flaw[0]}a result of an answer {flaw[1]}")
+    return results
+
+
 def _read_settings(response: Response) -> list[Setting]:
-    settings: list[Setting] = _member(response, "settings")
+    settings: list[Setting] = _member(response, "settings", [_SETTING])
     return settings
 
 

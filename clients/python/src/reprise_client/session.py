@@ -38,6 +38,7 @@ from .errors import (
     RepriseError,
     StorageFull,
     TimedOut,
+    is_foreign,
 )
 from .http.flow import Call, Flow, operation
 from .http.message import Request, Response
@@ -316,7 +317,7 @@ class _SessionMethods(MutableMapping[str, Any]):
                 raise InvalidResponse(f"the answer is not an open session: {error!r}") from None
         except RepriseError as error:
             # What the app itself has wrong, such as a template that does not exist, is said.
-            if self.strict or isinstance(error, InvalidRequest):
+            if self.strict or isinstance(error, InvalidRequest) and not is_foreign(error):
                 raise
             self._is_offline = True
             self._note_failure("opened", error)
@@ -547,7 +548,7 @@ class _SessionMethods(MutableMapping[str, Any]):
 
     def _excuse(self, error: RepriseError) -> None:
         """Raises what the app should know; otherwise the service is away, and the app goes on."""
-        if self.strict or isinstance(error, InvalidRequest):
+        if self.strict or isinstance(error, InvalidRequest) and not is_foreign(error):
             raise error
         self._is_offline = True
         self._note_failure("used", error)

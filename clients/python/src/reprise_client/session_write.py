@@ -18,6 +18,7 @@ from .errors import (
     RepriseError,
     TimedOut,
     TransportError,
+    is_foreign,
     problem_error,
 )
 from .http.flow import Call, Flow
@@ -36,7 +37,7 @@ _ANSWER_LOST = "idempotency_answer_lost"
 def is_passing(error: RepriseError) -> bool:
     """Whether the same call may succeed later: no answer, or one that the service is busy."""
     if isinstance(error, ProblemError):
-        return error.status >= 500 or error.status in _PASSING or error.code == _UNDER_WAY
+        return error.status >= 500 or error.status in _PASSING or is_foreign(error)
     return True
 
 

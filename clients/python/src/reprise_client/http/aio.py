@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from .. import limits
-from ..errors import ConnectFailed, ConnectionLost, InvalidResponse, RepriseError, TimedOut
+from ..errors import ConnectFailed, ConnectionLost, RepriseError, TimedOut
 from .address import Address
-from .message import Request, Response
+from .message import Request, Response, check_size
 from .sync import _position, _reason, framed
 from .wire import ResponseReader
 
@@ -266,25 +266,19 @@ class AsyncConnection(asyncio.Protocol):
                     else "the connection ended in the middle of an answer"
                 )
 
-    async def receive_body(self, deadline: float) -> bytes:
+    async def receive_body(self, deadline: float, max_bytes: int) -> bytes:
         reader = self.reader
         if reader.complete:
             chunks = reader.chunks
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         length = reader.content_length
-        if length is not None and length > limits.MAX_BODY_BYTES:
-            raise InvalidResponse(
-                f"the answer has {length} bytes, more than {limits.MAX_BODY_BYTES}; "
-                "read it as a stream"
-            )
+        if length is not None:
+            check_size(length, max_bytes, is_whole=True)
         size = 0
         pieces = []
         async for piece in self.pieces(deadline):
             size += len(piece)
-            if size > limits.MAX_BODY_BYTES:
-                raise InvalidResponse(
-                    f"the answer has more than {limits.MAX_BODY_BYTES} bytes; read it as a stream"
-                )
+            check_size(size, max_bytes, is_whole=False)
             pieces.append(piece)
         return b"".join(pieces)
 
@@ -404,7 +398,7 @@ class AsyncPool:
                 reader.keep_alive = False
             if request.streamed and reader.status < 300:
                 return AsyncStreamedResponse(self, connection, deadline)
-            body = await connection.receive_body(deadline)
+            body = await connection.receive_body(deadline, request.max_bytes)
             response = Response(reader.status, reader.headers, body)
         except BaseException as error:
             self.discard(connection)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Union
 
+from .. import limits
 from ..errors import InvalidResponse, ProblemError, RepriseError, problem_error
 
 Body = Union[bytes, bytearray, memoryview, IO[bytes], Iterable[bytes], None]
@@ -15,7 +16,8 @@ Progress = Callable[[int, "int | None"], None]
 class Request:
     """One request; `repeatable` says that sending it twice has the effect of sending it once."""
 
-    __slots__ = ("body", "headers", "method", "on_progress", "repeatable", "streamed", "target")
+    __slots__ = ("body", "headers", "max_bytes", "method", "on_progress", "repeatable", "streamed",
+                 "target")
 
     def __init__(
         self,
@@ -27,6 +29,7 @@ class Request:
         repeatable: bool | None = None,
         streamed: bool = False,
         on_progress: Progress | None = None,
+        max_bytes: int | None = None,
     ) -> None:
         if isinstance(body, str):
             raise TypeError("a body is bytes, not text; encode it")
@@ -41,6 +44,8 @@ class Request:
         self.streamed = streamed
         #: Called with the bytes sent so far and their total, if that is known.
         self.on_progress = on_progress
+        #: Bytes of the answer that are read into memory, at most: as JSON may have, unless said.
+        self.max_bytes = limits.MAX_JSON_BYTES if max_bytes is None else max_bytes
 
     def head(self, common: bytes) -> bytes:
         """The request line and all fields but those of the body; `common` are the client's."""
@@ -186,6 +191,17 @@ class Response:
             retry_after=retry_after(self.headers),
             request_id=self.headers.get("x-request-id") or "",
         )
+
+
+def check_size(size: int, max_bytes: int, *, is_whole: bool) -> None:
+    """Raises `InvalidResponse` if an answer has more than `max_bytes`. `is_whole`: `size` is not
+    only what arrived so far."""
+    if size > max_bytes:
+        shown = f"{size} bytes, more than {max_bytes}" if is_whole else (
+            f"more than {max_bytes} bytes")
+        advice = ("read it as a stream" if max_bytes >= limits.MAX_BODY_BYTES
+                  else "if it is the service's, ask for less at once")
+        raise InvalidResponse(f"the answer has {shown}; {advice}")
 
 
 def _integer(text: str) -> int | float:

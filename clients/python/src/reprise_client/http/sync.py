@@ -19,12 +19,11 @@ from .. import limits
 from ..errors import (
     ConnectFailed,
     ConnectionLost,
-    InvalidResponse,
     RepriseError,
     TimedOut,
 )
 from .address import Address
-from .message import Progress, Request, Response
+from .message import Progress, Request, Response, check_size
 from .wire import ResponseReader
 
 _RECEIVE_BYTES = 64 * 1024
@@ -250,7 +249,7 @@ class Connection:
                 )
             reader.feed(data)
 
-    def receive_body(self, deadline: float) -> bytes:
+    def receive_body(self, deadline: float, max_bytes: int) -> bytes:
         """Reads the rest of the body into memory."""
         reader = self.reader
         if reader.complete:
@@ -258,25 +257,18 @@ class Connection:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         length = reader.content_length
         if length is not None:
+            check_size(length, max_bytes, is_whole=True)
             return self._receive_exactly(length, deadline)
         size = 0
         pieces = []
         for piece in self.pieces(deadline):
             size += len(piece)
-            if size > limits.MAX_BODY_BYTES:
-                raise InvalidResponse(
-                    f"the answer has more than {limits.MAX_BODY_BYTES} bytes; read it as a stream"
-                )
+            check_size(size, max_bytes, is_whole=False)
             pieces.append(piece)
         return b"".join(pieces)
 
     def _receive_exactly(self, length: int, deadline: float) -> bytes:
         """The body of a known length. The kernel writes it where it stays: nothing is copied."""
-        if length > limits.MAX_BODY_BYTES:
-            raise InvalidResponse(
-                f"the answer has {length} bytes, more than {limits.MAX_BODY_BYTES}; "
-                "read it as a stream"
-            )
         reader = self.reader
         buffer = io.BytesIO()
         buffer.seek(length - 1)
@@ -456,7 +448,7 @@ class Pool:
                 reader.keep_alive = False
             if request.streamed and reader.status < 300:
                 return StreamedResponse(self, connection, deadline)
-            body = connection.receive_body(deadline)
+            body = connection.receive_body(deadline, request.max_bytes)
             response = Response(reader.status, reader.headers, body)
         except BaseException as error:
             self.discard(connection)
