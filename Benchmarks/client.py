@@ -1,9 +1,11 @@
-"""The Python client beside what its users would otherwise take: redis-py with Redis, diskcache, Streamlit's disk
-storage, and pickle files; all in one run, in turn, on the same machine.
+"""Compares the Python client with what its users would otherwise use: redis-py with Redis, diskcache, Streamlit's disk
+storage, and pickle files. All are measured in one run, in turn, on the same machine.
 
-`make bench-client` installs everything. A time is the median over rounds of the median of one call; with 16 threads it
-is the time of the whole divided by the number of calls. Values are random bytes with a lifetime of an hour. Every value
-that is read is compared. Prints what missed its target, and fails then.
+`make bench-client` installs everything and runs this. With one thread, a round gives the median time of a call; with 16
+threads, the whole time divided by the number of calls; for hits of st.cache_data, the mean over more than a second. The
+tables show medians of the rounds (5, or ROUNDS). Values are random bytes. They have a lifetime of an hour where the
+system has lifetimes. Every value that is read is compared with what was written. Each target is printed as met or
+missed, and the exit code is 1 if one was missed.
 """
 
 import json
@@ -119,7 +121,7 @@ def one_by_one(call, count):
 
 
 def at_once(call, count):
-    """The time of a call when 16 threads share the work: the whole time by the number of calls."""
+    """Seconds per call when 16 threads share the work: the whole time divided by the number of calls."""
     each = max(1, count // THREADS)
     barrier = threading.Barrier(THREADS + 1)
 
@@ -204,7 +206,7 @@ def caches(report, systems):
     return ratios
 
 
-#: How often the memoized function ran. In no closure, because what is in one is a part of the key.
+#: One item for each run of the memoized function. It is global because a closure's contents are part of the key.
 runs = []
 
 
@@ -227,8 +229,8 @@ def memoize(report, client):
 
 
 def rerun(report, client, server):
-    """A rerun opens its session, changes a key and saves it. Beside it, the same two requests ready-made, and two that
-    do nothing, over one connection of http.client."""
+    """A rerun opens its session, changes a key and saves it. It is compared with the same two requests, and with two
+    of /health/live, sent by http.client over one connection."""
     defaults = {f"key_{number}": {"value": number} for number in range(20)}
     connection = server.connect()
     opening = json.dumps({"defaults": defaults})
@@ -261,7 +263,7 @@ def rerun(report, client, server):
 
 
 def for_a_while(call, seconds=1.5):
-    """The mean time of a call, over more than a second, so that what happens once a second is in it."""
+    """The mean time of a call over more than a second, so that it includes what happens once a second."""
     began = time.perf_counter()
     count = 0
     while (spent := time.perf_counter() - began) < seconds:
@@ -272,7 +274,7 @@ def for_a_while(call, seconds=1.5):
 
 def streamlit_storages(report, client):
     """Hits of st.cache_data(persist="disk") below Streamlit's decorator. A repeated hit has a copy in memory, which
-    Reprise compares with the service once a second; a first one is read from the file, or fetched and verified."""
+    Reprise checks against the service once a second. A first hit is read from the file, or fetched and verified."""
     seal = Seal("benchmark-secret-of-32-characters")
 
     def shared():

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Creates a virtual environment with pinned tools, unless it is up to date: scripts/ensure-venv.sh [tools|client]
-#   tools   .venv, with Tests/requirements.txt: what the tests of the service use (default)
-#   client  .venv-client, with clients/python/tests/requirements.txt and the client itself, as it stands
+#   tools   .venv, with Tests/requirements.txt, for the tests of the service (default)
+#   client  .venv-client, with clients/python/tests/requirements.txt and the client itself, installed as editable
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

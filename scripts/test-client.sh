@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test of the Python client against the release binary: types, unit and end-to-end tests, the test suites of
-# the libraries that it plugs into. Needs .build/release/reprise, or another binary in REPRISE_BINARY.
+# Checks the Python client: its types, its unit and end-to-end tests, and the test suites of the libraries that it has
+# adapters for. Needs .build/release/reprise, or another release binary in REPRISE_BINARY.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export REPRISE_BINARY=${REPRISE_BINARY:-$PWD/.build/release/reprise}
