@@ -72,6 +72,7 @@ public struct Route: Sendable {
         }
         // Other methods may be sent again as they are (RFC 9110, 9.2.2).
         let idempotency = method == .post || method == .patch ? idempotency : nil
+        guard leavesLoop || idempotency != nil else { return try await handler(request, context) }
         guard leavesLoop else { return try await carryOut(request, context, idempotency) }
         return try await withTaskExecutorPreference(globalConcurrentExecutor) { [context] in
             try await carryOut(request, context, idempotency)
